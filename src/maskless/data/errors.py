@@ -1,0 +1,5 @@
+"""The one exception a caller has to know. It lives apart from the types so that reading options needs no torch."""
+
+
+class MasklessError(ValueError):
+    """Bad input. The message is one line that says what was expected and what came."""

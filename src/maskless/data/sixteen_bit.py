@@ -1,0 +1,106 @@
+"""Sixteen bits a channel, for pictures with colour: Pillow reads and writes those in eight bits only."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+import zlib
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from PIL import Image
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_RGB, PNG_RGBA = 2, 6
+
+
+def read_deep(image: Image.Image) -> np.ndarray | None:
+    """The pixels of a just-opened PNG or TIFF of 16 bits a channel: uint16 [H, W, C], C = 2 (grey, alpha), 3 or 4.
+
+    None where the file is something else. Pillow decodes such files by keeping the high byte of every channel. Told
+    that the bytes come the other way round, the same decoder keeps the low byte, so reading twice gives both.
+    The image must not have been loaded yet; its file is read twice, and it is loaded (with its high bytes) afterwards.
+    """
+    raw_mode = _raw_mode(image)
+    if raw_mode == "LA;16B":  # there is no decoder for the low bytes of these; as four bytes a pixel they come whole
+        _set_raw_mode(image, "RGBA")
+        octets = np.asarray(image).astype(np.uint16)
+        return octets[..., 0::2] << 8 | octets[..., 1::2]
+    swapped = _swapped(raw_mode)
+    if swapped is None or image.mode not in ("RGB", "RGBA"):
+        return None
+    reopened = _reopened(image)
+    _set_raw_mode(reopened, swapped)
+    high, low = np.asarray(image), np.asarray(reopened)
+    return high.astype(np.uint16) << 8 | low
+
+
+def encode_png(pixels: np.ndarray, *, icc_profile: bytes | None, exif: bytes | None, text: Mapping[str, str]) -> bytes:
+    """A 16-bit PNG file. pixels: uint16 [H, W, 3 or 4]. text: keyword (1 to 79 Latin-1 letters) -> any text."""
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, PNG_RGBA if channels == 4 else PNG_RGB, 0, 0, 0)
+    parts = [PNG_SIGNATURE, _chunk(b"IHDR", header)]
+    if icc_profile:
+        parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc_profile)))
+    if exif:
+        parts.append(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    for keyword, value in text.items():
+        parts.append(_chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + value.encode("utf-8")))
+    parts += [_chunk(b"IDAT", zlib.compress(_filtered(pixels), 6)), _chunk(b"IEND", b"")]
+    return b"".join(parts)
+
+
+def _filtered(pixels: np.ndarray) -> bytes:
+    """Rows as PNG's filter 2 ("up") stores them: the filter's number, then bytes minus those of the row above."""
+    height = pixels.shape[0]
+    rows = np.ascontiguousarray(pixels.astype(">u2")).view(np.uint8).reshape(height, -1)
+    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = 2
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    return filtered.tobytes()
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file's first tile lays out its pixels, such as "RGB;16B"; empty where the format does not say."""
+    tiles = getattr(image, "tile", None)
+    if image.format not in ("PNG", "TIFF") or not tiles:
+        return ""
+    arguments = tiles[0][3]
+    return str(arguments if isinstance(arguments, str) else arguments[0] if arguments else "")
+
+
+def _set_raw_mode(image: Image.Image, raw_mode: str) -> None:
+    tiles = []
+    for codec, extents, offset, arguments in image.tile:  # type: ignore[attr-defined]
+        arguments = raw_mode if isinstance(arguments, str) else (raw_mode, *arguments[1:])
+        tiles.append((codec, extents, offset, arguments))
+    image.tile = [type(image.tile[0])(*tile) for tile in tiles]  # type: ignore[attr-defined]
+
+
+def _swapped(raw_mode: str) -> str | None:
+    """The same layout with the bytes of a channel the other way round; None where channels are not of 16 bits."""
+    layout, _, order = raw_mode.partition(";")
+    if order == "16N":
+        order = "16L" if sys.byteorder == "little" else "16B"
+    return {"16B": f"{layout};16L", "16L": f"{layout};16B"}.get(order)
+
+
+def _reopened(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    file: BinaryIO = image.fp  # type: ignore[attr-defined]
+    position = file.tell()
+    file.seek(0)
+    copy = Image.open(io.BytesIO(file.read()))
+    file.seek(position)
+    return copy

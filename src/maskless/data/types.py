@@ -1,0 +1,378 @@
+"""The values that flow through an edit: frozen, keyword-only, their shapes checked on construction.
+
+image + texts -> PatchFeatures -> Anchors -> Regions -> Candidates -> Losses -> EditResult
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+
+from maskless.data.config import EditConfig
+from maskless.data.errors import MasklessError
+
+__all__ = [
+    "AnchorNetReport",
+    "Anchors",
+    "Candidates",
+    "Cost",
+    "EditRequest",
+    "EditResult",
+    "EditedImage",
+    "Losses",
+    "MasklessError",
+    "PatchFeatures",
+    "Regions",
+    "Scores",
+    "StepRecord",
+]
+
+MIN_SIDE_PX, MAX_SIDE_PX = 32, 8000
+
+
+def _require(good: bool, message: str) -> None:
+    if not good:
+        raise MasklessError(message)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EditRequest:
+    """What the user asks for.
+
+    image: RGB in [0, 1], at the original resolution.
+    caption: what is there; may be empty, then the place comes from attention alone.
+    prompt: what should be there.
+    seed: of the noise and of the search; None takes the config's.
+    source: the SourceImage of data/images.py, the file's own pixels and metadata, for saving bit for bit; None where
+        the image came without them. (Any, because images.py imports this module.)
+    """
+
+    image: Float[Tensor, "3 H W"]
+    caption: str
+    prompt: str
+    task: str = "edit"
+    seed: int | None = None
+    source: Any = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.image.shape)
+        _require(len(shape) == 3 and shape[0] == 3, f"image must be a [3, H, W] tensor, got shape {list(shape)}")
+        _require(self.image.is_floating_point(), f"image must hold floats in [0, 1], got {self.image.dtype}")
+        _require(
+            all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in shape[1:]),
+            f"image sides must be from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, got {shape[2]} x {shape[1]}",
+        )
+        low, high = self.image.aminmax()
+        _require(bool(low >= 0) and bool(high <= 1), f"image must be in [0, 1], got {float(low):g} to {float(high):g}")
+        _require(isinstance(self.caption, str), f"caption must be a text, got {self.caption!r}")
+        _require(isinstance(self.prompt, str) and bool(self.prompt.strip()), "prompt must not be empty")
+
+    @property
+    def size_yx(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[1], self.image.shape[2]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PatchFeatures:
+    """DINO's view of an image, method step 1.
+
+    features: patch tokens. attention: CLS -> patch, averaged over heads, >= 0, summing to 1.
+    patch_px: side of a patch in pixels of DINO's input.
+    """
+
+    features: Float[Tensor, "D h w"]
+    attention: Float[Tensor, "h w"]
+    patch_px: int
+
+    def __post_init__(self) -> None:
+        _require(self.features.ndim == 3, f"features must be [D, h, w], got {list(self.features.shape)}")
+        _require(
+            self.attention.shape == self.features.shape[1:],
+            f"attention must be {list(self.features.shape[1:])} like the features, got {list(self.attention.shape)}",
+        )
+        total = float(self.attention.sum())
+        _require(abs(total - 1) < 1e-3, f"attention must sum to 1, got {total:g}")
+
+    @property
+    def grid_yx(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid."""
+        return self.features.shape[1], self.features.shape[2]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Anchors:
+    """Points to edit around, method step 2.
+
+    points_yx: (row, column) cells of the grid. weight: what made each a peak, >= 0.
+    grid_yx: rows and columns of the grid that the points count in.
+    """
+
+    points_yx: Int[Tensor, "K 2"]
+    weight: Float[Tensor, " K"]
+    grid_yx: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.points_yx.shape)
+        _require(len(shape) == 2 and shape[1] == 2 and shape[0] > 0, f"points_yx must be [K, 2], got {list(shape)}")
+        _require(self.weight.shape == shape[:1], f"weight must be [{shape[0]}], got {list(self.weight.shape)}")
+        inside = (self.points_yx >= 0) & (self.points_yx < torch.tensor(self.grid_yx))
+        rows, columns = self.grid_yx
+        _require(bool(inside.all()), f"points_yx must lie on the grid of {rows} rows and {columns} columns")
+
+    def __len__(self) -> int:
+        return self.points_yx.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Regions:
+    """Boxes to edit, method step 3, in pixels of the original, half-open: x0 <= x < x1, y0 <= y < y1.
+
+    anchor_index, size_index: which anchor k and which size m each box belongs to.
+    log_prob: log pi(m|k), None where no policy has spoken.
+    """
+
+    boxes_xyxy: Int[Tensor, "N 4"]
+    anchor_index: Int[Tensor, " N"]
+    size_index: Int[Tensor, " N"]
+    log_prob: Float[Tensor, " N"] | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.boxes_xyxy.shape)
+        _require(len(shape) == 2 and shape[1] == 4, f"boxes_xyxy must be [N, 4], got {list(shape)}")
+        for name in ("anchor_index", "size_index", "log_prob"):
+            value = getattr(self, name)
+            _require(value is None or value.shape == shape[:1], f"{name} must be [{shape[0]}]")
+        x0, y0, x1, y1 = self.boxes_xyxy.unbind(1)
+        _require(bool(((x0 < x1) & (y0 < y1)).all()), "boxes_xyxy must have x0 < x1 and y0 < y1")
+
+    def __len__(self) -> int:
+        return self.boxes_xyxy.shape[0]
+
+    def __getitem__(self, index: Tensor | list[int]) -> Regions:
+        """The regions at these positions, in this order."""
+        index = torch.as_tensor(index, dtype=torch.long)
+        return Regions(
+            boxes_xyxy=self.boxes_xyxy[index],
+            anchor_index=self.anchor_index[index],
+            size_index=self.size_index[index],
+            log_prob=None if self.log_prob is None else self.log_prob[index],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """Edits of one image, method step 7, kept as what the model generated and composited only when looked at:
+    fifty-four full copies of an 8000-pixel image would be 40 GB.
+
+    windows_xyxy: the crop with context that was inpainted, pixels of the original, half-open.
+    crops: the generated window at the model's own resolution, RGB 0..255.
+    seeds: seed of each candidate's noise; one image, one noise (mistake 9).
+    """
+
+    regions: Regions
+    windows_xyxy: Int[Tensor, "N 4"]
+    crops: UInt8[Tensor, "N 3 S S"]
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.regions)
+        _require(tuple(self.windows_xyxy.shape) == (count, 4), f"windows_xyxy must be [{count}, 4]")
+        _require(self.crops.ndim == 4 and self.crops.shape[:2] == (count, 3), f"crops must be [{count}, 3, S, S]")
+        _require(len(self.seeds) == count, f"seeds must be {count}, got {len(self.seeds)}")
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def __getitem__(self, index: list[int]) -> Candidates:
+        """The candidates at these positions, in this order."""
+        return Candidates(
+            regions=self.regions[index],
+            windows_xyxy=self.windows_xyxy[index],
+            crops=self.crops[index],
+            seeds=tuple(self.seeds[i] for i in index),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Losses:
+    """Method step 8, one value per candidate, never reduced.
+
+    total = alpha clip + beta directional + gamma structure.
+    """
+
+    clip: Float[Tensor, " N"]
+    directional: Float[Tensor, " N"]
+    structure: Float[Tensor, " N"]
+    total: Float[Tensor, " N"]
+
+    def __post_init__(self) -> None:
+        shapes = {tuple(getattr(self, name).shape) for name in ("clip", "directional", "structure", "total")}
+        _require(len(shapes) == 1 and len(next(iter(shapes))) == 1, f"losses must all be [N], got {sorted(shapes)}")
+
+    def __len__(self) -> int:
+        return self.total.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What a ranking looks at, one value per candidate; larger is better.
+
+    text_to_image: cosine of the edited picture and the prompt (S_t2i).
+    image_to_image: cosine of the edited and the source picture (S_i2i).
+    shown: cosine of the region, before the edit, and the caption. hidden: how little the source still shows the caption
+    with the region painted over. focus: mean relevance to the caption inside the region less that outside.
+    The last three ask where, and are 0 for all where there is no caption.
+    """
+
+    text_to_image: Float[Tensor, " N"]
+    image_to_image: Float[Tensor, " N"]
+    shown: Float[Tensor, " N"]
+    hidden: Float[Tensor, " N"]
+    focus: Float[Tensor, " N"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One iteration of the search, for a progress bar, a log or a loss curve.
+
+    iteration: 1-based, over all epochs; epoch likewise. loss: mean total loss of this iteration's choices.
+    expected_loss: sum over seen sizes of pi(m|k) l(k,m), renormalised per anchor, mean over anchors, after any update.
+    chosen: size index of each anchor. inpaintings, updates: so far. seconds: of this iteration.
+    """
+
+    iteration: int
+    total_iterations: int
+    epoch: int
+    loss: float
+    expected_loss: float
+    chosen: tuple[int, ...]
+    inpaintings: int
+    updates: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self) | {"chosen": list(self.chosen)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnchorNetReport:
+    """What AnchorNet learned. probabilities: pi(m|k), rows sum to 1. The expected losses are over the same cells, all
+    that were evaluated, with the policy before and after."""
+
+    probabilities_before: Float[Tensor, "K M"]
+    probabilities_after: Float[Tensor, "K M"]
+    expected_loss_before: float
+    expected_loss_after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What an edit took. unet_forwards: denoiser calls counted per picture, guidance counting twice.
+    seconds: by stage. peak_memory_mb: of the process, or of the accelerator where one is used."""
+
+    inpaintings: int
+    unet_forwards: int
+    seconds: Mapping[str, float]
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EditedImage:
+    """One candidate at the original's resolution, made when it is asked for.
+
+    Outside box_xyxy every pixel is the original's, bit for bit, in the original's own depth.
+    """
+
+    request: EditRequest
+    box_xyxy: tuple[int, int, int, int]
+    window_xyxy: tuple[int, int, int, int]
+    crop: UInt8[Tensor, "3 S S"]
+    feather: float
+
+    def tensor(self) -> Float[Tensor, "3 H W"]:
+        """RGB in [0, 1]."""
+        from maskless.data.regions import paste_back
+
+        crop = self.crop.to(torch.float32) / 255
+        return paste_back(self.request.image, crop, self.window_xyxy, self.box_xyxy, feather=self.feather)
+
+    def pixels(self) -> np.ndarray:
+        """[H, W, 3] in the source's own depth: uint16 for a 16-bit source, else uint8."""
+        from maskless.data.regions import paste_pixels
+
+        source = self.request.source
+        if source is None:
+            original = (self.request.image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        else:
+            original = source.pixels
+        crop = self.crop.to(torch.float32) / 255
+        return paste_pixels(original, crop, self.window_xyxy, self.box_xyxy, feather=self.feather)
+
+    def pil(self) -> Image.Image:
+        """An 8-bit RGB picture."""
+        pixels = self.pixels()
+        return Image.fromarray((pixels >> 8).astype("uint8") if pixels.dtype == "uint16" else pixels)
+
+    def save(self, path: str | Path, *, text: Mapping[str, str] | None = None) -> None:
+        """Write a picture file with the source's alpha, EXIF and ICC profile. text: PNG text chunks."""
+        from maskless.data.images import save_image
+
+        save_image(path, self.pixels(), source=self.request.source, text=text)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EditResult:
+    """What an edit gives back: one candidate per anchor, its losses and score, and how they came about.
+
+    order: candidate positions, best first. scores: the ranking's value per candidate, larger is better.
+    attention, relevance: the maps that the anchors came from; relevance is None where the caption was not used.
+    """
+
+    request: EditRequest
+    config: EditConfig
+    anchors: Anchors
+    candidates: Candidates
+    losses: Losses
+    scores: Float[Tensor, " N"]
+    order: tuple[int, ...]
+    attention: Float[Tensor, "h w"]
+    relevance: Float[Tensor, "rows columns"] | None
+    anchor_net: AnchorNetReport
+    history: tuple[StepRecord, ...]
+    cost: Cost = field(repr=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.candidates)
+        _require(sorted(self.order) == list(range(count)), f"order must be a permutation of {count} candidates")
+        _require(len(self.losses) == count and self.scores.shape == (count,), f"losses and scores must be [{count}]")
+
+    @property
+    def best(self) -> EditedImage:
+        """The candidate that the ranking puts first."""
+        return self.edited(self.order[0])
+
+    def edited(self, index: int) -> EditedImage:
+        """Candidate `index` (its position among the candidates, not its rank) at the original's resolution."""
+        box, window = self.candidates.regions.boxes_xyxy[index], self.candidates.windows_xyxy[index]
+        return EditedImage(
+            request=self.request,
+            box_xyxy=_corners(box),
+            window_xyxy=_corners(window),
+            crop=self.candidates.crops[index],
+            feather=self.config.feather,
+        )
+
+
+def _corners(box: Tensor) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = box.tolist()
+    return x0, y0, x1, y1

@@ -1,0 +1,1 @@
+"""One edit from request to result."""

@@ -1,0 +1,145 @@
+"""The only per-image loop. Each image has its own AnchorNet, optimiser, generator and noise."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from maskless.data.config import EditConfig
+from maskless.data.errors import MasklessError
+from maskless.data.regions import propose_regions, scale_to_grid
+from maskless.data.types import Cost, EditRequest, EditResult, StepRecord
+from maskless.engine.evaluator import RegionEvaluator
+from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
+from maskless.method.anchor_net import frozen_projection, region_features, standardised
+from maskless.method.anchors import find_anchors
+from maskless.method.ranking import rank
+from maskless.method.search import final_sizes, look_at, report, search, start_search
+from maskless.models.pretrained import EditModels
+
+
+class EditRun:
+    """One edit under way: iterate over it for StepRecords, then ask for `result()`.
+
+    Between two records `state()` can be saved; a run started from it goes on as if it had never stopped.
+    """
+
+    def __init__(
+        self, request: EditRequest, models: EditModels, config: EditConfig, *, state: dict[str, Any] | None = None
+    ) -> None:
+        """Finds anchors and regions; nothing is inpainted yet.
+
+        Args:
+            config: a None among its options takes the model's recommendation.
+            state: what `state()` of an earlier run of the same request gave.
+        Raises:
+            MasklessError: a state of another picture, texts or shape.
+        """
+        inpainter = models.inpainter
+        self.request, self.models = request, models
+        self.config = config.resolved(steps=inpainter.recommended_steps, guidance_scale=inpainter.recommended_guidance)
+        self.seed = config.seed if request.seed is None else request.seed
+        self._fingerprint = _fingerprint(request, self.seed)
+        if state is not None and state["request"] != self._fingerprint:
+            raise MasklessError("the checkpoint must be of the same picture, caption, prompt and seed, got another's")
+        self._stopwatch = Stopwatch(state["seconds"] if state else None)
+        self._forwards_before = inpainter.unet_forwards - (state["unet_forwards"] if state else 0)
+
+        with self._stopwatch.stage("features"):
+            self.features = models.dino.features(request.image)
+        self._relevance: Tensor | None = None
+        with self._stopwatch.stage("relevance"):
+            self.relevance = self._caption_map() if self.config.anchor_source != "attention" else None
+        self.anchors = find_anchors(
+            self.features.attention, self.relevance, count=self.config.anchors, source=self.config.anchor_source
+        )
+        self.regions = propose_regions(self.anchors, self.config.sizes, request.size_yx)
+        boxes = scale_to_grid(self.regions.boxes_xyxy, request.size_yx, self.features.grid_yx)
+        self.projection = frozen_projection(self.features.features.shape[0])
+        pooled = region_features(self.features.features, boxes, self.projection, len(self.anchors))
+        self._seen_by_net = standardised(pooled)
+        self._search = start_search(self._seen_by_net, self.regions.boxes_xyxy, self.config, seed=self.seed)
+        self._evaluate = RegionEvaluator(
+            request, self.regions, models, self.config, seed=self.seed, stopwatch=self._stopwatch
+        )
+        if state is not None:
+            self._search.restore(state["search"])
+            self._evaluate.restore(state["evaluated"])
+
+    @property
+    def history(self) -> tuple[StepRecord, ...]:
+        """The records so far, those of an earlier run included."""
+        return tuple(self._search.history)
+
+    def __iter__(self) -> Iterator[StepRecord]:
+        """Search until the budget is used up; method steps 6 to 9."""
+        yield from search(
+            self._search, self._seen_by_net, self._evaluate, self.config, soft_losses=self._evaluate.soft_losses
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, as plain values and tensors that `torch.load(weights_only=True)` opens."""
+        return {
+            "request": self._fingerprint,
+            "search": self._search.to_dict(),
+            "evaluated": self._evaluate.to_dict(),
+            "projection": self.projection,
+            "seconds": dict(self._stopwatch.seconds),
+            "unet_forwards": self._forwards,
+        }
+
+    def result(self, ranking: str | None = None) -> EditResult:
+        """The most probable size of each anchor, edited and ranked; method steps 6, 7 and 10.
+
+        ranking: a rule in place of the config's; asking again with another one inpaints nothing.
+        """
+        rule = ranking or self.config.ranking
+        chosen = final_sizes(self._search, self._seen_by_net)
+        look_at(self._search, chosen, self._evaluate)
+        size_count = len(self.config.sizes)
+        cells = [anchor * size_count + size for anchor, size in enumerate(chosen.tolist())]
+        cells = self._search.same_as[cells].tolist()
+        learned = report(self._search, self._seen_by_net)
+        candidates, losses = self._evaluate.candidates(cells), self._evaluate.losses(cells)
+        with self._stopwatch.stage("ranking"):
+            scores = self._evaluate.scores(cells, self._caption_map())
+            ranked = rank(scores, rule, alpha=self.config.ranking_alpha, beta=self.config.ranking_beta)
+        return EditResult(
+            request=self.request,
+            config=replace(self.config, ranking=rule),
+            anchors=self.anchors,
+            candidates=candidates,
+            losses=losses,
+            scores=ranked.score,
+            order=ranked.order,
+            attention=self.features.attention,
+            relevance=self.relevance,
+            anchor_net=learned,
+            history=self.history,
+            cost=Cost(
+                inpaintings=self._evaluate.inpaintings,
+                unet_forwards=self._forwards,
+                seconds=dict(self._stopwatch.seconds),
+                peak_memory_mb=peak_memory_mb(self.models.device),
+            ),
+        )
+
+    def _caption_map(self) -> Tensor | None:
+        """Relevance of each place to the caption, read once; None where the caption is empty."""
+        if self._relevance is None and self.request.caption.strip():
+            self._relevance = self.models.clip.relevance(self.request.image, self.request.caption)
+        return self._relevance
+
+    @property
+    def _forwards(self) -> int:
+        return self.models.inpainter.unet_forwards - self._forwards_before
+
+
+def _fingerprint(request: EditRequest, seed: int) -> dict[str, Any]:
+    """What must be the same for a state to belong to a request."""
+    digest = hashlib.sha256(request.image.contiguous().numpy().data).hexdigest()
+    return {"image": digest, "caption": request.caption, "prompt": request.prompt, "seed": seed}

@@ -1,0 +1,1 @@
+"""Measuring: suites of figures with 95 % intervals, judged where the truth is known."""

@@ -1,0 +1,201 @@
+"""The suite `search`: where anchors fall, what AnchorNet learns, which estimator and which ranking are better.
+
+Each task is a scene of two or more things, one of which the caption names; its box is the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from maskless.data.images import load_image
+from maskless.data.regions import propose_regions
+from maskless.data.types import EditResult
+from maskless.engine.editor import Editor
+from maskless.evaluation.rows import Row, mean_row, share_row
+from maskless.method.anchors import find_anchors
+from maskless.storybook.scenes import COLOURS, KINDS, render, split_seed
+
+SOURCES = ("attention", "text", "both")
+RULES = ("paper", "located")
+CLEAN_COVER, CLEAN_SPILL = 0.8, 0.25
+"""A clean region covers more than this of the named thing and less than that of every other."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A picture, what the caption names, what is wanted instead, and where the named and the other things are."""
+
+    image: Image.Image
+    caption: str
+    prompt: str
+    box_xyxy: tuple[int, int, int, int]
+    others_xyxy: tuple[tuple[int, int, int, int], ...]
+
+
+def run(
+    split: str = "validation",
+    limit: int | None = None,
+    seed_offset: int = 0,
+    models: str = "storybook",
+    learning: int = 50,
+    steps: int = 4,
+) -> list[Row]:
+    """Anchors on `limit` tasks (100), learning with the table on `learning` of them, estimators on a fifth of those.
+
+    steps: denoising steps; few, because a study of losses and places needs no finished picture.
+    """
+    editor = Editor.from_pretrained(models, steps=steps, guidance_scale=1.0)
+    tasks = draw_tasks(split, 100 if limit is None else limit, seed_offset)
+    rows = anchor_rows(editor, tasks)
+    rows += learning_rows(editor, tasks[:learning])
+    rows += estimator_rows(editor, tasks[: max(1, learning // 5)])
+    return rows
+
+
+def draw_tasks(split: str, count: int, offset: int = 0) -> list[Task]:
+    """The first `count` tasks that the scenes of a split give."""
+    tasks: list[Task] = []
+    index = offset
+    while len(tasks) < count:
+        seed = split_seed(split, index)
+        scene = render(seed)
+        names = [(thing.kind, thing.colour) for thing in scene.objects]
+        unique = [i for i, name in enumerate(names) if names.count(name) == 1]
+        if len(names) >= 2 and unique:
+            chosen = unique[seed % len(unique)]
+            kinds, colours = list(KINDS), list(COLOURS)
+            kind = kinds[(kinds.index(names[chosen][0]) + 1 + seed % (len(kinds) - 1)) % len(kinds)]
+            tasks.append(
+                Task(
+                    image=scene.image,
+                    caption=f"a {names[chosen][1]} {names[chosen][0]}",
+                    prompt=f"a {colours[seed % len(colours)]} {kind}",
+                    box_xyxy=scene.objects[chosen].box_xyxy,
+                    others_xyxy=tuple(thing.box_xyxy for i, thing in enumerate(scene.objects) if i != chosen),
+                )
+            )
+        index += 1
+    return tasks
+
+
+def anchor_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
+    """How well anchors of each source find the named thing, before any inpainting."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for task in tasks:
+        image = load_image(task.image).rgb
+        attention = editor.models.dino.features(image).attention
+        relevance = editor.models.clip.relevance(image, task.caption)
+        for source in SOURCES:
+            anchors = find_anchors(attention, relevance, count=editor.config.anchors, source=source)
+            size_yx = (image.shape[1], image.shape[2])
+            regions = propose_regions(anchors, editor.config.sizes, size_yx)
+            overlap = iou(regions.boxes_xyxy, task.box_xyxy)
+            inside = _inside(anchors.points_yx, anchors.grid_yx, size_yx, task.box_xyxy)
+            clean = any(is_clean(box, task) for box in regions.boxes_xyxy.tolist())
+            for metric, value in (
+                ("first anchor on the thing", float(inside[0])),
+                ("any anchor on the thing", float(inside.any())),
+                ("a clean box among the proposals", float(clean)),
+                ("best IoU among the proposals", float(overlap.max())),
+            ):
+                found.setdefault((source, metric), []).append(value)
+    rows = []
+    for (source, metric), values in found.items():
+        names = {"suite": "search", "method": source, "task": "anchors", "metric": metric}
+        if "IoU" in metric:
+            rows.append(mean_row(values, **names))
+        else:
+            rows.append(share_row([v > 0 for v in values], **names))
+    return rows
+
+
+def learning_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
+    """Whether the expected loss falls, by how much, and which ranking then finds the place."""
+    fell: list[bool] = []
+    drops: list[float] = []
+    inpaintings: list[float] = []
+    overlaps: dict[str, list[float]] = {rule: [] for rule in RULES}
+    clean: dict[str, list[bool]] = {rule: [] for rule in RULES}
+    for task in tasks:
+        started = editor.start(editor.request(task.image, caption=task.caption, prompt=task.prompt))
+        for _record in started:
+            pass
+        for rule in RULES:
+            result = started.result(ranking=rule)
+            box = result.best.box_xyxy
+            overlaps[rule].append(float(iou(torch.tensor([box]), task.box_xyxy)[0]))
+            clean[rule].append(is_clean(box, task))
+        fell.append(_fell(result))
+        drops.append(result.anchor_net.expected_loss_before - result.anchor_net.expected_loss_after)
+        inpaintings.append(float(result.cost.inpaintings))
+    names = {"suite": "search", "method": "table", "task": "learning"}
+    rows = [
+        share_row(fell, **names, metric="expected loss fell", gate=0.9),
+        mean_row(drops, **names, metric="fall of the expected loss"),
+        mean_row(inpaintings, **names, metric="inpaintings"),
+    ]
+    for rule in RULES:
+        ranked = {"suite": "search", "method": rule, "task": "ranking"}
+        rows.append(mean_row(overlaps[rule], **ranked, metric="IoU of the best with the thing"))
+        rows.append(share_row(clean[rule], **ranked, metric="the best is clean"))
+    return rows
+
+
+def estimator_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
+    """The table against the straight-through estimator, on the same tasks, regions and noise."""
+    rows = []
+    for estimator in ("table", "straight-through"):
+        results: list[EditResult] = []
+        seconds: list[float] = []
+        for task in tasks:
+            result = editor.edit(task.image, caption=task.caption, prompt=task.prompt, estimator=estimator)
+            results.append(result)
+            seconds.append(sum(record.seconds for record in result.history) - result.cost.seconds["inpainting"])
+        names = {"suite": "search", "method": estimator, "task": "estimators"}
+        drops = [r.anchor_net.expected_loss_before - r.anchor_net.expected_loss_after for r in results]
+        surest = [float(r.anchor_net.probabilities_after.max(dim=1).values.mean()) for r in results]
+        rows += [
+            share_row([_fell(r) for r in results], **names, metric="expected loss fell"),
+            mean_row(drops, **names, metric="fall of the expected loss"),
+            mean_row(surest, **names, metric="largest probability, mean over anchors"),
+            mean_row(seconds, **names, metric="seconds beside the inpainting"),
+        ]
+    return rows
+
+
+def iou(boxes_xyxy: Tensor, truth_xyxy: Sequence[int]) -> Tensor:
+    """Intersection over union of each box [N, 4] with one, [N]."""
+    truth = torch.tensor(truth_xyxy)
+    shared = (boxes_xyxy[:, 2:].minimum(truth[2:]) - boxes_xyxy[:, :2].maximum(truth[:2])).clamp(min=0).prod(dim=1)
+    areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(dim=1) + (truth[2:] - truth[:2]).prod()
+    return shared / (areas - shared)
+
+
+def is_clean(box_xyxy: Sequence[int], task: Task) -> bool:
+    """Whether a region covers nearly all of the named thing and little of every other."""
+    return _covered(box_xyxy, task.box_xyxy) > CLEAN_COVER and all(
+        _covered(box_xyxy, other) < CLEAN_SPILL for other in task.others_xyxy
+    )
+
+
+def _covered(box_xyxy: Sequence[int], thing_xyxy: Sequence[int]) -> float:
+    """The share of a thing's box that a region holds."""
+    x0, y0, x1, y1 = thing_xyxy
+    across = max(0, min(box_xyxy[2], x1) - max(box_xyxy[0], x0))
+    down = max(0, min(box_xyxy[3], y1) - max(box_xyxy[1], y0))
+    return across * down / ((x1 - x0) * (y1 - y0))
+
+
+def _inside(points_yx: Tensor, grid_yx: tuple[int, int], size_yx: tuple[int, int], box_xyxy: Sequence[int]) -> Tensor:
+    """Which anchors' centres lie in a box, [K] of bool."""
+    y, x = ((points_yx + 0.5) * torch.tensor(size_yx) / torch.tensor(grid_yx)).unbind(1)
+    return (box_xyxy[0] <= x) & (x < box_xyxy[2]) & (box_xyxy[1] <= y) & (y < box_xyxy[3])
+
+
+def _fell(result: EditResult) -> bool:
+    return result.anchor_net.expected_loss_after < result.anchor_net.expected_loss_before

@@ -1,0 +1,242 @@
+"""The command line: parses, calls the Python API, writes. Imports of the models wait until a command needs them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.markup import escape
+
+from maskless.data.config import EditConfig
+from maskless.data.errors import MasklessError
+from maskless.interfaces.console import EditConsole, print_checkpoint, print_rows
+
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+# Typer carries its own copy of click or uses the installed one; this is the base of the errors that either raises.
+USAGE_ERROR: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])
+OUTPUT, CHECKPOINTS, MODELS, DISPLAY = "Output", "Checkpoints", "Models", "Display"
+
+app = typer.Typer(
+    help="Edit pictures with words, without masks: the region to edit is learned and everything outside it stays.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    import warnings
+
+    # Advice of libraries to their developers; what concerns the user is said in this package's own words.
+    warnings.filterwarnings("ignore")
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(args=arguments, prog_name="maskless", standalone_mode=False)
+    except MasklessError as error:
+        status = _complain(str(error), EXIT_BAD_INPUT)
+    except USAGE_ERROR as error:
+        # Typer's way to print the help where no command is given is an error without a message.
+        message = getattr(error, "format_message", error.__str__)()
+        status = _complain(f"{message} (see maskless --help)", EXIT_BAD_INPUT) if message.strip() else EXIT_BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        status = _complain("interrupted", EXIT_INTERRUPTED)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"maskless: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag for every field of EditConfig, in place of its parameter `options`."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters = []
+    for parameter in signature.parameters.values():
+        parameters += [_flag(option) for option in fields(EditConfig)] if parameter.name == "options" else [parameter]
+
+    def with_config(**given: Any) -> None:
+        options = {option.name: given.pop(option.name) for option in fields(EditConfig)}
+        command(**given, options=options)
+
+    with_config.__name__, with_config.__doc__ = command.__name__, command.__doc__
+    with_config.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_config.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_config
+
+
+def _flag(option: Field[Any]) -> inspect.Parameter:
+    """The command-line flag of one field. Ranges are left to EditConfig, whose message says more than click's."""
+    base, _, optional = str(option.type).partition(" | ")
+    kind: Any = {"int": int, "float": float, "str": str, "bool": bool}[base]
+    choices = option.metadata["choices"]
+    told = option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
+    flag = typer.Option(
+        "--" + option.name.replace("_", "-"),
+        help=escape(told),
+        rich_help_panel=option.metadata["group"],
+        show_default=option.default not in (None, "", False),
+    )
+    annotation = Annotated[kind | None if optional else kind, flag]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from maskless import __version__
+
+        print(f"maskless {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+@_config_options
+def edit(
+    *,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture to edit.", show_default=False)],
+    caption: Annotated[
+        str, typer.Option("--caption", "-c", help="What is there now, such as “a red car”.", show_default=False)
+    ] = "",
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", help="What should be there, such as “a blue house”.", show_default=False)
+    ],
+    options: dict[str, Any],
+    output_dir: Annotated[Path, typer.Option(help="Where the pictures go.", rich_help_panel=OUTPUT)] = Path("output"),
+    image_id: Annotated[str, typer.Option(help="Begins the names of files.", rich_help_panel=OUTPUT)] = "0",
+    draw_box: Annotated[
+        bool, typer.Option("--draw-box", help="Also write the source with each box drawn.", rich_help_panel=OUTPUT)
+    ] = False,
+    checkpoint_dir: Annotated[
+        Path, typer.Option(help="Where last.pth and the numbered checkpoints go.", rich_help_panel=CHECKPOINTS)
+    ] = Path("checkpoints"),
+    load_checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on from this file; one of another edit gives its AnchorNet to start from.",
+            rich_help_panel=CHECKPOINTS,
+            show_default=False,
+        ),
+    ] = None,
+    models: Annotated[
+        str,
+        typer.Option(
+            help="storybook (bundled), a folder with inpainting/, dino/ and clip/, or a hub id for the inpainting.",
+            rich_help_panel=MODELS,
+        ),
+    ] = "storybook",
+    dino: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the DINO model.", rich_help_panel=MODELS, show_default=False)
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the CLIP model.", rich_help_panel=MODELS, show_default=False)
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=DISPLAY)
+    ] = False,
+    json_only: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.", rich_help_panel=DISPLAY)
+    ] = False,
+) -> None:
+    """Edit a picture: find where the caption is, put the prompt there, and rank the results.
+
+    [bold]maskless edit[/] scene.png --caption "a red car" --prompt "a blue house"
+    """
+    config = EditConfig(**options)
+    # Before the heavy imports, and long before the work: what would make it fail at the end.
+    from maskless.data.files import require_writable
+    from maskless.data.images import load_image
+
+    source = load_image(image)
+    if not prompt.strip():
+        raise MasklessError("prompt must not be empty")
+    for folder in (output_dir, checkpoint_dir):
+        require_writable(folder)
+    console = EditConsole(quiet=quiet, json_only=json_only)
+
+    from maskless import Editor
+    from maskless.engine.checkpoints import CheckpointKeeper, started_from
+    from maskless.engine.checkpoints import load_checkpoint as open_checkpoint
+    from maskless.engine.outputs import save_edit
+
+    checkpoint = open_checkpoint(load_checkpoint) if load_checkpoint is not None else None
+    began = time.perf_counter()
+    with console.waiting("Loading the models"):
+        editor = Editor.from_pretrained(models, dino=dino, clip=clip, config=config)
+    console.models_loaded(editor.models, time.perf_counter() - began)
+    keeper = None
+    try:
+        with console.waiting("Looking at the picture"):
+            run = editor.start(editor.request(source, caption=caption, prompt=prompt))
+            note = None
+            if checkpoint is not None:
+                different = checkpoint.difference(run)
+                run = editor.start(run.request, state=started_from(checkpoint, run))
+                after = f"after iteration {len(run.history)}"
+                note = f"{load_checkpoint}: {after if different is None else f'its AnchorNet alone, as {different}'}"
+        console.started(len(run.anchors), len(run.config.sizes), note)
+        keeper = CheckpointKeeper(checkpoint_dir, run)
+        with console.progress(len(run.history), run.config.total_iterations) as progress:
+            for record in run:
+                keeper.after(record)
+                progress.update(record)
+        with console.waiting("Ranking and writing the pictures"):
+            result = run.result()
+            saved = save_edit(result, output_dir, image_id=image_id, draw_box=draw_box)
+    except KeyboardInterrupt:
+        message = "interrupted"
+        if keeper is not None:
+            message += f"; go on with --load-checkpoint {keeper.save()}"
+        raise typer.Exit(_complain(message, EXIT_INTERRUPTED)) from None
+    console.finished(result, saved)
+
+
+@app.command("inspect")
+def inspect_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A .pth file.", show_default=False)],
+    json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Print what a checkpoint holds: keys, parameter counts, trained or frozen, config, progress."""
+    from maskless.engine.checkpoints import load_checkpoint
+
+    print_checkpoint(load_checkpoint(checkpoint), as_json=json_only)
+
+
+@app.command()
+def evaluate(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="What to measure, such as models.", show_default=False)],
+    split: Annotated[str, typer.Option(help="Which scenes: train, validation or held-out.")] = "held-out",
+    limit: Annotated[int | None, typer.Option(help="Scenes at most.", show_default=False)] = None,
+    seed_offset: Annotated[int, typer.Option(help="First scene of the split.")] = 0,
+    json_only: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list.")] = False,
+) -> None:
+    """Measure the models and methods on drawn scenes, with confidence intervals."""
+    from maskless.storybook.scenes import SPLITS
+
+    if split not in SPLITS:
+        raise MasklessError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    print_rows(_suite(suite)(split=split, limit=limit, seed_offset=seed_offset), as_json=json_only)
+
+
+def _suite(name: str) -> Callable[..., list[dict[str, Any]]]:
+    """The `run` function of maskless.evaluation.{name}."""
+    import pkgutil
+    from importlib import import_module
+
+    import maskless.evaluation
+
+    names = sorted(module.name for module in pkgutil.iter_modules(maskless.evaluation.__path__))
+    run = getattr(import_module(f"maskless.evaluation.{name}"), "run", None) if name in names else None
+    if run is None:
+        suites = [name for name in names if hasattr(import_module(f"maskless.evaluation.{name}"), "run")]
+        raise MasklessError(f"the suite must be one of {', '.join(suites) or '(none yet)'}, got {name!r}")
+    return run

@@ -1,0 +1,75 @@
+"""Where to edit: peaks of attention, of relevance to the caption, or of both. Method step 2."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from maskless.data.errors import MasklessError
+from maskless.data.types import Anchors
+
+NEIGHBOURHOOD = 1 / 8
+"""Anchors are at least this share of the grid's shorter side apart, while the grid has room for that."""
+
+
+def find_anchors(
+    attention: Float[Tensor, "h w"], relevance: Float[Tensor, "rows cols"] | None, *, count: int, source: str
+) -> Anchors:
+    """The cells to edit around.
+
+    Args:
+        attention: CLS -> patch attention of DINO on the grid that the anchors count in.
+        relevance: relevance of each place to the caption, >= 0, on any grid of the same picture; None or a constant
+            map where the caption names nothing, then attention alone decides.
+        count: K.
+        source: "attention" (the paper), "text", or "both": the first half from the caption, the rest from attention.
+    Raises:
+        MasklessError: an unknown source, or more anchors than cells.
+    """
+    if source not in ("attention", "text", "both"):
+        raise MasklessError(f"source must be attention, text or both, got {source!r}")
+    rows, columns = attention.shape
+    if not 1 <= count <= rows * columns:
+        raise MasklessError(f"anchors must be from 1 to the {rows * columns} cells of the grid, got {count}")
+    maps = [attention]
+    quotas = [count]
+    if source != "attention" and relevance is not None and float(relevance.max()) > float(relevance.min()):
+        on_grid = F.interpolate(relevance[None, None], size=(rows, columns), mode="bilinear", align_corners=False)[0, 0]
+        from_text = count if source == "text" else (count + 1) // 2
+        maps, quotas = [on_grid, attention], [from_text, count - from_text]
+    points: list[tuple[int, int]] = []
+    weights: list[float] = []
+    for scores, quota in zip(maps, quotas, strict=True):
+        for row, column in suppressed_peaks(scores, quota, taken=points):
+            points.append((row, column))
+            weights.append(float(scores[row, column]))
+    return Anchors(points_yx=torch.tensor(points), weight=torch.tensor(weights), grid_yx=(rows, columns))
+
+
+def suppressed_peaks(
+    scores: Float[Tensor, "h w"], count: int, *, taken: list[tuple[int, int]] | None = None
+) -> list[tuple[int, int]]:
+    """The `count` highest cells, each at least a neighbourhood away from those before it and from `taken`.
+
+    Where the grid is too small for that the neighbourhood shrinks, so there are always `count` of them.
+
+    Returns:
+        (row, column) of each, highest first.
+    """
+    rows, columns = scores.shape
+    found: list[tuple[int, int]] = []
+    radius = max(1, round(min(rows, columns) * NEIGHBOURHOOD))
+    while len(found) < count:
+        free = torch.ones_like(scores, dtype=torch.bool)
+        for row, column in [*(taken or []), *found]:
+            free[max(0, row - radius + 1) : row + radius, max(0, column - radius + 1) : column + radius] = False
+        if not bool(free.any()):
+            if radius == 1:
+                raise MasklessError(f"a grid of {rows} x {columns} cells has no room for {count} more anchors")
+            radius -= 1
+            continue
+        peak = int(torch.where(free, scores, torch.full_like(scores, -torch.inf)).argmax())
+        found.append((peak // columns, peak % columns))
+    return found

@@ -1,0 +1,64 @@
+"""Which result comes first. Method step 10: each rule is one function from Scores to a Ranking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from maskless.data.errors import MasklessError
+from maskless.data.types import Scores
+
+SHORTLIST = 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranking:
+    """score: larger is better, comparable within one image. order: positions, best first."""
+
+    score: Float[Tensor, " N"]
+    order: tuple[int, ...]
+
+
+def rank(scores: Scores, rule: str, *, alpha: float, beta: float) -> Ranking:
+    """The rule of that name. alpha and beta weigh the paper's two similarities."""
+    if rule == "paper":
+        return rank_by_paper(scores, alpha=alpha, beta=beta)
+    if rule == "located":
+        return rank_by_place(scores, alpha=alpha, beta=beta)
+    raise MasklessError(f"ranking must be paper or located, got {rule!r}")
+
+
+def rank_by_paper(scores: Scores, *, alpha: float, beta: float) -> Ranking:
+    """S = alpha S_t2i + beta S_i2i among the top three by S_t2i; the others follow by S_t2i."""
+    combined = alpha * scores.text_to_image + beta * scores.image_to_image
+    by_text = _descending(scores.text_to_image)
+    shortlist = sorted(by_text[:SHORTLIST], key=lambda i: -float(combined[i]))
+    return Ranking(score=combined, order=(*shortlist, *by_text[SHORTLIST:]))
+
+
+def rank_by_place(scores: Scores, *, alpha: float, beta: float) -> Ranking:
+    """The region that is the captioned thing: shows the caption, hides it when painted over, holds the relevance.
+
+    The whole-image similarities of the paper's rule are blind to where an edit is, and favour the smallest change. The
+    three signs count in units of their spread over the candidates. Where they say nothing, because there is no caption
+    or only one region, the paper's rule decides.
+    """
+    score = _in_spreads(scores.shown) + _in_spreads(scores.hidden) + _in_spreads(scores.focus)
+    if not bool(score.any()):
+        return rank_by_paper(scores, alpha=alpha, beta=beta)
+    return Ranking(score=score, order=tuple(_descending(score)))
+
+
+def _in_spreads(values: Tensor) -> Tensor:
+    """Less the mean, in standard deviations; 0 where all are equal."""
+    centred = values - values.mean()
+    spread = centred.square().mean().sqrt()
+    return centred / spread if float(spread) > 1e-7 else torch.zeros_like(values)
+
+
+def _descending(values: Tensor) -> list[int]:
+    """Positions from the largest value to the smallest; ties keep their order."""
+    return torch.argsort(values, descending=True, stable=True).tolist()

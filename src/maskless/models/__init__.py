@@ -1,0 +1,1 @@
+"""Each frozen network behind one small class, and how they are loaded."""

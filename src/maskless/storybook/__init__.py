@@ -1,0 +1,1 @@
+"""The storybook world: drawn scenes whose truth is known, and the training of the bundled models on them."""

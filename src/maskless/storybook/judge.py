@@ -1,0 +1,197 @@
+"""The judge's network, its decoding, and how its findings are compared with the truth of a scene."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskless.data.types import MasklessError
+from maskless.storybook.backgrounds import BACKGROUNDS
+from maskless.storybook.scenes import COLOURS, KINDS, TEXTURES, VisibleObject
+from maskless.storybook.sheets import to_tensor
+from maskless.storybook.styles import STYLES
+
+STRIDE = 4
+SIDE = 128
+
+
+class _Block(nn.Module):
+    """A residual block of a wide depthwise convolution and a pointwise bottleneck (ConvNeXt, arXiv 2201.03545)."""
+
+    def __init__(self, width: int, kernel: int = 5) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.BatchNorm2d(width)
+        self.grow = nn.Conv2d(width, 3 * width, 1)
+        self.shrink = nn.Conv2d(3 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shrink(F.relu(self.grow(self.norm(self.spatial(x)))))
+
+
+class JudgeNet(nn.Module):
+    """[N, 3, H, W] in [0, 1] to maps at a quarter of the resolution, and the picture's background and style logits."""
+
+    def __init__(self, widths: tuple[int, int, int] = (64, 128, 192)) -> None:
+        super().__init__()
+        fine, middle, coarse = widths
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 24, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(24, fine, 3, stride=2, padding=1)
+        )
+        self.fine = nn.Sequential(_Block(fine), _Block(fine))
+        self.to_middle = nn.Conv2d(fine, middle, 2, stride=2)
+        self.middle = nn.Sequential(*[_Block(middle) for _ in range(3)])
+        self.to_coarse = nn.Conv2d(middle, coarse, 2, stride=2)
+        self.coarse = nn.Sequential(*[_Block(coarse) for _ in range(3)])
+        self.up_middle = nn.Conv2d(coarse, middle, 1)
+        self.join_middle = nn.Sequential(_Block(middle), _Block(middle))
+        self.up_fine = nn.Conv2d(middle, fine, 1)
+        self.join_fine = nn.Sequential(_Block(fine), _Block(fine))
+        self.sizes = {"heat": 1, "kind": len(KINDS), "colour": len(COLOURS), "texture": len(TEXTURES), "box": 4}
+        self.head = nn.Sequential(
+            nn.Conv2d(fine, 128, 3, padding=1), nn.ReLU(), nn.Conv2d(128, sum(self.sizes.values()), 1)
+        )
+        self.background, self.style = nn.Linear(coarse, len(BACKGROUNDS)), nn.Linear(coarse, len(STYLES))
+        nn.init.constant_(self.head[-1].bias[:1], -4.0)  # type: ignore[index]
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        fine = self.fine(self.stem(image * 2 - 1))
+        middle = self.middle(self.to_middle(fine))
+        coarse = self.coarse(self.to_coarse(middle))
+        pooled = coarse.mean(dim=(2, 3))
+        middle = self.join_middle(middle + F.interpolate(self.up_middle(coarse), scale_factor=2.0))
+        fine = self.join_fine(fine + F.interpolate(self.up_fine(middle), scale_factor=2.0))
+        maps = dict(zip(self.sizes, self.head(fine).split(list(self.sizes.values()), dim=1), strict=True))
+        return {**maps, "background": self.background(pooled), "style": self.style(pooled)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """One object the judge sees; the box is (x0, y0, x1, y1) in pixels of the picture it was given."""
+
+    kind: str
+    colour: str
+    texture: str
+    box_xyxy: tuple[float, float, float, float]
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """All the judge sees in one picture."""
+
+    things: tuple[Detection, ...]
+    background: str
+    style: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """How detections fit the truth: objects of the right kind and colour at IoU >= 0.5, and the rest."""
+
+    right: int
+    extra: int
+
+
+class Judge:
+    """`detect` pictures of any size; they are looked at as 128 x 128."""
+
+    def __init__(self, net: JudgeNet, threshold: float = 0.3) -> None:
+        self.net, self.threshold = net.eval(), threshold
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> Judge:
+        """Raises MasklessError that names the file which is missing, damaged or of another architecture."""
+        weights = Path(folder) / "model.safetensors"
+        if not weights.is_file():
+            raise MasklessError(f"{weights}: no such file (expected the judge's weights)")
+        net = JudgeNet()
+        try:
+            net.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise MasklessError(
+                f"{weights}: damaged, or not of the judge's architecture ({type(error).__name__})"
+            ) from error
+        return cls(net)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.half() if v.is_floating_point() else v for k, v in self.net.state_dict().items()}
+        save_file({k: v.contiguous().cpu() for k, v in state.items()}, folder / "model.safetensors")
+        description = {
+            "kinds": KINDS,
+            "colours": list(COLOURS),
+            "textures": TEXTURES,
+            "backgrounds": list(BACKGROUNDS),
+            "styles": list(STYLES),
+            "stride": STRIDE,
+            "side": SIDE,
+        }
+        (folder / "config.json").write_text(json.dumps(description, indent=2))
+
+    @torch.no_grad()
+    def detect(self, images: Sequence[Image.Image]) -> list[Verdict]:
+        """What each RGB picture shows, strongest object first."""
+        device = next(self.net.parameters()).device
+        verdicts: list[Verdict] = []
+        for start in range(0, len(images), 32):
+            part = images[start : start + 32]
+            small = [
+                image if image.size == (SIDE, SIDE) else image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+                for image in part
+            ]
+            with torch.autocast(device.type, enabled=False):
+                out = self.net(torch.stack([to_tensor(image) for image in small]).to(device))
+            verdicts += [
+                self._decode({k: v[i].float().cpu() for k, v in out.items()}, image) for i, image in enumerate(part)
+            ]
+        return verdicts
+
+    def _decode(self, out: dict[str, Tensor], image: Image.Image) -> Verdict:
+        heat = out["heat"].sigmoid()[0]
+        peak = heat == F.max_pool2d(heat[None, None], 3, stride=1, padding=1)[0, 0]
+        rows, columns = torch.nonzero(peak & (heat > self.threshold), as_tuple=True)
+        things: list[Detection] = []
+        for row, column in sorted(zip(rows.tolist(), columns.tolist(), strict=True), key=lambda rc: -heat[rc].item()):
+            left, top, right, bottom = (out["box"][:, row, column].exp() * STRIDE).tolist()
+            x, y, sx, sy = (column + 0.5) * STRIDE, (row + 0.5) * STRIDE, image.width / SIDE, image.height / SIDE
+            names = {
+                name: options[int(out[name][:, row, column].argmax())]
+                for name, options in (("kind", KINDS), ("colour", tuple(COLOURS)), ("texture", TEXTURES))
+            }
+            box = ((x - left) * sx, (y - top) * sy, (x + right) * sx, (y + bottom) * sy)
+            if all(iou(box, other.box_xyxy) < 0.6 for other in things):
+                things.append(Detection(box_xyxy=box, confidence=heat[row, column].item(), **names))
+        return Verdict(
+            things=tuple(things),
+            background=tuple(BACKGROUNDS)[int(out["background"].argmax())],
+            style=tuple(STYLES)[int(out["style"].argmax())],
+        )
+
+
+def iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two boxes (x0, y0, x1, y1)."""
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(w, 0.0) * max(h, 0.0)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def match_objects(found: Sequence[Detection], truth: Sequence[VisibleObject]) -> Match:
+    """Each true object takes the free detection that overlaps it most; what nobody takes is extra."""
+    free, right = list(found), 0
+    for thing in truth:
+        best = max(free, key=lambda d: iou(d.box_xyxy, thing.box_xyxy), default=None)
+        if best is None or iou(best.box_xyxy, thing.box_xyxy) < 0.5:
+            continue
+        free.remove(best)
+        right += (best.kind, best.colour) == (thing.kind, thing.colour)
+    return Match(right=right, extra=len(free))

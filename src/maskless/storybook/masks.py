@@ -1,0 +1,127 @@
+"""What the inpainter learns to fill: a picture's window, the mask in it, and the words for what belongs there."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from maskless.storybook.captions import describe_empty, describe_object, describe_scene, with_style
+from maskless.storybook.edits import Window, shown
+from maskless.storybook.scenes import Scene, VisibleObject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hole:
+    """A window of a scene, the mask in it ([H, W] of the whole picture, True = to be filled), and its text."""
+
+    window: Window
+    mask: np.ndarray
+    text: str
+
+
+def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
+    """An object's box, an empty box, the border, scratches, an object's surroundings, or the whole frame."""
+    side, choice = scene.image.width, rng.random()
+    if choice < 0.66 and scene.objects:
+        return _object_hole(scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
+    if choice < 0.86:
+        return _empty_hole(scene, rng)
+    whole = (0, 0, side, side)
+    if choice < 0.91:
+        return Hole(window=whole, mask=_border(side, rng), text=_scene_text(scene, rng))
+    if choice < 0.94:
+        return Hole(
+            window=whole, mask=_scratches(side, rng), text="" if rng.random() < 0.5 else _scene_text(scene, rng)
+        )
+    if choice < 0.97 and scene.objects:
+        kept = _grown(scene.objects[int(rng.integers(len(scene.objects)))].mask, 2)
+        return Hole(window=whole, mask=~kept, text=_scene_text(scene, rng))
+    return Hole(window=whole, mask=np.ones((side, side), dtype=bool), text=_scene_text(scene, rng))
+
+
+def window_of(box: tuple[int, int, int, int], side: int, scale: float, rng: np.random.Generator) -> Window:
+    """A square window around a box, `scale` times its longer side where there is room, the box near its middle."""
+    x0, y0, x1, y1 = box
+    width = int(np.clip(round(max(x1 - x0, y1 - y0) * scale), 24, side))
+    free_x, free_y = width - (x1 - x0), width - (y1 - y0)
+    left = x0 - round(free_x * rng.uniform(0.25, 0.75))
+    top = y0 - round(free_y * rng.uniform(0.25, 0.75))
+    left, top = int(np.clip(left, 0, side - width)), int(np.clip(top, 0, side - width))
+    return left, top, left + width, top + width
+
+
+def _object_hole(scene: Scene, thing: VisibleObject, rng: np.random.Generator) -> Hole:
+    side = scene.image.width
+    x0, y0, x1, y1 = thing.box_xyxy
+    room = rng.uniform(0.0, 0.22, 4) * max(x1 - x0, y1 - y0) + 1
+    if rng.random() < 0.5:  # the square regions of the method
+        short = ((y1 - y0) - (x1 - x0)) / 2
+        room[[0, 2]] += max(short, 0)
+        room[[1, 3]] += max(-short, 0)
+    box = (
+        max(0, int(x0 - room[0])),
+        max(0, int(y0 - room[1])),
+        min(side, int(x1 + room[2])),
+        min(side, int(y1 + room[3])),
+    )
+    mask = _box_mask(box, side)
+    if rng.random() < 0.1:
+        mask = _grown(thing.mask, int(rng.integers(1, 5)))
+    text = describe_object(scene.graph.objects[thing.index], rng)
+    if rng.random() < 0.2:
+        text = describe_scene(dataclasses.replace(scene.graph, objects=(scene.graph.objects[thing.index],)), rng)
+    elif scene.graph.style != "flat" and rng.random() < 0.5:
+        text = with_style(text, scene.graph.style, rng)
+    return Hole(window=window_of(box, side, float(rng.uniform(1.25, 2.2)), rng), mask=mask, text=text)
+
+
+def _empty_hole(scene: Scene, rng: np.random.Generator) -> Hole:
+    """A box that hides less than a third of any object; among eight tries the first that does."""
+    side = scene.image.width
+    for _ in range(8):
+        w = int(rng.uniform(0.14, 0.6) * side)
+        h = int(np.clip(w * np.exp(rng.uniform(-0.6, 0.6)), side * 0.1, side * 0.7))
+        x, y = int(rng.integers(0, side - w + 1)), int(rng.integers(0, side - h + 1))
+        box = (x, y, x + w, y + h)
+        if not shown(scene, box, least=0.34).objects:
+            break
+    inside = shown(scene, box, least=0.34)
+    text = describe_scene(inside, rng) if inside.objects else describe_empty(scene.graph.background, rng)
+    return Hole(window=window_of(box, side, float(rng.uniform(1.25, 2.2)), rng), mask=_box_mask(box, side), text=text)
+
+
+def _scene_text(scene: Scene, rng: np.random.Generator) -> str:
+    return describe_scene(scene.graph, rng)
+
+
+def _box_mask(box: Window, side: int) -> np.ndarray:
+    mask = np.zeros((side, side), dtype=bool)
+    mask[box[1] : box[3], box[0] : box[2]] = True
+    return mask
+
+
+def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    grown = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(2 * pixels + 1))
+    return np.asarray(grown) > 0
+
+
+def _border(side: int, rng: np.random.Generator) -> np.ndarray:
+    """All but an inner rectangle; at least one side of the frame is to be extended."""
+    cut = (rng.uniform(0.1, 0.4, 4) * side * (rng.random(4) < 0.6)).astype(int)
+    if not cut.any():
+        cut[int(rng.integers(4))] = side // 4
+    mask = np.ones((side, side), dtype=bool)
+    mask[cut[1] : side - cut[3], cut[0] : side - cut[2]] = False
+    return mask
+
+
+def _scratches(side: int, rng: np.random.Generator) -> np.ndarray:
+    canvas = Image.new("L", (side, side))
+    pen = ImageDraw.Draw(canvas)
+    for _ in range(int(rng.integers(2, 7))):
+        ends = (rng.random((3, 2)) * side).ravel().tolist()
+        pen.line(ends, fill=255, width=int(rng.integers(2, max(3, side // 24))))
+    return np.asarray(canvas) > 0

@@ -1,0 +1,31 @@
+"""The autoencoder's decoder alone, trained on while the inpainter works with the latents as they are."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from maskless.storybook.loop import Run
+from maskless.storybook.train_autoencoder import BATCH, EXPORT, example, export, load, loss, restore, validate
+
+LEARNING_RATE = 1e-3
+FIRST_SEED = 50_000_000
+
+__all__ = [
+    "BATCH",
+    "EXPORT",
+    "FIRST_SEED",
+    "LEARNING_RATE",
+    "build",
+    "example",
+    "export",
+    "loss",
+    "restore",
+    "validate",
+]
+
+
+def build(run: Run) -> nn.Module:
+    """The exported autoencoder, its encoder frozen: latents and their scale stay what they are."""
+    vae = load(run.models)
+    vae.decoder.requires_grad_(True)
+    return nn.ModuleDict({"vae": vae})

@@ -1,0 +1,44 @@
+"""The suite of model gates runs on the bundled models, and its parts see what they should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskless.evaluation import models as suite
+from maskless.storybook.edits import other
+from maskless.storybook.judge import Detection, Verdict
+
+
+def _verdict(*things: tuple[str, str, tuple[float, float, float, float]]) -> Verdict:
+    seen = tuple(
+        Detection(kind=kind, colour=colour, texture="plain", box_xyxy=box, confidence=0.9)
+        for kind, colour, box in things
+    )
+    return Verdict(things=seen, background="meadow", style="flat")
+
+
+def test_what_is_in_a_box_has_its_centre_there() -> None:
+    verdict = _verdict(("car", "red", (10, 10, 30, 30)), ("cat", "blue", (60, 60, 80, 80)))
+    assert [d.kind for d in suite.things_in(verdict, (0, 0, 40, 40))] == ["car"]
+    assert suite.shows(verdict, (0, 0, 40, 40), "car", "red")
+    assert not suite.shows(verdict, (0, 0, 40, 40), "car", "blue")
+    assert not suite.shows(verdict, (0, 0, 40, 40), "cat", "blue")
+
+
+def test_other_never_gives_the_same() -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    assert {other(("a", "b", "c"), "b", rng) for _ in range(50)} == {"a", "c"}
+
+
+@pytest.mark.slow
+def test_every_gate_gives_rows_with_intervals_on_held_out_scenes(tmp_path: Path) -> None:
+    rows = suite.run(limit=6, sheets=tmp_path)
+    assert {row["task"] for row in rows} == {"autoencoder", "clip", "dino", "judge", "inpainting"}
+    for row in rows:
+        assert set(row) >= {"suite", "method", "task", "metric", "value", "low", "high", "n", "gate"}
+        assert row["low"] <= row["value"] <= row["high"] and row["n"] > 0
+    assert (tmp_path / "inpainting.png").stat().st_size > 1000

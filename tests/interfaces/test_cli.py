@@ -1,0 +1,375 @@
+"""The command line from outside: what it prints where, what it writes, and how it ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskless.data.config import EditConfig
+from maskless.engine.checkpoints import load_checkpoint
+from maskless.interfaces.cli import main
+from maskless.interfaces.console import print_rows
+
+QUICK = ["--steps", "1", "--anchors", "2", "--iterations", "2", "--views", "1", "--device", "cpu", "--dtype", "float32"]
+TEXTS = ["--caption", "a red square", "--prompt", "a blue house"]
+
+
+@pytest.fixture
+def scene(tmp_path, picture, monkeypatch) -> Path:
+    """A picture file in an empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    pixels = (picture.movedim(0, -1) * 255).round().byte().numpy()
+    Image.fromarray(pixels).save("scene.png")
+    return Path("scene.png")
+
+
+@pytest.fixture
+def maskless(capsys):
+    """Run a command in this process: exit status, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def started(*arguments: object, cwd: Path) -> subprocess.Popen:
+    """The same command in a process of its own, one thread wide."""
+    command = [sys.executable, "-m", "maskless", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell makes its background jobs ignore Ctrl-C, and so all that they start; the tests may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+class TestEdit:
+    def test_writes_the_tree_and_says_where(self, maskless, scene, tiny_models):
+        status, out, err = maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--draw-box")
+        assert status == 0
+        folder = Path("output/0_a red square")
+        assert {path.name for path in folder.iterdir()} == {
+            "input_image.png", "result.json", "overview.png", "results", "boxes"
+        }  # fmt: skip
+        assert len(list((folder / "boxes").iterdir())) == 2 and len(list((folder / "results").iterdir())) == 3
+        assert Path("checkpoints/last.pth").is_file()
+        assert "final_output.png" in out and "overview.png" in out and "expected loss" in out
+        assert "Models" in err and "2/2" in err and "loss" in err and "left" in err
+
+    def test_json_is_alone_on_stdout(self, maskless, scene, tiny_models):
+        status, out, err = maskless(
+            "edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--json", "--image-id", "x7"
+        )
+        printed = json.loads(out)
+        assert status == 0 and out.count("\n") == 1
+        folder = Path(printed.pop("folder"))
+        assert folder == Path("output/x7_a red square")
+        assert printed == json.loads((folder / "result.json").read_text("utf-8"))
+        assert printed["config"]["steps"] == 1 and printed["request"]["image"] == "scene.png"
+        assert len(printed["candidates"]) == 2
+
+    def test_quiet_says_nothing(self, maskless, scene, tiny_models):
+        status, out, err = maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--quiet")
+        assert (status, out, err) == (0, "", "")
+        assert Path("output/0_a red square/result.json").is_file()
+
+    def test_every_option_reaches_the_config(self, maskless, scene, tiny_models):
+        given = {
+            "iterations": 1, "epochs": 2, "lr": 0.01, "gradient_accumulation": 3, "updates": 7, "seed": 5, "anchors": 1,
+            "anchor_source": "attention", "max_window_size": 8, "min_window_size": 6, "window_step": 1, "alpha": 0.5,
+            "beta": 0.25, "gamma": 0.125, "views": 1, "ranking_alpha": 3.0, "ranking_beta": 0.5, "steps": 1,
+            "guidance_scale": 2.0, "negative_prompt": "grey", "context": 0.25, "feather": 0.1, "batch_size": 2,
+            "checkpoint_interval": 2, "device": "cpu", "dtype": "float32", "ranking": "paper", "estimator": "table",
+        }  # fmt: skip
+        flags = [text for name, value in given.items() for text in ("--" + name.replace("_", "-"), str(value))]
+        status, out, _ = maskless(
+            "edit", scene, *TEXTS, "--models", tiny_models, *flags, "--slim-checkpoint", "--json",
+            "--checkpoint-dir", "deep/er", "--output-dir", "else/where",
+        )  # fmt: skip
+        assert status == 0 and json.loads(out)["config"] == given | {"slim_checkpoint": True}
+        assert set(given) | {"slim_checkpoint"} == {option.name for option in fields(EditConfig)}
+        assert sorted(os.listdir("deep/er")) == ["last.pth", "transformer_epoch_2.pth"]
+        assert load_checkpoint("deep/er/last.pth").dino == {}
+        assert Path("else/where/0_a red square/result.json").is_file()
+
+    def test_going_on_from_a_finished_run_inpaints_nothing_anew(self, maskless, scene, tiny_models):
+        command = ["edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--json"]
+        first = json.loads(maskless(*command)[1])
+        status, out, err = maskless(*command, "--load-checkpoint", "checkpoints/last.pth")
+        second = json.loads(out)
+        assert status == 0 and "after iteration 2" in err
+        assert same(first) == same(second)
+
+    def test_of_another_edit_the_anchor_net_is_taken_and_it_is_said(self, maskless, scene, tiny_models):
+        base = ["edit", scene, "--models", tiny_models, *QUICK]
+        maskless(*base, *TEXTS)
+        status, _, err = maskless(*base, "--prompt", "a cat", "--load-checkpoint", "checkpoints/last.pth")
+        assert status == 0 and "its AnchorNet alone, as it is of another caption" in err
+
+
+def same(record: dict) -> dict:
+    """A record without what a clock or a memory meter says."""
+    record = json.loads(json.dumps(record))
+    del record["cost"]["seconds"], record["cost"]["peak_memory_mb"]
+    for step in record["history"]:
+        del step["seconds"]
+    return record
+
+
+class TestHelp:
+    def test_lists_every_option_in_groups(self, maskless, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "120")
+        status, out, _ = maskless("edit", "--help")
+        assert status == 0
+        for option in fields(EditConfig):
+            assert "--" + option.name.replace("_", "-") in out
+        for group in (
+            "Search",
+            "Regions",
+            "Losses",
+            "Ranking",
+            "Inpainting",
+            "Checkpoints",
+            "Models",
+            "Output",
+            "Display",
+        ):
+            assert f"─ {group} ─" in out
+        assert "[default: the model's, else 50]" in out
+
+    def test_version(self, maskless):
+        assert re.fullmatch(r"maskless \d+\.\d+\.\d+\n", maskless("--version")[1])
+
+    def test_help_is_quick(self):
+        """It reads no model library."""
+        script = "import sys, maskless.interfaces.cli; print([m for m in ('torch', 'diffusers') if m in sys.modules])"
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == "[]"
+
+
+class TestErrors:
+    """One line on stderr, status 2, nothing written."""
+
+    @pytest.fixture
+    def refused(self, maskless, scene):
+        def check(*arguments: object) -> str:
+            before = sorted(Path().rglob("*"))
+            status, out, err = maskless(*arguments)
+            assert (status, out) == (2, "")
+            assert err.startswith("maskless: ") and err.count("\n") == 1 and "Traceback" not in err
+            assert sorted(Path().rglob("*")) == before
+            return err
+
+        return check
+
+    @pytest.mark.parametrize(
+        "arguments,message",
+        [
+            (["nothing.png", "-p", "x"], "no such file: nothing.png"),
+            ([".", "-p", "x"], "is a folder"),
+            (["scene.png", "-p", " "], "prompt must not be empty"),
+            (["scene.png"], "--prompt"),
+            (["scene.png", "-p", "x", "--lr", "7"], "lr must be from 1e-08 to 1, got 7"),
+            (["scene.png", "-p", "x", "--lr", "abc"], "--lr"),
+            (["scene.png", "-p", "x", "--lr", "nan"], "lr must be a finite number"),
+            (["scene.png", "-p", "x", "--anchors", "0"], "anchors must be from 1"),
+            (["scene.png", "-p", "x", "--iterations", "-1"], "iterations must be from 0"),
+            (["scene.png", "-p", "x", "--max-window-size", "17"], "max_window_size must be from 1 to 16"),
+            (["scene.png", "-p", "x", "--ranking", "best"], "ranking must be one of paper"),
+            (["scene.png", "-p", "x", "--nonsense"], "--nonsense"),
+            (["scene.png", "-p", "x", "--output-dir", "scene.png/deep"], "is a file, not a folder"),
+            (["scene.png", "-p", "x", "--checkpoint-dir", "scene.png"], "is a file, not a folder"),
+            (["scene.png", "-p", "x", "--load-checkpoint", "none.pth"], "no such checkpoint: none.pth"),
+            (["scene.png", "-p", "x", "--load-checkpoint", "scene.png"], "cannot read the checkpoint scene.png"),
+            (
+                ["scene.png", "-p", "x", "--models", "no-such-models"],
+                "models must be 'storybook', a folder or a hub id",
+            ),
+        ],
+    )
+    def test_bad_input(self, refused, arguments, message):
+        assert message in refused("edit", *arguments)
+
+    @pytest.mark.skipif("__import__('torch').cuda.is_available()")
+    def test_no_cuda(self, refused, tiny_models):
+        assert "cuda is not available" in refused(
+            "edit", "scene.png", "-p", "x", "--models", tiny_models, "--device", "cuda"
+        )
+
+    def test_not_an_image(self, refused):
+        Path("text.png").write_text("hello")
+        assert "not a picture" in refused("edit", "text.png", "-p", "x")
+
+    def test_truncated(self, refused):
+        content = Path("scene.png").read_bytes()
+        Path("cut.png").write_bytes(content[: len(content) // 2])
+        assert "damaged or incomplete" in refused("edit", "cut.png", "-p", "x")
+
+    def test_unknown_commands_and_suites(self, refused):
+        assert "nonsense" in refused("nonsense")
+        assert "suite must be one of" in refused("evaluate", "nonsense")
+        assert "no such checkpoint" in refused("inspect", "none.pth")
+
+    def test_a_checkpoint_of_another_shape(self, maskless, scene, tiny_models):
+        maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK)
+        status, out, err = maskless(
+            "edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--max-window-size", "8", "--quiet",
+            "--load-checkpoint", "checkpoints/last.pth",
+        )  # fmt: skip
+        assert (status, out) == (2, "")
+        assert err == (
+            "maskless: the AnchorNet in checkpoints/last.pth chooses among 6 sizes, "
+            "this edit has 3 (max_window_size 8)\n"
+        )
+
+    def test_a_prompt_longer_than_the_context_is_no_error(self, maskless, scene, tiny_models):
+        prompt = "a house with a garden and " * 12
+        assert maskless("edit", scene, "-p", prompt, "--models", tiny_models, *QUICK, "--quiet")[0] == 0
+
+
+class TestInspect:
+    def test_prints_parts_config_and_progress(self, maskless, scene, tiny_models):
+        maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK)
+        status, out, _ = maskless("inspect", "checkpoints/last.pth")
+        assert status == 0
+        for told in (
+            "anchor_net",
+            "trained",
+            "1,678",
+            "projection",
+            "dino",
+            "frozen",
+            "layers.0.weight",
+            "iteration 2",
+        ):
+            assert told in out
+        status, out, _ = maskless("inspect", "checkpoints/last.pth", "--json")
+        record = json.loads(out)
+        assert record["parts"]["anchor_net"]["state"] == "trained"
+        assert record["parts"]["anchor_net"]["parameters"] == 1678
+        assert record["parts"]["dino"]["state"] == "frozen" and record["parts"]["dino"]["keys"]
+        assert record["progress"]["iteration"] == 2 and record["config"]["anchors"] == 2
+
+
+class TestInterruption:
+    """Real processes, real signals."""
+
+    SEARCH = ["--steps", "2", "--anchors", "3", "--iterations", "2", "--epochs", "6", "--views", "2",
+              "--device", "cpu", "--dtype", "float32", "--gradient-accumulation", "5"]  # fmt: skip
+
+    def command(self, tiny_models: Path, **folders: str) -> list[object]:
+        folders = {"output": "output", "checkpoint": "checkpoints"} | folders
+        where = [text for name, folder in folders.items() for text in (f"--{name}-dir", folder)]
+        return ["edit", "scene.png", *TEXTS, "--models", tiny_models, *self.SEARCH, *where]
+
+    @pytest.mark.slow
+    def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(self, scene, tiny_models, tmp_path):
+        process = started(*self.command(tiny_models), cwd=tmp_path)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "Search   3/12" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 130 and out == ""
+        assert err.splitlines()[-1] == "maskless: interrupted; go on with --load-checkpoint checkpoints/last.pth"
+        assert "Traceback" not in err
+        assert 3 <= load_checkpoint(tmp_path / "checkpoints/last.pth").progress["iteration"] < 12
+        assert not (tmp_path / "output").exists() or not list((tmp_path / "output").rglob("*.json"))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("moment", ["start", "middle", "between"])
+    def test_a_killed_run_resumes_to_the_same_result(self, scene, tiny_models, tmp_path, moment):
+        """Bytes agree between processes of the same number of threads, so all three are `started`."""
+        process = started(*self.command(tiny_models), cwd=tmp_path)
+        assert process.stderr is not None
+        wanted = {"start": "Regions", "middle": "Search   5/12", "between": "Search   8/12"}[moment]
+        for line in process.stderr:
+            if line.startswith(wanted):
+                break
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "checkpoints/last.pth").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        done = load_checkpoint(tmp_path / "checkpoints/last.pth").progress["iteration"]
+        assert done < 12
+        resumed = [*self.command(tiny_models, output="resumed"), "--load-checkpoint", "checkpoints/last.pth"]
+        for command in (resumed, self.command(tiny_models, output="whole", checkpoint="other")):
+            process = started(*command, cwd=tmp_path)
+            process.communicate(timeout=300)
+            assert process.returncode == 0
+        folders = [tmp_path / name / "0_a red square" for name in ("resumed", "whole")]
+        records = [json.loads((folder / "result.json").read_text("utf-8")) for folder in folders]
+        assert same(records[0]) == same(records[1])
+        pictures = [sorted(folder.glob("results/*.png")) for folder in folders]
+        assert len(pictures[0]) == 4
+        for one, other in zip(*pictures, strict=True):
+            assert one.name == other.name and one.read_bytes() == other.read_bytes()
+
+    def test_a_full_disk_is_one_line(self, scene, tiny_models, tmp_path):
+        """A limit on file sizes stands for the disk that runs full: the first checkpoint does not fit."""
+        script = (
+            "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+            "from maskless.interfaces.cli import main; main(sys.argv[1:])"
+        )
+        command = [sys.executable, "-c", script, *map(str, self.command(tiny_models)), "--quiet"]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert run.returncode == 2 and run.stdout == ""
+        assert run.stderr.startswith("maskless: cannot write checkpoints/last.pth: ") and run.stderr.count("\n") == 1
+        left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+        assert left == ["scene.png"]
+
+
+def test_untouched_pixels_of_the_final_picture_are_the_inputs(maskless, scene, tiny_models):
+    _, out, _ = maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--json")
+    record = json.loads(out)
+    source = np.asarray(Image.open(scene))
+    final = np.asarray(Image.open(Path(record["folder"]) / "results/final_output.png"))
+    x0, y0, x1, y1 = record["candidates"][record["order"][0]]["box_xyxy"]
+    outside = np.ones(source.shape[:2], bool)
+    outside[y0:y1, x0:x1] = False
+    assert np.array_equal(final[outside], source[outside])
+
+
+class TestRows:
+    """What `maskless evaluate` prints of the rows that a suite gives."""
+
+    NAMES = {"suite": "models", "method": "storybook", "task": "clip"}
+    ROWS = [
+        NAMES | {"metric": "recall", "value": 0.91234, "low": 0.88, "high": 0.93, "n": 200},
+        NAMES | {"metric": "psnr", "value": 33.1, "low": None, "high": None, "n": 64},
+    ]
+
+    def test_as_a_table(self, capsys):
+        print_rows(self.ROWS, as_json=False)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].split() == ["suite", "method", "task", "metric", "value", "low", "high", "n"]
+        assert lines[1].split() == ["models", "storybook", "clip", "recall", "0.9123", "0.88", "0.93", "200"]
+        assert lines[2].split() == ["models", "storybook", "clip", "psnr", "33.1", "–", "–", "64"]
+
+    def test_as_json(self, capsys):
+        print_rows(self.ROWS, as_json=True)
+        assert json.loads(capsys.readouterr().out) == self.ROWS
+
+    def test_none(self, capsys):
+        print_rows([], as_json=True)
+        assert json.loads(capsys.readouterr().out) == []

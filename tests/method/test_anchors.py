@@ -1,0 +1,64 @@
+"""Anchors are peaks that keep their distance, from attention, from the caption, or from both."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskless.data.errors import MasklessError
+from maskless.method.anchors import find_anchors, suppressed_peaks
+
+
+def spots(*points: tuple[int, int], grid: int = 32) -> torch.Tensor:
+    """A map with a peak at each point, the first the highest."""
+    scores = torch.zeros(grid, grid)
+    for number, (row, column) in enumerate(points):
+        scores[row, column] = 1.0 - 0.1 * number
+    return scores
+
+
+def test_the_peaks_are_found_highest_first():
+    assert suppressed_peaks(spots((5, 20), (25, 3), (0, 31)), 3) == [(5, 20), (25, 3), (0, 31)]
+
+
+def test_a_neighbour_of_a_peak_is_suppressed():
+    assert suppressed_peaks(spots((10, 10), (11, 11), (20, 20)), 2) == [(10, 10), (20, 20)]
+
+
+@given(rows=st.integers(1, 40), columns=st.integers(1, 40), data=st.data())
+def test_there_are_always_as_many_different_anchors_as_asked_for(rows, columns, data):
+    count = data.draw(st.integers(1, min(rows * columns, 20)))
+    scores = torch.rand(rows, columns, generator=torch.Generator().manual_seed(rows * 41 + columns))
+    points = suppressed_peaks(scores, count)
+    assert len(set(points)) == count
+    assert all(0 <= row < rows and 0 <= column < columns for row, column in points)
+
+
+def test_the_caption_decides_where_when_asked():
+    attention, relevance = spots((5, 5), (5, 15), (5, 25)), spots((28, 28), (28, 10))
+    by_attention = find_anchors(attention, relevance, count=2, source="attention")
+    by_text = find_anchors(attention, relevance, count=2, source="text")
+    both = find_anchors(attention, relevance, count=3, source="both")
+    assert by_attention.points_yx.tolist() == [[5, 5], [5, 15]]
+    assert by_text.points_yx.tolist() == [[28, 28], [28, 10]]
+    assert both.points_yx.tolist() == [[28, 28], [28, 10], [5, 5]]
+
+
+def test_without_a_caption_attention_decides():
+    attention = spots((5, 5), (5, 15))
+    for relevance in (None, torch.zeros(16, 16)):
+        anchors = find_anchors(attention, relevance, count=2, source="text")
+        assert anchors.points_yx.tolist() == [[5, 5], [5, 15]]
+
+
+def test_a_relevance_map_of_another_grid_finds_the_same_place():
+    relevance = torch.zeros(8, 8)
+    relevance[6, 1] = 1.0
+    row, column = find_anchors(spots((0, 0)), relevance, count=1, source="text").points_yx[0].tolist()
+    assert 24 <= row <= 27 and 4 <= column <= 7
+
+
+@pytest.mark.parametrize(("count", "source"), [(0, "both"), (1025, "both"), (3, "luck")])
+def test_impossible_requests_are_refused(count, source):
+    with pytest.raises(MasklessError, match="anchors must be|source must be"):
+        find_anchors(torch.ones(32, 32) / 1024, None, count=count, source=source)

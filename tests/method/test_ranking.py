@@ -1,0 +1,50 @@
+"""Each ranking rule on scores whose right order is known."""
+
+import pytest
+import torch
+
+from maskless.data.errors import MasklessError
+from maskless.data.types import Scores
+from maskless.method.ranking import rank
+
+
+def scores(**values: list[float]) -> Scores:
+    count = len(next(iter(values.values())))
+    names = ("text_to_image", "image_to_image", "shown", "hidden", "focus")
+    return Scores(**{name: torch.tensor(values.get(name, [0.0] * count)) for name in names})
+
+
+def test_the_papers_rule_looks_at_the_sum_among_the_top_three_by_text_only():
+    given = scores(text_to_image=[0.30, 0.29, 0.28, 0.10], image_to_image=[0.50, 0.60, 0.55, 0.99])
+    ranking = rank(given, "paper", alpha=2.0, beta=1.0)
+    assert ranking.order == (1, 2, 0, 3), "the last has the highest sum but is not among the three"
+    assert torch.allclose(ranking.score, torch.tensor([1.10, 1.18, 1.11, 1.19]))
+
+
+def test_its_weights_are_the_users():
+    given = scores(text_to_image=[0.3, 0.2], image_to_image=[0.1, 0.9])
+    assert rank(given, "paper", alpha=1.0, beta=0.0).order == (0, 1)
+    assert rank(given, "paper", alpha=0.0, beta=1.0).order == (1, 0)
+
+
+def test_the_located_rule_wants_the_region_that_is_the_captioned_thing():
+    given = scores(
+        shown=[0.9, 0.8, 0.1], hidden=[-0.9, -0.1, -0.2], focus=[0.5, 0.5, 0.1], text_to_image=[0.0, 0.0, 1.0]
+    )
+    assert rank(given, "located", alpha=2.0, beta=1.0).order == (1, 0, 2)
+
+
+def test_without_a_caption_the_located_rule_is_the_papers():
+    given = scores(text_to_image=[0.1, 0.3, 0.2], image_to_image=[0.5, 0.5, 0.5])
+    located, paper = (rank(given, rule, alpha=2.0, beta=1.0) for rule in ("located", "paper"))
+    assert located.order == paper.order == (1, 2, 0)
+    assert torch.equal(located.score, paper.score)
+
+
+def test_ties_keep_the_anchors_order():
+    assert rank(scores(text_to_image=[0.5, 0.5, 0.5]), "located", alpha=2.0, beta=1.0).order == (0, 1, 2)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(MasklessError, match="ranking must be paper or located"):
+        rank(scores(shown=[1.0]), "coin", alpha=2.0, beta=1.0)

@@ -1,0 +1,35 @@
+"""DINO's features equal those of transformers; sizes and aspects are kept."""
+
+import pytest
+import torch
+
+
+def test_features_and_attention_equal_those_of_transformers(tiny_models, editor):
+    from transformers import ViTModel
+
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    features = editor.models.dino.features(image)
+    model = ViTModel.from_pretrained(tiny_models / "dino", add_pooling_layer=False, attn_implementation="eager").eval()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = ((image - mean[:, None, None]) / std[:, None, None])[None]
+    with torch.no_grad():
+        output = model(pixel_values=pixels, output_attentions=True)
+    tokens = output.last_hidden_state[0, 1:].reshape(16, 16, -1).permute(2, 0, 1)
+    attention = output.attentions[-1][0, :, 0, 1:].mean(dim=0).reshape(16, 16)
+    assert torch.allclose(features.features, tokens, atol=1e-5)
+    assert torch.allclose(features.attention, attention / attention.sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size_yx", "grid_yx"),
+    [((64, 64), (16, 16)), ((72, 120), (16, 27)), ((120, 72), (27, 16)), ((33, 32), (16, 16)), ((32, 640), (5, 101))],
+)
+def test_the_grid_has_the_pictures_aspect(editor, size_yx, grid_yx):
+    features = editor.models.dino.features(torch.rand(3, *size_yx))
+    assert features.grid_yx == grid_yx
+    assert float(features.attention.sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_longest_picture_still_has_a_grid_of_bounded_size(editor):
+    height, width = editor.models.dino.input_size_yx((32, 8000))
+    assert height >= 4 and (height // 4) * (width // 4) <= 2.5 * 16 * 16

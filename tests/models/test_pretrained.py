@@ -1,0 +1,93 @@
+"""Loading: names, folders, recommendations, and one line for whatever is missing or damaged."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskless.data.errors import MasklessError
+from maskless.models.pretrained import load_models, model_sources, resolve_device, resolve_dtype
+
+
+@pytest.fixture
+def copied(tiny_models: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_models, tmp_path / "models"))
+
+
+def test_a_folder_of_three_parts_is_loaded(editor):
+    models = editor.models
+    assert (models.inpainter.native_px, models.dino.patch_px, models.clip.image_px) == (64, 4, 64)
+    assert models.device.type == "cpu" and models.dtype == torch.float32
+    assert not any(parameter.requires_grad for parameter in models.inpainter.unet.parameters())
+
+
+def test_a_part_can_be_replaced_or_must_be_named(copied):
+    sources = model_sources(str(copied), dino="facebook/dino-vits8")
+    assert sources["dino"] == "facebook/dino-vits8" and sources["clip"] == str(copied / "clip")
+    alone = str(copied / "inpainting")
+    assert model_sources(alone, dino=str(copied / "dino"), clip=str(copied / "clip"))["inpainting"] == alone
+    with pytest.raises(MasklessError, match="--dino"):
+        model_sources(alone)
+
+
+@pytest.mark.parametrize("name", ["no-such-models", "/no/such/folder", "../nothing/here"])
+def test_unknown_models_are_one_line(name):
+    with pytest.raises(MasklessError) as caught:
+        load_models(name)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_part_is_named(copied):
+    shutil.rmtree(copied / "clip")
+    with pytest.raises(MasklessError, match="missing: clip"):
+        load_models(str(copied))
+
+
+@pytest.mark.parametrize("part", ["inpainting/unet", "dino", "clip"])
+def test_a_file_that_was_cut_short_is_named(copied, part):
+    path = next((copied / part).glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MasklessError) as caught:
+        load_models(str(copied))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_that_are_gone_are_named(copied):
+    next((copied / "dino").glob("*.safetensors")).unlink()
+    with pytest.raises(MasklessError, match="no model weights"):
+        load_models(str(copied))
+
+
+def test_a_missing_preprocessor_is_named(copied):
+    (copied / "clip" / "preprocessor_config.json").unlink()
+    with pytest.raises(MasklessError, match="preprocessor_config.json"):
+        load_models(str(copied), device="cpu")
+
+
+def test_a_damaged_config_is_one_line(copied):
+    (copied / "dino" / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(MasklessError, match="config.json"):
+        load_models(str(copied))
+
+
+def test_a_models_recommendation_is_read(copied):
+    (copied / "inpainting" / "maskless.json").write_text(json.dumps({"steps": 12, "guidance_scale": 3.5}))
+    inpainter = load_models(str(copied), device="cpu").inpainter
+    assert (inpainter.recommended_steps, inpainter.recommended_guidance) == (12, 3.5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here CUDA is available")
+def test_cuda_without_cuda_is_one_line():
+    with pytest.raises(MasklessError, match="device cuda is not available here"):
+        resolve_device("cuda")
+
+
+def test_auto_is_resolved_once():
+    assert resolve_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    assert resolve_dtype("float16", torch.device("cpu")) == torch.float16
+    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+    for wrong in (lambda: resolve_device("abacus"), lambda: resolve_dtype("roman", torch.device("cpu"))):
+        with pytest.raises(MasklessError, match="must be auto"):
+            wrong()

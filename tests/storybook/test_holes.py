@@ -1,0 +1,72 @@
+"""Edits, windows and holes: what CLIP and the inpainter are trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from maskless.storybook.captions import STYLE_WORDS
+from maskless.storybook.edits import random_edit, shown, window_around
+from maskless.storybook.masks import random_hole
+from maskless.storybook.scenes import KINDS, render, sample
+
+
+def test_a_random_edit_changes_exactly_one_thing() -> None:
+    kinds_of_change = Counter()
+    for seed in range(300):
+        graph = sample(seed)
+        edited = random_edit(graph, np.random.default_rng(seed))
+        if len(edited.objects) < len(graph.objects):
+            kinds_of_change["removed"] += 1
+            assert len(edited.objects) == len(graph.objects) - 1
+            continue
+        changed = [a != b for a, b in zip(graph.objects, edited.objects, strict=True)]
+        changed += [graph.background != edited.background, graph.style != edited.style]
+        assert sum(changed) == 1
+        kinds_of_change["place" if changed[-2] else "style" if changed[-1] else "object"] += 1
+    assert set(kinds_of_change) == {"removed", "place", "style", "object"}
+
+
+def test_a_window_around_an_object_shows_it() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(60):
+        scene = render(seed)
+        for thing in scene.objects:
+            window = window_around(thing, 128, rng, tight=True)
+            assert window[2] - window[0] == window[3] - window[1]
+            assert min(window[:2]) >= 0 and max(window[2:]) <= 128
+            assert scene.graph.objects[thing.index] in shown(scene, window).objects
+
+
+def test_a_hole_is_where_its_text_says() -> None:
+    rng = np.random.default_rng(0)
+    named = 0
+    for seed in range(300):
+        scene = render(seed, 96)
+        hole = random_hole(scene, rng)
+        x0, y0, x1, y1 = hole.window
+        assert hole.mask.shape == (96, 96) and hole.mask[y0:y1, x0:x1].any()
+        assert hole.mask[y0:y1, x0:x1].sum() == hole.mask.sum(), "the window shows the whole hole"
+        assert (x1 - x0) == (y1 - y0) >= 24
+        for kind in KINDS:
+            if kind in hole.text.split():
+                covered = [
+                    (t.mask & hole.mask).sum() / t.mask.sum() for t in scene.objects if t.kind == kind
+                ]  # fmt: skip
+                assert covered or kind in " ".join(sum(STYLE_WORDS.values(), ()))
+                named += max(covered) > 0.3
+    assert named > 100
+
+
+def test_an_empty_hole_hides_no_object() -> None:
+    rng = np.random.default_rng(3)
+    empty = 0
+    for seed in range(300):
+        scene = render(seed, 96)
+        hole = random_hole(scene, rng)
+        if hole.mask.mean() > 0.5 or not any(word in hole.text for word in ("empty", "nothing", "only")):
+            continue
+        empty += 1
+        assert all((t.mask & hole.mask).sum() <= 0.5 * t.mask.sum() for t in scene.objects)
+    assert empty > 20

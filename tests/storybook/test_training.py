@@ -1,0 +1,136 @@
+"""The training loop: it learns, stops on time, resumes where it was killed, and names a state it cannot use."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from maskless.data.types import MasklessError
+from maskless.storybook import loop
+from maskless.storybook.loop import Run, learning_rate, train
+
+
+def _line_task(width: int = 1) -> ModuleType:
+    """The smallest thing that can be trained: a line through y = 3 x."""
+
+    def loss(model: nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+        return (model["line"](batch["x"]).float() - 3 * batch["x"]).square().mean()
+
+    def example(seed: int) -> dict[str, torch.Tensor]:
+        return {"x": torch.rand(1, generator=torch.Generator().manual_seed(seed))}
+
+    def export(model: nn.Module, models: Path) -> None:
+        models.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), models / "line.pt")
+
+    task = ModuleType("train_line")
+    task.__dict__.update(BATCH=8, LEARNING_RATE=0.05, EMA_DECAY=0.9, example=example, loss=loss, export=export)
+    task.__dict__["build"] = lambda run: nn.ModuleDict({"line": nn.Linear(1, width)})
+    task.__dict__["validate"] = lambda model: ({"weight": model["line"].weight.mean().item()}, Image.new("RGB", (4, 4)))
+    return task
+
+
+def _run(folder: Path, seconds: float = 4.0) -> Run:
+    return Run(
+        name="line", output=folder, minutes=seconds / 60, device=torch.device("cpu"), workers=0, save_every=0.005
+    )
+
+
+def test_it_learns_and_leaves_state_log_sheet_and_export(tmp_path: Path) -> None:
+    began = time.monotonic()
+    records = list(train(_line_task(), _run(tmp_path)))
+    assert 3.5 < time.monotonic() - began < 30
+    assert records[-1]["weight"] == pytest.approx(3, abs=0.3)
+    assert {path.name for path in (tmp_path / "line").iterdir()} >= {"state.pt", "log.jsonl", "samples.png"}
+    assert (tmp_path / "models" / "line.pt").is_file()
+    lines = [json.loads(line) for line in (tmp_path / "line" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["weight"] == records[-1]["weight"]
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    rates = [learning_rate(1.0, p / 100) for p in range(101)]
+    assert rates[0] < 0.05 and max(rates) > 0.97 and rates[-1] == pytest.approx(0.01)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_a_resumed_run_goes_on_with_the_step_and_the_time(tmp_path: Path) -> None:
+    stopped = train(_line_task(), _run(tmp_path, 60.0))
+    record = next(stopped)
+    stopped.close()
+    state = torch.load(tmp_path / "line" / "state.pt", weights_only=True)
+    assert 0 < state["step"] <= record["step"] and 0 < state["elapsed"] <= record["elapsed"]
+    resumed = next(train(_line_task(), _run(tmp_path, 60.0), resume=True))
+    assert resumed["step"] > state["step"] and resumed["elapsed"] > state["elapsed"]
+
+
+def test_a_step_is_the_same_whether_it_was_reached_in_one_go_or_not(tmp_path: Path) -> None:
+    """Examples and noise depend on the step alone."""
+    run = _run(tmp_path)
+    straight = [batch["x"] for _, batch in zip(range(6), loop._batches(_line_task(), 0, run), strict=False)]
+    later = next(loop._batches(_line_task(), 5, run))["x"]
+    assert torch.equal(straight[5], later) and not torch.equal(straight[4], later)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "architecture", "rubbish"])
+def test_a_state_that_cannot_be_used_is_named(tmp_path: Path, damage: str) -> None:
+    list(train(_line_task(), _run(tmp_path, 1.0)))
+    state = tmp_path / "line" / "state.pt"
+    if damage == "truncated":
+        state.write_bytes(state.read_bytes()[:-200])
+    elif damage == "rubbish":
+        state.write_bytes(b"not a state")
+    task = _line_task(width=2 if damage == "architecture" else 1)
+    with pytest.raises(MasklessError, match="state.pt"):
+        next(train(task, _run(tmp_path, 1.0), resume=True))
+
+
+@pytest.mark.slow
+def test_the_program_is_killed_and_resumed(tmp_path: Path) -> None:
+    """The real autoencoder, killed without warning, goes on from its last state and exports a loadable model."""
+    command = [
+        sys.executable,
+        "-m",
+        "maskless.storybook.train",
+        "autoencoder",
+        "--output",
+        str(tmp_path),
+        "--threads",
+        "1",
+    ]
+    command += ["--workers", "0", "--save-every", "0.03"]
+    running = subprocess.Popen([*command, "--minutes", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    state = tmp_path / "autoencoder" / "state.pt"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    step = torch.load(state, weights_only=True)["step"]
+    done = subprocess.run([*command, "--minutes", "0.15", "--resume"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert torch.load(state, weights_only=True)["step"] > step > 0
+    from maskless.storybook.train_autoencoder import load
+
+    assert load(tmp_path / "models").config.latent_channels == 4
+
+
+def test_bad_input_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "maskless.storybook.train"]
+    for arguments, said in (
+        (["inpainting", "--output", str(tmp_path), "--minutes", "1"], "train the autoencoder and clip first"),
+        (["clip", "--minutes", "-1"], "--minutes must be more than 0"),
+        (["clip", "--device", "abacus"], "--device must be"),
+    ):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,162 @@
+"""The house rules that keep every room findable: who may import whom, how long things are, and an honest README."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "maskless"
+
+# A module imports from its own folder and from those to the left of it.
+ORDER = ("data", "method", "models", "engine", "evaluation", "interfaces")
+# storybook stands beside that line: it imports data only, and only evaluation and interfaces import it.
+ALLOWED = {folder: set(ORDER[: index + 1]) for index, folder in enumerate(ORDER)} | {"storybook": {"data", "storybook"}}
+ALLOWED["evaluation"].add("storybook")
+ALLOWED["interfaces"].add("storybook")
+# Libraries that only some places may import.
+RESTRICTED = {
+    "transformers": ("models/", "storybook/"),
+    "tokenizers": ("models/", "storybook/"),
+    "diffusers": ("models/inpainting.py", "models/pretrained.py", "storybook/"),
+    "gradio": ("interfaces/web.py",),
+    "ray": ("engine/batch.py",),
+    "torchvision": (),
+}
+NAMELESS = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
+MAX_FUNCTION_LINES, MAX_MODULE_LINES = 100, 400
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(line, module) of every import in the file, also of those inside functions; relative ones made absolute."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = ["maskless", *path.relative_to(PACKAGE).parts[: -node.level]]
+                base = ".".join([*parent, base] if base else parent)
+            found += [(node.lineno, base)] + [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+    return found
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_to_the_left(path):
+    folder = name_of(path).split("/")[0]
+    if folder not in ALLOWED:  # maskless/__init__.py and __main__.py see everything
+        return
+    for line, module in imports(path):
+        parts = module.split(".")
+        if parts[0] == "maskless" and len(parts) > 1 and parts[1] in ALLOWED:
+            assert parts[1] in ALLOWED[folder], f"{name_of(path)}:{line} imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_libraries_stay_where_they_belong(path):
+    for line, module in imports(path):
+        places = RESTRICTED.get(module.split(".")[0])
+        if places is not None:
+            assert name_of(path).startswith(places or ("nowhere",)), f"{name_of(path)}:{line} imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_is_long_or_nameless_or_careless(path):
+    text = path.read_text("utf-8")
+    assert text.count("\n") <= MAX_MODULE_LINES
+    assert path.name not in NAMELESS
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, f"{node.name} is too long"
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"line {node.lineno}: a bare except"
+        assert not (isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names)), "import *"
+        if isinstance(node, ast.keyword) and node.arg == "strict" and isinstance(node.value, ast.Constant):
+            assert node.value.value, f"line {node.value.lineno}: strict=False"
+    tree = ast.parse(text)
+    assert not text.strip() or ast.get_docstring(tree), f"{name_of(path)} has no docstring"
+
+
+def test_the_global_seed_is_never_touched():
+    pattern = re.compile(r"\b(torch\.manual_seed|torch\.cuda\.manual_seed\w*|np\.random\.seed|random\.seed)\(")
+    hits = [name_of(path) for path in MODULES if pattern.search(path.read_text("utf-8"))]
+    assert not [hit for hit in hits if not hit.startswith("storybook/")]
+
+
+def test_importing_the_package_is_fast_and_loads_no_library():
+    script = (
+        "import sys, maskless; heavy = ('torch', 'numpy', 'PIL', 'transformers', 'diffusers', 'matplotlib');"
+        "print(*[name for name in heavy if name in sys.modules], sep=',')"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
+
+
+def test_at_most_ten_public_names_and_each_is_there():
+    import maskless
+
+    assert len([name for name in maskless.__all__ if not name.startswith("_")]) <= 10
+    assert all(hasattr(maskless, name) for name in maskless.__all__)
+
+
+def test_no_paths_of_a_machine():
+    pattern = re.compile(r"(?<![\w.])/(work|root|home/\w+|Users/\w+)/")
+    for path in tracked(
+        "*.py", "*.md", "*.toml", "*.txt", "*.json", "*.yml", "*.yaml", "Makefile", ".ci/*", ".gitignore"
+    ):
+        if path != Path(__file__):
+            found = pattern.search(path.read_text("utf-8"))
+            assert not found, f"{path.relative_to(ROOT)} holds {found and found.group()}"
+
+
+def test_the_readme_maps_the_tree():
+    """Every module is on the README's map once, and nothing is on it that is not there."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    block = re.search(r"<!-- map -->\n```text\n(.*?)```", readme, re.DOTALL)
+    assert block, "README.md has no map of the files"
+    mapped, folder = [], ""
+    for line in block.group(1).splitlines():
+        found = re.match(r"( *)(\S+)", line)
+        if not found:
+            continue
+        name = found.group(2)
+        if name.endswith("/"):
+            folder = name if name != "src/maskless/" else ""
+        elif name.endswith(".py"):
+            mapped.append((folder if found.group(1) and len(found.group(1)) > 2 else "") + name)
+    there = [name_of(path) for path in MODULES if path.name != "__init__.py"]
+    assert len(mapped) == len(set(mapped))
+    missing, surplus = sorted(set(there) - set(mapped)), sorted(set(mapped) - set(there))
+    assert (missing, surplus) == ([], [])
+
+
+def test_the_pins_satisfy_the_requirements():
+    """constraints.txt pins every dependency, at a version that pyproject.toml allows."""
+    import tomllib
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pins = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pinned}
+    wanted = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
