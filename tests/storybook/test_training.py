@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +16,13 @@ from types import ModuleType
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from maskless.data.types import MasklessError
 from maskless.storybook import loop
 from maskless.storybook.loop import Run, learning_rate, train
+from maskless.storybook.train import ASSETS
 
 
 def _line_task(width: int = 1) -> ModuleType:
@@ -31,11 +35,15 @@ def _line_task(width: int = 1) -> ModuleType:
         return {"x": torch.rand(1, generator=torch.Generator().manual_seed(seed))}
 
     def export(model: nn.Module, models: Path) -> None:
-        models.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), models / "line.pt")
+        (models / "line").mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), models / "line" / "line.pt")
+
+    def restore(model: nn.Module, models: Path) -> None:
+        model.load_state_dict(torch.load(models / "line" / "line.pt", weights_only=True))
 
     task = ModuleType("train_line")
     task.__dict__.update(BATCH=8, LEARNING_RATE=0.05, EMA_DECAY=0.9, example=example, loss=loss, export=export)
+    task.__dict__.update(EXPORT="line", restore=restore)
     task.__dict__["build"] = lambda run: nn.ModuleDict({"line": nn.Linear(1, width)})
     task.__dict__["validate"] = lambda model: ({"weight": model["line"].weight.mean().item()}, Image.new("RGB", (4, 4)))
     return task
@@ -53,7 +61,7 @@ def test_it_learns_and_leaves_state_log_sheet_and_export(tmp_path: Path) -> None
     assert 3.5 < time.monotonic() - began < 30
     assert records[-1]["weight"] == pytest.approx(3, abs=0.3)
     assert {path.name for path in (tmp_path / "line").iterdir()} >= {"state.pt", "log.jsonl", "samples.png"}
-    assert (tmp_path / "models" / "line.pt").is_file()
+    assert (tmp_path / "models" / "line" / "line.pt").is_file()
     lines = [json.loads(line) for line in (tmp_path / "line" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["weight"] == records[-1]["weight"]
 
@@ -72,6 +80,35 @@ def test_a_resumed_run_goes_on_with_the_step_and_the_time(tmp_path: Path) -> Non
     assert 0 < state["step"] <= record["step"] and 0 < state["elapsed"] <= record["elapsed"]
     resumed = next(train(_line_task(), _run(tmp_path, 60.0), resume=True))
     assert resumed["step"] > state["step"] and resumed["elapsed"] > state["elapsed"]
+
+
+def test_without_its_state_it_goes_on_from_the_export(tmp_path: Path) -> None:
+    learned = list(train(_line_task(), _run(tmp_path)))[-1]["weight"]
+    (tmp_path / "line" / "state.pt").unlink()
+    again = list(train(_line_task(), _run(tmp_path, 0.01), resume=True))[-1]
+    assert again["step"] < 20 and again["weight"] == pytest.approx(learned, abs=0.5)
+
+
+def test_an_export_of_another_architecture_is_named(tmp_path: Path) -> None:
+    list(train(_line_task(), _run(tmp_path, 0.5)))
+    (tmp_path / "line" / "state.pt").unlink()
+    with pytest.raises(MasklessError, match="models/line: not an export of this architecture"):
+        next(train(_line_task(width=2), _run(tmp_path, 0.5), resume=True))
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "clip", "dino", "judge", "inpainting"])
+def test_what_is_bundled_can_be_trained_on(tmp_path: Path, name: str) -> None:
+    """Restored and exported again, every weight is what it was."""
+    task = importlib.import_module(f"maskless.storybook.train_{name}")
+    run = _run(tmp_path)
+    shutil.copytree(ASSETS, run.models)
+    model = task.build(run)
+    task.restore(model, run.models)
+    with torch.no_grad():
+        task.export(model, run.models)
+    for file in sorted((ASSETS / task.EXPORT).glob("*.safetensors")):
+        old, new = load_file(file), load_file(run.models / task.EXPORT / file.name)
+        assert old.keys() == new.keys() and all(torch.equal(old[key], new[key]) for key in old)
 
 
 def test_a_step_is_the_same_whether_it_was_reached_in_one_go_or_not(tmp_path: Path) -> None:

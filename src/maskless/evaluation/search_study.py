@@ -1,4 +1,4 @@
-"""The suite `search`: where anchors fall, what AnchorNet learns, which estimator and which ranking are better.
+"""The suite `search_study`: where anchors fall, what AnchorNet learns, which estimator and which ranking are better.
 
 Each task is a scene of two or more things, one of which the caption names; its box is the truth.
 """
@@ -13,15 +13,18 @@ from PIL import Image
 from torch import Tensor
 
 from maskless.data.images import load_image
-from maskless.data.regions import propose_regions
+from maskless.data.regions import inside_less_outside, propose_regions
 from maskless.data.types import EditResult
 from maskless.engine.editor import Editor
+from maskless.engine.optimization import EditRun
 from maskless.evaluation.rows import Row, mean_row, share_row
 from maskless.method.anchors import find_anchors
 from maskless.storybook.scenes import COLOURS, KINDS, render, split_seed
 
 SOURCES = ("attention", "text", "both")
 RULES = ("paper", "located")
+CROP_RULES = ("crop shows the caption", "crop shows the caption, its edit the prompt")
+PLACE_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 CLEAN_COVER, CLEAN_SPILL = 0.8, 0.25
 """A clean region covers more than this of the named thing and less than that of every other."""
 
@@ -115,35 +118,82 @@ def anchor_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
 
 
 def learning_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
-    """Whether the expected loss falls, by how much, and which ranking then finds the place."""
+    """Whether the expected loss falls and how far of the way, and which region each rule then puts first."""
     fell: list[bool] = []
-    drops: list[float] = []
-    inpaintings: list[float] = []
-    overlaps: dict[str, list[float]] = {rule: [] for rule in RULES}
-    clean: dict[str, list[bool]] = {rule: [] for rule in RULES}
+    means: dict[str, list[float]] = {}
+    picked: dict[str, list[tuple[int, ...]]] = {}
     for task in tasks:
-        started = editor.start(editor.request(task.image, caption=task.caption, prompt=task.prompt))
-        for _record in started:
+        run = editor.start(editor.request(task.image, caption=task.caption, prompt=task.prompt))
+        for _record in run:
             pass
-        for rule in RULES:
-            result = started.result(ranking=rule)
-            box = result.best.box_xyxy
-            overlaps[rule].append(float(iou(torch.tensor([box]), task.box_xyxy)[0]))
-            clean[rule].append(is_clean(box, task))
+        result = run.result()
         fell.append(_fell(result))
-        drops.append(result.anchor_net.expected_loss_before - result.anchor_net.expected_loss_after)
-        inpaintings.append(float(result.cost.inpaintings))
+        figures = {
+            "fall of the expected loss": -_change(result),
+            "inpaintings": float(result.cost.inpaintings),
+            **_of_the_gap(run, result),
+        }
+        for metric, value in figures.items():
+            means.setdefault(metric, []).append(value)
+        for rule, box in (_picks(run, result, task) | _placed(editor, run, task)).items():
+            picked.setdefault(rule, []).append(box)
     names = {"suite": "search", "method": "table", "task": "learning"}
-    rows = [
-        share_row(fell, **names, metric="expected loss fell", gate=0.9),
-        mean_row(drops, **names, metric="fall of the expected loss"),
-        mean_row(inpaintings, **names, metric="inpaintings"),
-    ]
-    for rule in RULES:
+    rows = [share_row(fell, **names, metric="expected loss fell", gate=0.9)]
+    rows += [mean_row(values, **names, metric=metric) for metric, values in means.items()]
+    for rule, boxes in picked.items():
         ranked = {"suite": "search", "method": rule, "task": "ranking"}
-        rows.append(mean_row(overlaps[rule], **ranked, metric="IoU of the best with the thing"))
-        rows.append(share_row(clean[rule], **ranked, metric="the best is clean"))
+        overlaps = [_overlap(box, task) for box, task in zip(boxes, tasks, strict=True)]
+        clean = [is_clean(box, task) for box, task in zip(boxes, tasks, strict=True)]
+        rows.append(mean_row(overlaps, **ranked, metric="IoU of the best with the thing"))
+        rows.append(share_row(clean, **ranked, metric="the best is clean"))
     return rows
+
+
+def _of_the_gap(run: EditRun, result: EditResult) -> dict[str, float]:
+    """How much of the way from the uniform policy to each anchor's best size was learned, over the sizes seen."""
+    table: Tensor = run.state()["search"]["table"]
+    seen = ~table.isnan()
+    uniform = (table.nan_to_num() * seen).sum(dim=1) / seen.sum(dim=1)
+    best = table.nan_to_num(torch.inf).min(dim=1)
+    policy = result.anchor_net.probabilities_after
+    gap = uniform.mean() - best.values.mean()
+    return {
+        "share of the gap closed": float((uniform.mean() - result.anchor_net.expected_loss_after) / gap),
+        "anchors that take their best size": float((policy.argmax(dim=1) == best.indices).float().mean()),
+    }
+
+
+def _picks(run: EditRun, result: EditResult, task: Task) -> dict[str, tuple[int, ...]]:
+    """The region that each rule puts first among the final candidates, and the best that any rule could."""
+    boxes, clip, image = result.candidates.regions.boxes_xyxy, run.models.clip, result.request.image
+    shown = clip.encode_crops(image, boxes) @ clip.encode_text(task.caption)
+    prompt = clip.encode_text(task.prompt)
+    made = [clip.encode_crops(result.edited(i).tensor(), box[None])[0] @ prompt for i, box in enumerate(boxes)]
+    scores = dict(zip(CROP_RULES, (shown, shown + torch.stack(made)), strict=True))
+    picks = {rule: run.result(ranking=rule).best.box_xyxy for rule in RULES}
+    picks |= {rule: tuple(boxes[int(score.argmax())].tolist()) for rule, score in scores.items()}
+    ideal = max(boxes.tolist(), key=lambda box: (is_clean(box, task), _overlap(box, task)))
+    return picks | {"best of the candidates": tuple(ideal)}
+
+
+def _placed(editor: Editor, run: EditRun, task: Task) -> dict[str, tuple[int, ...]]:
+    """What a term for the place in the loss would give: each anchor's size of least loss less weight * place, the best
+    of them by its crop. Loss and place count in their spreads; infinity stands for the place alone."""
+    image = run.request.image
+    relevance = editor.models.clip.relevance(image, task.caption)
+    boxes = run.regions.boxes_xyxy
+    place = inside_less_outside(relevance, boxes, run.request.size_yx)
+    losses = run.state()["search"]["table"].flatten().nan_to_num(torch.inf)
+    spread = losses[losses.isfinite()].std()
+    shown = editor.models.clip.encode_crops(image, boxes) @ editor.models.clip.encode_text(task.caption)
+    picks = {}
+    for weight in (*PLACE_WEIGHTS, torch.inf):
+        value = -place if weight == torch.inf else losses / spread - weight * place / place.std()
+        cells = value.reshape(len(run.anchors), -1).argmin(dim=1) + torch.arange(len(run.anchors)) * len(
+            run.config.sizes
+        )
+        picks[f"place {weight:g}"] = tuple(boxes[cells[int(shown[cells].argmax())]].tolist())
+    return picks
 
 
 def estimator_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
@@ -157,7 +207,7 @@ def estimator_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
             results.append(result)
             seconds.append(sum(record.seconds for record in result.history) - result.cost.seconds["inpainting"])
         names = {"suite": "search", "method": estimator, "task": "estimators"}
-        drops = [r.anchor_net.expected_loss_before - r.anchor_net.expected_loss_after for r in results]
+        drops = [-_change(r) for r in results]
         surest = [float(r.anchor_net.probabilities_after.max(dim=1).values.mean()) for r in results]
         rows += [
             share_row([_fell(r) for r in results], **names, metric="expected loss fell"),
@@ -198,4 +248,12 @@ def _inside(points_yx: Tensor, grid_yx: tuple[int, int], size_yx: tuple[int, int
 
 
 def _fell(result: EditResult) -> bool:
-    return result.anchor_net.expected_loss_after < result.anchor_net.expected_loss_before
+    return _change(result) < 0
+
+
+def _change(result: EditResult) -> float:
+    return result.anchor_net.expected_loss_after - result.anchor_net.expected_loss_before
+
+
+def _overlap(box_xyxy: Sequence[int], task: Task) -> float:
+    return float(iou(torch.tensor([list(box_xyxy)]), task.box_xyxy)[0])

@@ -110,8 +110,8 @@ def train(task: ModuleType, run: Run, resume: bool = False) -> Iterator[dict[str
         if elapsed >= run.minutes * 60:  # a finished run is continued by another cycle
             elapsed = 0.0
     elif resume and (run.models / task.EXPORT).is_dir():  # the state is lost, its weights are not
-        task.restore(model, run.models)
-        task.restore(average, run.models)
+        _restore(task, run, model)
+        average.load_state_dict(model.state_dict())
     if run.compile:
         for part in model.children():
             part.compile()
@@ -136,6 +136,14 @@ def train(task: ModuleType, run: Run, resume: bool = False) -> Iterator[dict[str
             yield _validate(task, run, average, step, elapsed)
         if done:
             return
+
+
+def _restore(task: ModuleType, run: Run, model: nn.Module) -> None:
+    try:
+        task.restore(model, run.models)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise MasklessError(f"{run.models / task.EXPORT}: not an export of this architecture ({reason})") from error
 
 
 def _update(
@@ -216,3 +224,9 @@ def load_state(path: Path, model: nn.Module, average: nn.Module, optimizer: torc
     except Exception as error:
         raise MasklessError(f"{path}: cannot be read as a training state ({type(error).__name__})") from error
     return int(state["step"]), float(state["elapsed"])
+
+
+def opened_in_float32(folder: Path) -> None:
+    """Let an exported transformers model, fp16 on the disk, be opened in float32: every CPU can run that."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", "utf-8")

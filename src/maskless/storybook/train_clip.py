@@ -19,7 +19,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from maskless.storybook.captions import describe_object, describe_scene, with_style
 from maskless.storybook.edits import Window, random_edit, shown, window_around
-from maskless.storybook.loop import Run
+from maskless.storybook.loop import Run, opened_in_float32
 from maskless.storybook.scenes import COLOURS, KINDS, Scene, SceneGraph, draw, render, sample, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
 from maskless.storybook.tokenizer import CONTEXT, build_tokenizer
@@ -207,6 +207,7 @@ def export(model: nn.Module, models: Path) -> None:
     copy = CLIPModel(model["clip"].config)
     copy.load_state_dict(model["clip"].state_dict())
     copy.half().save_pretrained(folder)
+    opened_in_float32(folder)
     _tokens().save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(
         json.dumps(

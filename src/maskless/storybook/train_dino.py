@@ -19,7 +19,7 @@ from transformers import ViTConfig, ViTModel
 
 from maskless.storybook.backgrounds import BACKGROUNDS
 from maskless.storybook.edits import Window, other, window_around
-from maskless.storybook.loop import Run
+from maskless.storybook.loop import Run, opened_in_float32
 from maskless.storybook.scenes import VisibleObject, draw, render, sample, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
 
@@ -171,6 +171,7 @@ def export(model: nn.Module, models: Path) -> None:
     vit = ViTModel(model["teacher"].vit.config, add_pooling_layer=False)
     vit.load_state_dict(model["teacher"].vit.state_dict())
     vit.half().save_pretrained(models / "dino")
+    opened_in_float32(models / "dino")
     (models / "dino" / "preprocessor_config.json").write_text(
         json.dumps(
             {

@@ -19,7 +19,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from maskless.data.types import MasklessError
 from maskless.storybook import train_autoencoder
-from maskless.storybook.loop import Run
+from maskless.storybook.loop import Run, opened_in_float32
 from maskless.storybook.masks import random_hole, window_of
 from maskless.storybook.scenes import COLOURS, KINDS, render, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
@@ -203,6 +203,7 @@ def export(model: nn.Module, models: Path) -> None:
     pipe = pipeline(nn.ModuleDict({"unet": unet.half(), "text": text.half()}))
     pipe.vae = train_autoencoder.load(models).half()
     pipe.save_pretrained(folder, max_shard_size="14MB")
+    opened_in_float32(folder / "text_encoder")
     (folder / "maskless.json").write_text(json.dumps({"steps": STEPS, "guidance_scale": GUIDANCE}, indent=2))
 
 

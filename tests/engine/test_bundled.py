@@ -1,0 +1,82 @@
+"""The bundled models themselves, through the editor: what a user gets without naming any model."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionInpaintPipeline
+from PIL import Image
+
+from maskless.data.images import load_image
+from maskless.data.regions import propose_regions
+from maskless.data.types import EditResult
+from maskless.engine.editor import Editor
+from maskless.evaluation.search_study import draw_tasks, is_clean
+from maskless.method.anchors import find_anchors
+from maskless.storybook.train import ASSETS
+
+TASKS = draw_tasks("validation", 8, offset=5_000)
+
+
+@pytest.fixture(scope="module")
+def storybook() -> Editor:
+    return Editor.from_pretrained("storybook", steps=4, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def results(storybook: Editor) -> list[EditResult]:
+    return [storybook.edit(task.image, caption=task.caption, prompt=task.prompt) for task in TASKS[:3]]
+
+
+@pytest.mark.slow
+def test_anchor_net_learns_on_every_scene(results):
+    for result in results:
+        assert result.anchor_net.expected_loss_after < result.anchor_net.expected_loss_before
+
+
+@pytest.mark.slow
+def test_only_the_winning_region_changes(results):
+    for task, result in zip(TASKS, results, strict=False):
+        before, after = np.asarray(task.image), np.asarray(result.best.pil())
+        x0, y0, x1, y1 = result.best.box_xyxy
+        changed = (before != after).any(axis=2)
+        assert changed[y0:y1, x0:x1].mean() > 0.5
+        changed[y0:y1, x0:x1] = False
+        assert not changed.any()
+
+
+@pytest.mark.slow
+def test_no_region_is_inpainted_twice(results):
+    for result in results:
+        assert result.cost.inpaintings <= len(result.anchors) * len(result.config.sizes)
+        assert result.cost.unet_forwards == result.cost.inpaintings * 4 * 2  # steps, guidance
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bytes(storybook, results):
+    again = storybook.edit(TASKS[0].image, caption=TASKS[0].caption, prompt=TASKS[0].prompt)
+    assert again.order == results[0].order
+    assert torch.equal(again.candidates.crops, results[0].candidates.crops)
+
+
+def test_the_caption_finds_the_place(storybook):
+    """`maskless evaluate search_study` gives the share of scenes with a clean box among the proposals."""
+    found = 0
+    for task in TASKS:
+        image = load_image(task.image).rgb
+        attention = storybook.models.dino.features(image).attention
+        relevance = storybook.models.clip.relevance(image, task.caption)
+        anchors = find_anchors(attention, relevance, count=9, source="both")
+        boxes = propose_regions(anchors, storybook.config.sizes, (image.shape[1], image.shape[2])).boxes_xyxy
+        found += any(is_clean(box, task) for box in boxes.tolist())
+    assert found >= 6
+
+
+def test_the_stock_pipeline_opens_the_folder():
+    pipeline = StableDiffusionInpaintPipeline.from_pretrained(ASSETS / "inpainting", safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (16, 16, 48, 48))
+    picture = TASKS[0].image.resize((64, 64))
+    edited = pipeline("a red car", picture, mask, height=64, width=64, num_inference_steps=2).images[0]
+    assert edited.size == (64, 64)
+    assert np.abs(np.asarray(edited, dtype=float) - np.asarray(picture, dtype=float))[16:48, 16:48].mean() > 4
