@@ -75,27 +75,27 @@ def test_sizes_out_of_range_are_refused(sizes, nine_anchors):
     height=sides,
     width=sides,
     context=st.floats(0, 4),
-    native=st.integers(16, 1024),
 )
-def test_a_window_is_a_square_inside_the_picture_that_holds_its_box(anchors, r, height, width, context, native):
+def test_a_window_is_a_square_inside_the_picture_that_holds_its_box(anchors, r, height, width, context):
     box = propose_regions(anchors, [r], (height, width)).boxes_xyxy[0].tolist()
-    x0, y0, x1, y1 = context_window(box, (height, width), context=context, native_px=native)
-    assert x1 - x0 == y1 - y0 >= min(native, height, width)
+    x0, y0, x1, y1 = context_window(box, (height, width), context=context)
+    assert x1 - x0 == y1 - y0 >= min((1 + 2 * context) * max(box[2] - box[0], box[3] - box[1]), height, width)
     assert 0 <= x0 <= box[0] and 0 <= y0 <= box[1] and box[2] <= x1 <= width and box[3] <= y1 <= height
 
 
-def test_a_picture_of_native_size_is_seen_whole():
-    assert context_window((10, 20, 40, 50), (128, 128), context=0.5, native_px=128) == (0, 0, 128, 128)
+def test_a_small_region_is_seen_in_detail_and_with_context():
+    assert context_window((10, 20, 40, 50), (128, 128), context=0.5) == (0, 5, 60, 65)
+    assert context_window((1000, 1000, 1200, 1200), (4000, 6000), context=0.5) == (900, 900, 1300, 1300)
 
 
-def test_a_small_region_of_a_large_picture_is_seen_in_detail_and_with_context():
-    assert context_window((1000, 1000, 1200, 1200), (4000, 6000), context=0.5, native_px=128) == (900, 900, 1300, 1300)
+def test_a_region_that_fills_the_picture_is_seen_with_all_of_it():
+    assert context_window((10, 0, 110, 100), (100, 140), context=0.5) == (10, 0, 110, 100)
 
 
 @given(anchors=anchors_on_grids(), r=st.integers(1, 16), height=small_sides, width=small_sides)
 def test_the_mask_covers_the_whole_box(anchors, r, height, width):
     box = propose_regions(anchors, [r], (height, width)).boxes_xyxy[0].tolist()
-    window = context_window(box, (height, width), context=0.5, native_px=64)
+    window = context_window(box, (height, width), context=0.5)
     x0, y0, x1, y1 = box_in_window(box, window, 64)
     scale = 64 / (window[2] - window[0])
     assert x0 <= (box[0] - window[0]) * scale and (box[2] - window[0]) * scale <= x1 <= 64
@@ -117,7 +117,7 @@ def test_outside_the_box_every_pixel_is_the_originals_at_any_depth(anchors, r, h
     kind = np.uint16 if deep else np.uint8
     original = rng.integers(0, np.iinfo(kind).max + 1, (height, width, 3), dtype=kind)
     box = propose_regions(anchors, [r], (height, width)).boxes_xyxy[0].tolist()
-    window = context_window(box, (height, width), context=0.5, native_px=64)
+    window = context_window(box, (height, width), context=0.5)
     edited = paste_pixels(original, torch.rand(3, 64, 64), window, box, feather=feather)
     assert edited.dtype == kind and edited.shape == original.shape
     x0, y0, x1, y1 = box
@@ -133,8 +133,8 @@ def test_a_window_that_was_not_changed_pastes_back_to_the_very_same_picture(anch
     original = np.random.default_rng(side).integers(0, np.iinfo(kind).max + 1, (side, side, 3), dtype=kind)
     image = torch.from_numpy(original.astype(np.float32) / np.iinfo(kind).max).permute(2, 0, 1)
     box = propose_regions(anchors, [r], (side, side)).boxes_xyxy[0].tolist()
-    window = context_window(box, (side, side), context=0.5, native_px=side)
-    crop = crop_window(image, window, side)
+    window = context_window(box, (side, side), context=0.5)
+    crop = crop_window(image, window, window[2] - window[0])
     assert np.array_equal(paste_pixels(original, crop, window, box, feather=0.06), original)
     assert torch.allclose(paste_back(image, crop, window, box, feather=0.06), image, atol=1e-6)
 

@@ -108,7 +108,7 @@ class EditConfig:
     )
     negative_prompt: str = _option("", group="Inpainting", help="What the edited region should not show.")
     context: float = _option(
-        0.5,
+        0.35,
         group="Inpainting",
         minimum=0.0,
         maximum=4.0,

@@ -54,11 +54,11 @@ def propose_regions(anchors: Anchors, sizes: Sequence[int], size_yx: tuple[int, 
     )
 
 
-def context_window(box_xyxy: Box, size_yx: tuple[int, int], *, context: float, native_px: int) -> tuple[int, ...]:
+def context_window(box_xyxy: Box, size_yx: tuple[int, int], *, context: float) -> tuple[int, ...]:
     """The square that the inpainting model sees: the box with surroundings, inside the picture.
 
-    It is the box grown by `context` of its side on each side, and at least the model's native size, so that a crop is
-    not magnified while the picture has pixels left; at most the shorter side.
+    It is the box grown by `context` of its side on each side, at most the shorter side. A small box is magnified to the
+    model's size, so that the model always has all of its pixels for what it draws.
 
     Returns:
         (x0, y0, x1, y1), a square that holds the box.
@@ -66,7 +66,7 @@ def context_window(box_xyxy: Box, size_yx: tuple[int, int], *, context: float, n
     height, width = size_yx
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
     side = max(x1 - x0, y1 - y0)
-    side = min(max(math.ceil(side * (1 + 2 * context)), native_px), height, width)
+    side = min(math.ceil(side * (1 + 2 * context)), height, width)
     left = min(max((x0 + x1 - side) // 2, 0), width - side)
     top = min(max((y0 + y1 - side) // 2, 0), height - side)
     if not (left <= x0 and top <= y0 and x1 <= left + side and y1 <= top + side):

@@ -57,7 +57,7 @@ class RegionEvaluator:
         self.native_px = models.inpainter.native_px
         self.windows_xyxy = torch.tensor(
             [
-                context_window(box, request.size_yx, context=config.context, native_px=self.native_px)
+                context_window(box, request.size_yx, context=config.context)
                 for box in regions.boxes_xyxy.tolist()
             ]
         )

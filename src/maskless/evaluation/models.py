@@ -194,7 +194,7 @@ def inpaint(models: EditModels, scene: Scene, box: tuple[int, int, int, int], pr
     config = ENGINE.resolved(
         steps=models.inpainter.recommended_steps, guidance_scale=models.inpainter.recommended_guidance
     )
-    window = context_window(box, (image.shape[1], image.shape[2]), context=ENGINE.context, native_px=size)
+    window = context_window(box, (image.shape[1], image.shape[2]), context=ENGINE.context)
     crop = models.inpainter.inpaint(
         crop_window(image, window, size)[None],
         window_mask(box, window, size)[None],

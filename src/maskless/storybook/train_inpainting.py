@@ -25,7 +25,7 @@ from maskless.storybook.scenes import COLOURS, KINDS, render, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
 
 BATCH = 16  # scenes, each with two holes
-LEARNING_RATE = 6e-4
+LEARNING_RATE = 8e-4
 FIRST_SEED = 200_000_000
 SIDE = 64
 EXPORT = "inpainting/unet"
@@ -118,7 +118,7 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
         clean, masked = (latents * vae.config.scaling_factor).chunk(2)
     small = F.interpolate(mask, size=clean.shape[-2:])
     noise = torch.randn(clean.shape, generator=generator, device=device)
-    time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.3).sigmoid().mul(1000).long().clamp(0, 999)
+    time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.9).sigmoid().mul(1000).long().clamp(0, 999)
     signal, sigma = (scale[time][:, None, None, None] for scale in _scales(device))
     noisy, target = signal * clean + sigma * noise, signal * noise - sigma * clean
     words = model["text"](ids).last_hidden_state

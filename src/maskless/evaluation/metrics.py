@@ -1,0 +1,114 @@
+"""What an edited picture is measured by: functions of pictures [3, H, W] in [0, 1] and masks [H, W], True = edited.
+
+`background_*` follow PIE-Bench's protocol (github.com/cure-lab/PnPInversion, evaluation/), quirks included: both
+pictures are multiplied by the background mask and scored over the whole frame, so masked-out pixels count as perfect.
+The `*_outside` functions beside them score the background's own pixels only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+
+Picture = Float[Tensor, "3 H W"]
+Mask = Bool[Tensor, "H W"]
+
+
+def background_mse(before: Picture, after: Picture, edited: Mask) -> float:
+    """Mean squared error of the two pictures with the edited part set to 0, over all pixels. NaN without background."""
+    if bool(edited.all()):
+        return math.nan
+    return float(((before - after) * ~edited).square().mean())
+
+
+def background_psnr(before: Picture, after: Picture, edited: Mask) -> float:
+    """Peak signal-to-noise ratio in dB of `background_mse`, range 1; infinite where nothing differs."""
+    error = background_mse(before, after, edited)
+    return error if math.isnan(error) else psnr_of(error)
+
+
+def background_ssim(before: Picture, after: Picture, edited: Mask) -> float:
+    """Structural similarity of the two pictures with the edited part set to 0, over the whole frame."""
+    return math.nan if bool(edited.all()) else ssim(before * ~edited, after * ~edited)
+
+
+def mse_outside(before: Picture, after: Picture, edited: Mask) -> float:
+    """Mean squared error of the pixels that are not edited, and of those only. NaN where there are none."""
+    return float((before - after)[:, ~edited].square().mean())
+
+
+def psnr_outside(before: Picture, after: Picture, edited: Mask) -> float:
+    """Peak signal-to-noise ratio in dB of the pixels that are not edited."""
+    error = mse_outside(before, after, edited)
+    return error if math.isnan(error) else psnr_of(error)
+
+
+def exact_outside(before: Picture, after: Picture, edited: Mask) -> float:
+    """Share of the pixels outside the edited part whose three values are the very same. NaN where there are none."""
+    return float((before == after).all(dim=0)[~edited].float().mean())
+
+
+def psnr_of(mse: float) -> float:
+    """-10 log10(mse) for pictures in [0, 1]."""
+    return -10 * math.log10(mse) if mse > 0 else math.inf
+
+
+def ssim(a: Picture, b: Picture) -> float:
+    """Structural similarity (Wang et al. 2004, equation 13): Gaussian window of 11 pixels, sigma 1.5, range 1.
+
+    The mean over all pixels, the picture mirrored at its border, as torchmetrics has it.
+    """
+    steps = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
+    bell = torch.exp(-(steps**2) / (2 * SSIM_SIGMA**2))
+    bell = bell / bell.sum()
+    kernel = (bell[:, None] * bell[None]).expand(3, 1, -1, -1)
+    x, y = (F.pad(picture[None].double(), [SSIM_WINDOW // 2] * 4, mode="reflect") for picture in (a, b))
+
+    def blurred(values: Tensor) -> Tensor:
+        return F.conv2d(values, kernel, groups=3)
+
+    mean_x, mean_y = blurred(x), blurred(y)
+    var_x, var_y = blurred(x * x) - mean_x**2, blurred(y * y) - mean_y**2
+    covariance = blurred(x * y) - mean_x * mean_y
+    top = (2 * mean_x * mean_y + SSIM_C1) * (2 * covariance + SSIM_C2)
+    bottom = (mean_x**2 + mean_y**2 + SSIM_C1) * (var_x + var_y + SSIM_C2)
+    return float((top / bottom).mean())
+
+
+def mask_of_box(box_xyxy: Sequence[int], size_yx: tuple[int, int]) -> Mask:
+    """True inside a half-open box, in pixels."""
+    x0, y0, x1, y1 = box_xyxy
+    mask = torch.zeros(size_yx, dtype=torch.bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def mask_iou(a: Mask, b: Mask) -> float:
+    """Intersection over union; 0 where both are empty."""
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 0.0
+
+
+def precision_recall(found: Mask, truth: Mask) -> tuple[float, float]:
+    """Share of the found pixels that are true, share of the true pixels that are found; 0 where there are none."""
+    both = int((found & truth).sum())
+    return both / max(int(found.sum()), 1), both / max(int(truth.sum()), 1)
+
+
+def key_self_similarity(keys: Float[Tensor, "T D"]) -> Float[Tensor, "T T"]:
+    """Cosine similarity of every two tokens' keys (Splicing ViT Features, arXiv 2201.00424, equation 3)."""
+    unit = F.normalize(keys, dim=1)
+    return unit @ unit.T
+
+
+def structure_distance(before_keys: Float[Tensor, "T D"], after_keys: Float[Tensor, "T D"]) -> float:
+    """Mean squared difference of the two key self-similarities, as in PIE-Bench."""
+    return float((key_self_similarity(before_keys) - key_self_similarity(after_keys)).square().mean())
