@@ -10,16 +10,23 @@ from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.data.regions import (
     box_in_window,
+    components,
     context_window,
+    crop_mask,
     crop_window,
     inside_less_outside,
+    mask_box,
+    mask_weight,
     paste_back,
     paste_pixels,
     propose_regions,
     scale_boxes,
     scale_to_grid,
+    seam_step,
     seam_weight,
     soft_box_mask,
+    spread,
+    square_window,
     window_mask,
 )
 from maskless.data.types import Anchors
@@ -190,3 +197,76 @@ def test_inside_less_outside_of_a_map_that_is_one_in_the_box():
     boxes = torch.tensor([[8, 16, 24, 32], [40, 40, 56, 56], [0, 0, 64, 64]])
     found = inside_less_outside(scores, boxes, (64, 64))
     assert torch.allclose(found, torch.tensor([1.0, -256 / (4096 - 256), 256 / 4096]), atol=1e-6)
+
+
+def test_connected_parts_the_largest_first():
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[0, 0] = mask[1, 1] = True  # neighbours by a corner
+    mask[4:7, 4:7] = True
+    parts = components(mask)
+    assert [int(part.sum()) for part in parts] == [9, 2]
+    assert torch.equal(torch.stack(parts).any(dim=0), mask) and components(torch.zeros_like(mask)) == []
+
+
+def test_a_masks_seam_lies_inside_it():
+    mask = torch.zeros(64, 80, dtype=torch.bool)
+    mask[20:60, 10:50] = True
+    mask[30:40, 50:70] = True
+    box = mask_box(mask)
+    assert box == (10, 20, 70, 60)
+    whole, soft = mask_weight(mask, box, 0.0), mask_weight(mask, box, 0.1)
+    inside = mask[20:60, 10:70]
+    assert torch.equal(whole, inside.float())
+    assert bool((soft[~inside] == 0).all()) and bool((soft[inside] > 0).all()) and float(soft.max()) == 1
+    assert float(soft[20, 20]) == 1 and float(soft[20, 0]) < 0.2
+
+
+def test_along_the_pictures_border_a_mask_has_no_seam():
+    everything = torch.ones(40, 60, dtype=torch.bool)
+    assert torch.equal(mask_weight(everything, (0, 0, 60, 40), 0.2), torch.ones(40, 60))
+
+
+@given(
+    box=st.tuples(*[st.integers(0, 70)] * 4).filter(lambda b: b[0] < b[2] and b[1] < b[3]),
+    size=st.tuples(st.integers(70, 200), st.integers(70, 90)),
+    context=st.floats(0, 2),
+)
+def test_a_square_window_holds_its_box(box, size, context):
+    x0, y0, x1, y1 = square_window(box, size, context=context)
+    assert x1 - x0 == y1 - y0 <= max(size)
+    assert x0 <= box[0] and y0 <= box[1] and box[2] <= x1 and box[3] <= y1
+    if x1 - x0 <= min(size):
+        assert 0 <= x0 and x1 <= size[1] and 0 <= y0 and y1 <= size[0]
+
+
+def test_where_a_window_overhangs_the_border_is_repeated_and_masked():
+    image = torch.rand(3, 40, 60)
+    mask = torch.zeros(40, 60, dtype=torch.bool)
+    crop, masked = crop_window(image, (0, -10, 60, 50), 60), crop_mask(mask, (0, -10, 60, 50), 60)
+    assert torch.equal(crop[:, 10:50], image) and torch.equal(crop[:, 0], image[:, 0])
+    assert bool(masked[:, :10].all()) and bool(masked[:, 50:].all()) and not bool(masked[:, 10:50].any())
+
+
+def test_a_mask_marks_every_pixel_that_it_touches():
+    mask = torch.zeros(128, 128, dtype=torch.bool)
+    mask[3, 70] = True
+    assert crop_mask(mask, (0, 0, 128, 128), 32).nonzero().tolist() == [[0, 0, 17]]
+
+
+def test_known_values_spread_smoothly():
+    ramp = torch.linspace(0, 1, 64).expand(1, 48, 64)
+    known = torch.ones(48, 64, dtype=torch.bool)
+    known[12:30, 20:44] = False
+    spreading = spread(ramp, known)
+    assert torch.equal(spreading[:, known], ramp[:, known])
+    assert float((spreading - ramp).abs().max()) < 0.2
+    assert torch.allclose(spread(torch.full((3, 9, 7), 0.4), known[:9, :7]), torch.full((3, 9, 7), 0.4), atol=1e-6)
+
+
+def test_the_step_across_an_outline():
+    image = torch.zeros(3, 32, 32)
+    mask = torch.zeros(32, 32, dtype=torch.bool)
+    mask[8:20, 8:20] = True
+    image[:, mask] = 0.5
+    assert seam_step(image, mask) == pytest.approx(0.5)
+    assert seam_step(image, torch.ones_like(mask)) == 0 == seam_step(torch.ones(3, 32, 32), mask)

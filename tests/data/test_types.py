@@ -63,3 +63,22 @@ def test_regions_and_candidates_can_be_picked_in_any_order():
 def test_losses_must_be_of_one_length():
     with pytest.raises(MasklessError, match=r"losses must all be \[N\]"):
         Losses(clip=torch.zeros(2), directional=torch.zeros(2), structure=torch.zeros(2), total=torch.zeros(3))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"task": "paint", "prompt": "x"}, "task must be one of complete, add"),
+        ({"prompt": "x", "mask": torch.ones(64, 63, dtype=torch.bool)}, "mask must be of the picture's size, 64 x 64"),
+        ({"prompt": "x", "mask": torch.zeros(64, 64, dtype=torch.bool)}, "mask must mark something to edit"),
+    ],
+)
+def test_a_request_refuses_a_wrong_task_or_mask(given, message):
+    with pytest.raises(MasklessError, match=message):
+        EditRequest(image=torch.zeros(3, 64, 64), caption="", **given)
+
+
+@pytest.mark.parametrize("task", ["complete", "extend", "repair", "remove"])
+def test_some_tasks_need_no_prompt(task):
+    assert EditRequest(image=torch.zeros(3, 64, 64), caption="", prompt="", task=task).prompt == ""

@@ -92,7 +92,9 @@ class TestContents:
             keeper.after(record)
             seen.append(load_checkpoint(tmp_path / "last.pth").progress["epochs_done"])
         assert seen == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
-        assert sorted(os.listdir(tmp_path)) == ["last.pth", "transformer_epoch_2.pth", "transformer_epoch_4.pth"]
+        assert sorted(os.listdir(tmp_path)) == [
+            "last.pth", "run.json", "transformer_epoch_2.pth", "transformer_epoch_4.pth"
+        ]  # fmt: skip
         assert load_checkpoint(tmp_path / "transformer_epoch_4.pth").progress["epochs_done"] == 4
 
     def test_between_epochs_it_is_written_when_time_has_passed(self, start, tmp_path):

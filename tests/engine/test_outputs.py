@@ -30,7 +30,7 @@ def test_the_tree_is_the_documented_one(make_result, scene, tmp_path):
     saved = save_edit(make_result(scene, "trees", prompt), tmp_path / "output", draw_box=True)
     stem = "0_a-big-tree-with-many-flowers-in-the-centeranchor"
     assert tree(tmp_path) == (
-        {f"output/0_trees/{name}" for name in ("input_image.png", "result.json", "overview.png")}
+        {f"output/0_trees/{name}" for name in ("input_image.png", "result.json", "overview.png", "report.html")}
         | {f"output/0_trees/results/{stem}{i}.png" for i in range(9)}
         | {f"output/0_trees/boxes/{stem}{i}_ori_draw.png" for i in range(9)}
         | {"output/0_trees/results/final_output.png"}

@@ -1,5 +1,6 @@
 """The command line from outside: what it prints where, what it writes, and how it ends."""
 
+import html
 import json
 import os
 import re
@@ -67,11 +68,11 @@ class TestEdit:
         assert status == 0
         folder = Path("output/0_a red square")
         assert {path.name for path in folder.iterdir()} == {
-            "input_image.png", "result.json", "overview.png", "results", "boxes"
+            "input_image.png", "result.json", "overview.png", "report.html", "results", "boxes"
         }  # fmt: skip
         assert len(list((folder / "boxes").iterdir())) == 2 and len(list((folder / "results").iterdir())) == 3
         assert Path("checkpoints/last.pth").is_file()
-        assert "final_output.png" in out and "overview.png" in out and "expected loss" in out
+        assert "final_output.png" in out and "overview.png" in out and "report.html" in out and "expected loss" in out
         assert "Models" in err and "2/2" in err and "loss" in err and "left" in err
 
     def test_json_is_alone_on_stdout(self, maskless, scene, tiny_models):
@@ -106,7 +107,7 @@ class TestEdit:
         )  # fmt: skip
         assert status == 0 and json.loads(out)["config"] == given | {"slim_checkpoint": True}
         assert set(given) | {"slim_checkpoint"} == {option.name for option in fields(EditConfig)}
-        assert sorted(os.listdir("deep/er")) == ["last.pth", "transformer_epoch_2.pth"]
+        assert sorted(os.listdir("deep/er")) == ["last.pth", "run.json", "transformer_epoch_2.pth"]
         assert load_checkpoint("deep/er/last.pth").dino == {}
         assert Path("else/where/0_a red square/result.json").is_file()
 
@@ -123,6 +124,84 @@ class TestEdit:
         maskless(*base, *TEXTS)
         status, _, err = maskless(*base, "--prompt", "a cat", "--load-checkpoint", "checkpoints/last.pth")
         assert status == 0 and "its AnchorNet alone, as it is of another caption" in err
+
+    def test_the_report_tells_how_to_make_it_again(self, maskless, scene, tiny_models):
+        """The command is taken from the page, by a browser's rules, and run through a shell's."""
+        prompt = 'it\'s <b>"a" $HOME & b'
+        command = ["edit", scene, "--caption", "", "--prompt", prompt, "--models", tiny_models, *QUICK, "--seed", "42",
+                   "--lr", "0.01", "--slim-checkpoint", "--image-id", "-1", "--quiet"]  # fmt: skip
+        assert maskless(*command)[0] == 0
+        (report,) = Path("output").glob("*/report.html")
+        shown = html.unescape(re.search(r"<pre[^>]*><code>(.*?)</code>", report.read_text("utf-8"), re.DOTALL)[1])
+        script = f"maskless() {{ printf '%s\\0' \"$@\"; }}; {shown}"
+        words = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
+        assert words[:2] == ["edit", "scene.png"] and words[words.index("--prompt") + 1] == prompt
+        assert "--slim-checkpoint" in words and words[words.index("--lr") + 1] == "0.01"
+        # 4 of QUICK's options differ from the defaults by value; the seed, the caption and --quiet do not count.
+        for absent in ("--seed", "--caption", "--quiet", "--epochs", "--output-dir"):
+            assert absent not in words
+        first = json.loads(report.with_name("result.json").read_text("utf-8"))
+        report.unlink()
+        assert maskless(*words)[0] == 0
+        assert same(json.loads(report.with_name("result.json").read_text("utf-8"))) == same(first)
+
+    def test_tensorboard_logs_beside_the_results(self, maskless, scene, tiny_models):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        assert maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--quiet", "--tensorboard")[0] == 0
+        (folder,) = Path("output/tensorboard").iterdir()
+        read = EventAccumulator(str(folder))
+        read.Reload()
+        assert [event.step for event in read.Scalars("loss")] == [1, 2] and read.Tags()["images"] == ["overview"]
+        assert len([tag for tag in read.Tags()["scalars"] if tag.startswith("probability/")]) == 2 * 6
+
+
+class TestTasks:
+    """Instructions, masks and the tasks that search for nothing."""
+
+    def test_an_instruction_is_an_edit(self, maskless, scene, tiny_models):
+        status, out, err = maskless("edit", scene, "remove the red square", "--models", tiny_models, *QUICK, "--json")
+        record = json.loads(out)
+        assert status == 0 and record["request"]["task"] == "remove"
+        assert record["request"]["caption"] == "the red square" and record["request"]["prompt"].startswith("empty ")
+        assert record["anchor_net"] is None and len(record["history"]) == 4 and "4/4" in err
+        assert not Path("checkpoints/last.pth").exists() and Path("checkpoints/run.json").is_file()
+
+    def test_flags_win_over_the_instruction(self, maskless, scene, tiny_models):
+        status, out, _ = maskless(
+            "edit", scene, "extend the picture to the left", "--extend", "top=8", "-p", "empty snow",
+            "--models", tiny_models, *QUICK, "--json",
+        )  # fmt: skip
+        record = json.loads(out)
+        assert status == 0 and record["request"]["size_px"] == [120, 80] and record["request"]["prompt"] == "empty snow"
+        assert record["folder"] == "output/0_extend"
+
+    def test_a_mask_file_overrides_the_search(self, maskless, scene, tiny_models):
+        mask = np.zeros((72, 120), np.uint8)
+        mask[10:30, 20:60] = 255
+        Image.fromarray(mask).save("mask.png")
+        status, out, _ = maskless(
+            "edit", scene, *TEXTS, "--mask", "mask.png", "--models", tiny_models, *QUICK, "--json"
+        )
+        record = json.loads(out)
+        assert status == 0 and record["request"]["task"] == "replace"
+        assert [entry["box_xyxy"] for entry in record["candidates"]] == [[20, 10, 60, 30]] * 4
+
+    def test_an_added_thing_goes_on_from_its_checkpoint(self, maskless, scene, tiny_models):
+        command = ["edit", scene, "add a yellow star", "--models", tiny_models, *QUICK, "--json"]
+        first = json.loads(maskless(*command)[1])
+        status, out, err = maskless(*command, "--load-checkpoint", "checkpoints/last.pth")
+        assert status == 0 and "after iteration 2" in err and same(json.loads(out)) == same(first)
+
+    def test_a_fill_does_not_go_on_from_a_checkpoint(self, maskless, scene, tiny_models):
+        maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK)
+        status, _, err = maskless(
+            "edit", scene, "make it a pencil sketch", "--models", tiny_models, *QUICK, "--quiet",
+            "--load-checkpoint", "checkpoints/last.pth",
+        )  # fmt: skip
+        assert status == 2 and err == (
+            "maskless: only a search for a region goes on from a checkpoint, got the task style\n"
+        )
 
 
 def same(record: dict) -> dict:
@@ -187,6 +266,13 @@ class TestErrors:
             ([".", "-p", "x"], "is a folder"),
             (["scene.png", "-p", " "], "prompt must not be empty"),
             (["scene.png"], "--prompt"),
+            (["scene.png", "-p", "x", "--task", "paint"], "task must be one of complete, add"),
+            (["scene.png", "make it nice"], "the forms are: replace A with B; add B; remove A;"),
+            (["scene.png", "-p", "x", "--mask", "none.png"], "no such file: none.png"),
+            (["scene.png", "-p", "x", "--box", "0,0,500,20"], "inside the picture of 120 x 72"),
+            (["scene.png", "--task", "complete"], "has none; give --mask FILE"),
+            (["scene.png", "--task", "remove"], "remove needs to know what"),
+            (["scene.png", "-p", "x", "--extend", "0.5"], "only the task extend"),
             (["scene.png", "-p", "x", "--lr", "7"], "lr must be from 1e-08 to 1, got 7"),
             (["scene.png", "-p", "x", "--lr", "abc"], "--lr"),
             (["scene.png", "-p", "x", "--lr", "nan"], "lr must be a finite number"),
@@ -213,6 +299,11 @@ class TestErrors:
         assert "cuda is not available" in refused(
             "edit", "scene.png", "-p", "x", "--models", tiny_models, "--device", "cuda"
         )
+
+    def test_tensorboard_that_is_not_installed(self, refused, monkeypatch):
+        monkeypatch.setitem(sys.modules, "tensorboard", None)
+        monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+        assert "pip install 'maskless[tensorboard]'" in refused("edit", "scene.png", "-p", "x", "--tensorboard")
 
     def test_not_an_image(self, refused):
         Path("text.png").write_text("hello")
@@ -269,6 +360,49 @@ class TestInspect:
         assert record["progress"]["iteration"] == 2 and record["config"]["anchors"] == 2
 
 
+class TestStatus:
+    """In every condition it exits with 0 and tells what is true; the real kill is in TestInterruption."""
+
+    def told(self, maskless, *arguments: str) -> dict:
+        status, out, err = maskless("status", "--json", *arguments)
+        assert (status, err) == (0, "")
+        return json.loads(out)
+
+    def test_of_nothing(self, maskless, scene):
+        assert self.told(maskless)["state"] == "not started"
+        status, out, _ = maskless("status")
+        assert status == 0 and "not started" in out and "none in output" in out and "none in checkpoints" in out
+
+    def test_of_a_complete_run_elsewhere(self, maskless, scene, tiny_models):
+        where = ["--output-dir", "o", "--checkpoint-dir", "c"]
+        maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--quiet", *where)
+        told = self.told(maskless, *where)
+        assert (told["started"], told["state"], told["mode"]) == (True, "complete", "single process")
+        assert (told["iteration"], told["total_iterations"], told["percent"]) == (2, 2, 100.0)
+        assert told["models"]["dino"] == str(tiny_models / "dino") and told["problems"] == []
+        assert [entry["file"] for entry in told["checkpoints"]] == ["last.pth"]
+        assert told["checkpoints"][0]["parts"]["anchor_net"] == 1678
+        assert [entry["folder"] for entry in told["results"]] == ["0_a red square"]
+        status, out, _ = maskless("status", *where)
+        for words in ("complete, 2/2 iterations (100 %)", "single process", "1 in c", "last.pth", "anchor_net 1,678",
+                      "0_a red square", "a blue house", "scene.png: a red square → a blue house"):  # fmt: skip
+            assert words in out
+        assert self.told(maskless)["state"] == "not started"  # the folders of the default
+
+    def test_of_damage(self, maskless, scene, tiny_models):
+        maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--quiet")
+        last, record = Path("checkpoints/last.pth"), Path("output/0_a red square/result.json")
+        last.write_bytes(last.read_bytes()[:-1000])
+        record.write_text(record.read_text("utf-8")[:-100] + "\x1b[31m[bold]", "utf-8")
+        told = self.told(maskless)
+        assert told["state"] == "complete" and len(told["problems"]) == 2
+        Path("checkpoints/run.json").write_bytes(b"\xff")
+        told = self.told(maskless)
+        assert told["state"] == "unknown" and told["started"] and len(told["problems"]) == 3
+        status, out, err = maskless("status")
+        assert (status, err) == (0, "") and out.count("Problem") == 3 and "\x1b" not in out
+
+
 class TestInterruption:
     """Real processes, real signals."""
 
@@ -279,6 +413,13 @@ class TestInterruption:
         folders = {"output": "output", "checkpoint": "checkpoints"} | folders
         where = [text for name, folder in folders.items() for text in (f"--{name}-dir", folder)]
         return ["edit", "scene.png", *TEXTS, "--models", tiny_models, *self.SEARCH, *where]
+
+    def status(self, folder: Path) -> dict:
+        """What `maskless status` says, asked in a process of its own."""
+        asked = started("status", "--json", cwd=folder)
+        out, err = asked.communicate(timeout=120)
+        assert (asked.returncode, err) == (0, "")
+        return json.loads(out)
 
     @pytest.mark.slow
     def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(self, scene, tiny_models, tmp_path):
@@ -292,6 +433,7 @@ class TestInterruption:
         assert process.returncode == 130 and out == ""
         assert err.splitlines()[-1] == "maskless: interrupted; go on with --load-checkpoint checkpoints/last.pth"
         assert "Traceback" not in err
+        assert self.status(tmp_path)["state"] == "interrupted"
         assert 3 <= load_checkpoint(tmp_path / "checkpoints/last.pth").progress["iteration"] < 12
         assert not (tmp_path / "output").exists() or not list((tmp_path / "output").rglob("*.json"))
 
@@ -308,8 +450,16 @@ class TestInterruption:
         deadline = time.monotonic() + 120
         while not (tmp_path / "checkpoints/last.pth").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
+        if moment == "middle":
+            process.send_signal(signal.SIGSTOP)  # else it may come to its end while it is asked after
+            running = self.status(tmp_path)
+            assert running["state"] == "running" and running["run"]["pid"] == process.pid
         process.send_signal(signal.SIGKILL)
         process.wait()
+        killed = self.status(tmp_path)
+        assert killed["state"] == "interrupted" and killed["started"] and killed["problems"] == []
+        wanted_least = {"start": 0, "middle": 5, "between": 8}[moment]
+        assert wanted_least <= killed["iteration"] < 12 == killed["total_iterations"] and killed["results"] == []
         done = load_checkpoint(tmp_path / "checkpoints/last.pth").progress["iteration"]
         assert done < 12
         resumed = [*self.command(tiny_models, output="resumed"), "--load-checkpoint", "checkpoints/last.pth"]

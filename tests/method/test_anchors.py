@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskless.data.errors import MasklessError
-from maskless.method.anchors import find_anchors, suppressed_peaks
+from maskless.method.anchors import find_anchors, find_free_anchors, suppressed_peaks
 
 
 def spots(*points: tuple[int, int], grid: int = 32) -> torch.Tensor:
@@ -62,3 +62,13 @@ def test_a_relevance_map_of_another_grid_finds_the_same_place():
 def test_impossible_requests_are_refused(count, source):
     with pytest.raises(MasklessError, match="anchors must be|source must be"):
         find_anchors(torch.ones(32, 32) / 1024, None, count=count, source=source)
+
+
+def test_a_newcomers_anchors_have_room():
+    occupied = torch.zeros(60, 90)
+    occupied[:, :45] = 1
+    anchors = find_free_anchors(occupied, (20, 30), count=3)
+    assert bool((anchors.points_yx[:, 1] > 15).all()) and anchors.grid_yx == (20, 30)
+    assert torch.equal(anchors.weight, anchors.weight.sort(descending=True).values)
+    middle = find_free_anchors(torch.zeros(60, 90), (20, 30), count=1).points_yx[0].tolist()
+    assert 3 <= middle[0] <= 16 and 3 <= middle[1] <= 26

@@ -5,7 +5,7 @@ import torch
 
 from maskless.data.errors import MasklessError
 from maskless.data.types import Scores
-from maskless.method.ranking import rank
+from maskless.method.ranking import Ranking, free_first, rank, rank_fills
 
 
 def scores(**values: list[float]) -> Scores:
@@ -48,3 +48,18 @@ def test_ties_keep_the_anchors_order():
 def test_an_unknown_rule_is_refused():
     with pytest.raises(MasklessError, match="ranking must be paper or located"):
         rank(scores(shown=[1.0]), "coin", alpha=2.0, beta=1.0)
+
+
+def test_fills_are_ranked_by_what_is_asked_for():
+    text, fit = torch.tensor([0.1, 0.3, 0.2]), torch.tensor([-0.5, -0.6, -0.1])
+    assert rank_fills(text, None, None).order == (1, 2, 0)
+    assert rank_fills(None, fit, None).order == (2, 0, 1)
+    both = rank_fills(text, fit, torch.zeros(3))
+    assert both.order == (2, 1, 0) and float(both.score.sum()) == pytest.approx(0, abs=1e-6)
+    assert rank_fills(torch.ones(2), None, None).order == (0, 1)
+
+
+def test_free_regions_come_first_and_the_rule_decides_among_them():
+    ranked = Ranking(score=torch.tensor([3.0, 2.0, 1.0]), order=(0, 1, 2))
+    assert free_first(ranked, torch.tensor([0.5, 0.001, 0.002])).order == (1, 2, 0)
+    assert free_first(ranked, torch.zeros(3)).order == (0, 1, 2)

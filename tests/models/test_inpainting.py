@@ -83,3 +83,20 @@ def test_a_model_that_does_not_inpaint_is_refused(tiny_models):
     pipeline.unet.register_to_config(in_channels=4)
     with pytest.raises(MasklessError, match="9 input channels, got 4"):
         StableDiffusionInpainter(pipeline)
+
+
+def test_a_lower_strength_takes_fewer_steps_and_stays_nearer(editor):
+    model = editor.models.inpainter
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    known = ((model._decode(model.encode(image * 2 - 1) * model.vae.config.scaling_factor)).float() / 255)[0]
+    apart, forwards = [], []
+    for strength in (0.1, 0.5, 1.0):
+        before = model.unet_forwards
+        drawn = model.inpaint(
+            image, torch.ones(1, 1, 64, 64), model.encode_prompt("a house"), noise=model.draw_noise(1), steps=10,
+            guidance_scale=1.0, strength=strength,
+        )  # fmt: skip
+        forwards.append(model.unet_forwards - before)
+        apart.append(float((drawn[0].float() / 255 - known).abs().mean()))
+    assert forwards == [1, 5, 10]
+    assert apart[0] < apart[2]

@@ -12,6 +12,11 @@ ANCHOR_SOURCES = ("attention", "text", "both")
 ESTIMATORS = ("table", "straight-through")
 RANKINGS = ("paper", "located")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+TASKS = (
+    "complete", "add", "remove", "replace", "extend", "repair", "style", "background", "texture", "creative", "generate"
+)  # fmt: skip
+NEED_NO_PROMPT = ("complete", "extend", "repair", "remove")
+"""Tasks that can do without a prompt: what belongs there follows from the surroundings."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskless.data.errors import MasklessError
@@ -22,6 +22,8 @@ GRID_CELLS = 32
 """Half-sizes of boxes count in cells of a grid this wide, whatever the backbone's grid: method step 3."""
 
 Box = Sequence[int]
+SEAM_PX = 512
+"""The fall towards a mask's outline is worked out on at most this longer side."""
 
 
 def propose_regions(anchors: Anchors, sizes: Sequence[int], size_yx: tuple[int, int]) -> Regions:
@@ -74,9 +76,40 @@ def context_window(box_xyxy: Box, size_yx: tuple[int, int], *, context: float) -
     return left, top, left + side, top + side
 
 
-def crop_window(image: Float[Tensor, "3 H W"], window_xyxy: Box, size_px: int) -> Float[Tensor, "3 S S"]:
-    """The window of an image in [0, 1], resized to size_px, in [0, 1]."""
+def square_window(box_xyxy: Box, size_yx: tuple[int, int], *, context: float) -> tuple[int, int, int, int]:
+    """`context_window` for a box of any shape: where the square is larger than a side of the picture, it overhangs.
+
+    Returns:
+        (x0, y0, x1, y1), a square that holds the box and is at most the longer side of the picture.
+    """
+    x0, y0, x1, y1 = (int(v) for v in box_xyxy)
+    longest = max(x1 - x0, y1 - y0)
+    side = min(math.ceil(longest * (1 + 2 * context)), max(longest, *size_yx))
+    corner = []
+    for start, end, length in ((x0, x1, size_yx[1]), (y0, y1, size_yx[0])):
+        room = length - side
+        corner.append(min(max((start + end - side) // 2, 0), room) if room >= 0 else room // 2)
+    return corner[0], corner[1], corner[0] + side, corner[1] + side
+
+
+def crop_mask(mask: Bool[Tensor, "H W"], window_xyxy: Box, size_px: int) -> Bool[Tensor, "1 S S"]:
+    """A mask in the resized window: True in every pixel that it touches, and outside of the picture."""
     x0, y0, x1, y1 = (int(v) for v in window_xyxy)
+    height, width = mask.shape
+    whole = torch.ones(1, y1 - y0, x1 - x0)
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    whole[:, top - y0 : bottom - y0, left - x0 : right - x0] = mask[top:bottom, left:right].to(whole)
+    return F.interpolate(whole[None], size=(size_px, size_px), mode="area")[0] > 1e-4
+
+
+def crop_window(image: Float[Tensor, "3 H W"], window_xyxy: Box, size_px: int) -> Float[Tensor, "3 S S"]:
+    """The window of an image in [0, 1], resized to size_px, in [0, 1]. Where it overhangs the picture, the picture's
+    border is repeated."""
+    x0, y0, x1, y1 = (int(v) for v in window_xyxy)
+    height, width = image.shape[1:]
+    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+        ys, xs = torch.arange(y0, y1).clamp(0, height - 1), torch.arange(x0, x1).clamp(0, width - 1)
+        return resize(image[:, ys][:, :, xs], (size_px, size_px))
     return resize(image[:, y0:y1, x0:x1], (size_px, size_px))
 
 
@@ -117,6 +150,81 @@ def seam_weight(box_xyxy: Box, size_yx: tuple[int, int], feather: float) -> Floa
     return down[:, None] * across[None, :]
 
 
+def mask_weight(mask: Bool[Tensor, "H W"], box_xyxy: Box, feather: float) -> Float[Tensor, "h w"]:
+    """`seam_weight` for a mask of any shape: 0 outside, rising from its outline over `feather` of the root of its area.
+
+    box_xyxy: the part of the picture to give it for; the mask is False outside of it.
+    """
+    x0, y0, x1, y1 = (int(v) for v in box_xyxy)
+    inside = mask[y0:y1, x0:x1].to(torch.float32)
+    # With one pixel more on each side where there is one: an outline along the picture's own border has no seam.
+    left, top = int(x0 > 0), int(y0 > 0)
+    around = mask[y0 - top : y1 + 1, x0 - left : x1 + 1].to(torch.float32)[None, None]
+    scale = min(1.0, SEAM_PX / max(around.shape[2:]))
+    small_yx = tuple(max(1, round(side * scale)) for side in around.shape[2:])
+    small = (F.interpolate(around, size=small_yx, mode="area") >= 0.5).to(torch.float32)
+    rounds = round(feather * math.sqrt(float(small.sum())))
+    if rounds < 1:
+        return inside
+    depth, eroded = torch.zeros_like(small), small
+    for _ in range(rounds):
+        depth = depth + eroded
+        eroded = -F.max_pool2d(-eroded, 3, stride=1, padding=1)
+    rise = F.interpolate(((depth - 0.5) / (rounds - 0.5)).clamp(min=0), size=around.shape[2:], mode="bilinear")
+    rise = rise[0, 0, top : top + y1 - y0, left : left + x1 - x0]
+    return inside * (rise * rise * (3 - 2 * rise))
+
+
+def _weight(mask: Tensor | None, box_xyxy: Box, size_yx: tuple[int, int], feather: float) -> Tensor:
+    if mask is None:
+        return seam_weight(box_xyxy, size_yx, feather)
+    return mask_weight(mask, box_xyxy, feather)
+
+
+def components(mask: Bool[Tensor, "h w"]) -> list[Bool[Tensor, "h w"]]:
+    """Its connected parts (neighbours share a side or a corner), the largest first."""
+    labels = torch.arange(1, mask.numel() + 1, dtype=torch.float64).reshape(mask.shape) * mask
+    while True:
+        spread = F.max_pool2d(labels[None, None], 3, stride=1, padding=1)[0, 0] * mask
+        if torch.equal(spread, labels):
+            break
+        labels = spread
+    parts = [labels == label for label in labels[mask].unique()]
+    return sorted(parts, key=lambda part: -int(part.sum()))
+
+
+def spread(values: Float[Tensor, "C H W"], known: Bool[Tensor, "H W"]) -> Float[Tensor, "C H W"]:
+    """Known values as they are, and a smooth continuation of the nearest of them everywhere else (pull-push)."""
+    weight = known.to(values)[None, None]
+    levels = [(values[None] * weight, weight)]
+    while max(levels[-1][1].shape[2:]) > 1:
+        levels.append(tuple(F.avg_pool2d(level, 2, ceil_mode=True) for level in levels[-1]))  # type: ignore[arg-type]
+    total, weight = levels.pop()
+    result = total / weight.clamp(min=1e-12)
+    for total, weight in reversed(levels):
+        coarse = F.interpolate(result, size=weight.shape[2:], mode="bilinear", align_corners=False)
+        result = torch.where(weight > 0, total / weight.clamp(min=1e-12), coarse)
+    return result[0]
+
+
+def seam_step(image: Float[Tensor, "3 H W"], mask: Bool[Tensor, "H W"]) -> float:
+    """Mean difference of neighbouring pixels across a mask's outline, 0 to 1; 0 where it has none."""
+    steps = []
+    for axis in (1, 2):
+        length = mask.shape[axis - 1]
+        across = mask.narrow(axis - 1, 1, length - 1) != mask.narrow(axis - 1, 0, length - 1)
+        difference = image.narrow(axis, 1, length - 1) - image.narrow(axis, 0, length - 1)
+        steps.append(difference.abs().mean(dim=0)[across])
+    joined = torch.cat(steps)
+    return float(joined.mean()) if joined.numel() else 0.0
+
+
+def mask_box(mask: Bool[Tensor, "H W"]) -> tuple[int, int, int, int]:
+    """(x0, y0, x1, y1) of the smallest box that holds a mask, which must not be empty."""
+    rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
 def _ramp(length: int, feather: float, *, at_start: bool, at_end: bool) -> Tensor:
     """A smooth rise over feather * length pixels at each end that is asked for; 1 elsewhere."""
     width = feather * length
@@ -132,28 +240,36 @@ def _ramp(length: int, feather: float, *, at_start: bool, at_end: bool) -> Tenso
 
 def paste_back(
     image: Float[Tensor, "3 H W"],
-    crop: Float[Tensor, "3 S S"],
+    crop: Float[Tensor, "3 S T"],
     window_xyxy: Box,
     box_xyxy: Box,
     *,
     feather: float,
+    mask: Bool[Tensor, "H W"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
     """The picture with the box's part of an edited window put in, method step 7; differentiable in `crop`.
 
-    Outside the box the values are the image's own, not recomputed. Image and crop in [0, 1].
+    mask: what may change, inside the box; None for all of the box. Elsewhere the values are the image's own, not
+    recomputed. Image and crop in [0, 1].
     """
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
-    weight = seam_weight(box_xyxy, (image.shape[1], image.shape[2]), feather).to(image)
+    weight = _weight(mask, box_xyxy, (image.shape[1], image.shape[2]), feather).to(image)
     edited = _box_of_window(crop, window_xyxy, box_xyxy).to(image)
-    result = image.clone()
-    result[:, y0:y1, x0:x1] = weight * edited + (1 - weight) * image[:, y0:y1, x0:x1]
+    result, old = image.clone(), image[:, y0:y1, x0:x1]
+    result[:, y0:y1, x0:x1] = torch.where(weight > 0, weight * edited + (1 - weight) * old, old)
     return result
 
 
 def paste_pixels(
-    original: np.ndarray, crop: Float[Tensor, "3 S S"], window_xyxy: Box, box_xyxy: Box, *, feather: float
+    original: np.ndarray,
+    crop: Float[Tensor, "3 S T"],
+    window_xyxy: Box,
+    box_xyxy: Box,
+    *,
+    feather: float,
+    mask: Bool[Tensor, "H W"] | None = None,
 ) -> np.ndarray:
-    """`paste_back` in whole numbers: the original's pixels, bit for bit, outside the box.
+    """`paste_back` in whole numbers: the original's pixels, bit for bit, outside the box or the mask.
 
     Args:
         original: [H, W, 3], uint8 or uint16.
@@ -164,7 +280,7 @@ def paste_pixels(
         raise MasklessError(f"pixels must be [H, W, 3] uint8 or uint16, got {original.shape} {original.dtype}")
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
     white = np.iinfo(original.dtype).max
-    weight = seam_weight(box_xyxy, original.shape[:2], feather)
+    weight = _weight(mask, box_xyxy, original.shape[:2], feather)
     result = original.copy()
     for channel in range(3):  # one at a time: a window of an 8000-pixel picture is 250 MB of floats for each
         old = torch.from_numpy(original[y0:y1, x0:x1, channel].astype(np.float32)) / white

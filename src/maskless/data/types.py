@@ -6,18 +6,19 @@ image + texts -> PatchFeatures -> Anchors -> Regions -> Candidates -> Losses -> 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from maskless.data.config import EditConfig
-from maskless.data.errors import MasklessError
+from maskless.data.config import NEED_NO_PROMPT, TASKS, EditConfig
+from maskless.data.errors import MasklessError, require
+from maskless.data.records import AnchorNetReport, Cost, Losses, Scores, StepRecord
 
 __all__ = [
     "AnchorNetReport",
@@ -38,18 +39,15 @@ __all__ = [
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 8000
 
 
-def _require(good: bool, message: str) -> None:
-    if not good:
-        raise MasklessError(message)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditRequest:
     """What the user asks for.
 
     image: RGB in [0, 1], at the original resolution.
     caption: what is there; may be empty, then the place comes from attention alone.
-    prompt: what should be there.
+    prompt: what should be there; may be empty where the task can do without (NEED_NO_PROMPT).
+    task: one of TASKS. mask: True where the picture may change, in place of a search; None lets the task find it.
+    margins_px: left, top, right, bottom: how much of the picture is canvas that was added, and belongs to the mask.
     seed: of the noise and of the search; None takes the config's.
     source: the SourceImage of data/images.py, the file's own pixels and metadata, for saving bit for bit; None where
         the image came without them. (Any, because images.py imports this module.)
@@ -58,22 +56,33 @@ class EditRequest:
     image: Float[Tensor, "3 H W"]
     caption: str
     prompt: str
-    task: str = "edit"
+    task: str = "replace"
+    mask: Bool[Tensor, "H W"] | None = None
+    margins_px: tuple[int, int, int, int] = (0, 0, 0, 0)
     seed: int | None = None
     source: Any = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.image.shape)
-        _require(len(shape) == 3 and shape[0] == 3, f"image must be a [3, H, W] tensor, got shape {list(shape)}")
-        _require(self.image.is_floating_point(), f"image must hold floats in [0, 1], got {self.image.dtype}")
-        _require(
+        require(len(shape) == 3 and shape[0] == 3, f"image must be a [3, H, W] tensor, got shape {list(shape)}")
+        require(self.image.is_floating_point(), f"image must hold floats in [0, 1], got {self.image.dtype}")
+        require(
             all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in shape[1:]),
             f"image sides must be from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, got {shape[2]} x {shape[1]}",
         )
         low, high = self.image.aminmax()
-        _require(bool(low >= 0) and bool(high <= 1), f"image must be in [0, 1], got {float(low):g} to {float(high):g}")
-        _require(isinstance(self.caption, str), f"caption must be a text, got {self.caption!r}")
-        _require(isinstance(self.prompt, str) and bool(self.prompt.strip()), "prompt must not be empty")
+        require(bool(low >= 0) and bool(high <= 1), f"image must be in [0, 1], got {float(low):g} to {float(high):g}")
+        require(isinstance(self.caption, str), f"caption must be a text, got {self.caption!r}")
+        require(self.task in TASKS, f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
+        require(isinstance(self.prompt, str), f"prompt must be a text, got {self.prompt!r}")
+        require(self.task in NEED_NO_PROMPT or bool(self.prompt.strip()), "prompt must not be empty")
+        if self.mask is not None:
+            height, width = self.mask.shape[-2:]
+            require(
+                tuple(self.mask.shape) == tuple(shape[1:]),
+                f"mask must be of the picture's size, {shape[2]} x {shape[1]}, got {width} x {height}",
+            )
+            require(bool(self.mask.any()), "mask must mark something to edit, got an empty one")
 
     @property
     def size_yx(self) -> tuple[int, int]:
@@ -94,13 +103,13 @@ class PatchFeatures:
     patch_px: int
 
     def __post_init__(self) -> None:
-        _require(self.features.ndim == 3, f"features must be [D, h, w], got {list(self.features.shape)}")
-        _require(
+        require(self.features.ndim == 3, f"features must be [D, h, w], got {list(self.features.shape)}")
+        require(
             self.attention.shape == self.features.shape[1:],
             f"attention must be {list(self.features.shape[1:])} like the features, got {list(self.attention.shape)}",
         )
         total = float(self.attention.sum())
-        _require(abs(total - 1) < 1e-3, f"attention must sum to 1, got {total:g}")
+        require(abs(total - 1) < 1e-3, f"attention must sum to 1, got {total:g}")
 
     @property
     def grid_yx(self) -> tuple[int, int]:
@@ -122,11 +131,11 @@ class Anchors:
 
     def __post_init__(self) -> None:
         shape = tuple(self.points_yx.shape)
-        _require(len(shape) == 2 and shape[1] == 2 and shape[0] > 0, f"points_yx must be [K, 2], got {list(shape)}")
-        _require(self.weight.shape == shape[:1], f"weight must be [{shape[0]}], got {list(self.weight.shape)}")
+        require(len(shape) == 2 and shape[1] == 2 and shape[0] > 0, f"points_yx must be [K, 2], got {list(shape)}")
+        require(self.weight.shape == shape[:1], f"weight must be [{shape[0]}], got {list(self.weight.shape)}")
         inside = (self.points_yx >= 0) & (self.points_yx < torch.tensor(self.grid_yx))
         rows, columns = self.grid_yx
-        _require(bool(inside.all()), f"points_yx must lie on the grid of {rows} rows and {columns} columns")
+        require(bool(inside.all()), f"points_yx must lie on the grid of {rows} rows and {columns} columns")
 
     def __len__(self) -> int:
         return self.points_yx.shape[0]
@@ -147,12 +156,12 @@ class Regions:
 
     def __post_init__(self) -> None:
         shape = tuple(self.boxes_xyxy.shape)
-        _require(len(shape) == 2 and shape[1] == 4, f"boxes_xyxy must be [N, 4], got {list(shape)}")
+        require(len(shape) == 2 and shape[1] == 4, f"boxes_xyxy must be [N, 4], got {list(shape)}")
         for name in ("anchor_index", "size_index", "log_prob"):
             value = getattr(self, name)
-            _require(value is None or value.shape == shape[:1], f"{name} must be [{shape[0]}]")
+            require(value is None or value.shape == shape[:1], f"{name} must be [{shape[0]}]")
         x0, y0, x1, y1 = self.boxes_xyxy.unbind(1)
-        _require(bool(((x0 < x1) & (y0 < y1)).all()), "boxes_xyxy must have x0 < x1 and y0 < y1")
+        require(bool(((x0 < x1) & (y0 < y1)).all()), "boxes_xyxy must have x0 < x1 and y0 < y1")
 
     def __len__(self) -> int:
         return self.boxes_xyxy.shape[0]
@@ -173,21 +182,24 @@ class Candidates:
     """Edits of one image, method step 7, kept as what the model generated and composited only when looked at:
     fifty-four full copies of an 8000-pixel image would be 40 GB.
 
-    windows_xyxy: the crop with context that was inpainted, pixels of the original, half-open.
-    crops: the generated window at the model's own resolution, RGB 0..255.
-    seeds: seed of each candidate's noise; one image, one noise (mistake 9).
+    windows_xyxy: the crop with context that was inpainted, pixels of the original, half-open; may overhang the picture.
+    crops: the generated window at a resolution of the model's own, RGB 0..255.
+    seeds: seed of each candidate's noise; of a search all are one: one image, one noise (mistake 9).
+    masks: what each candidate may change, inside its box; None where that is the whole box.
     """
 
     regions: Regions
     windows_xyxy: Int[Tensor, "N 4"]
-    crops: UInt8[Tensor, "N 3 S S"]
+    crops: UInt8[Tensor, "N 3 h w"]
     seeds: tuple[int, ...]
+    masks: Bool[Tensor, "N H W"] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.regions)
-        _require(tuple(self.windows_xyxy.shape) == (count, 4), f"windows_xyxy must be [{count}, 4]")
-        _require(self.crops.ndim == 4 and self.crops.shape[:2] == (count, 3), f"crops must be [{count}, 3, S, S]")
-        _require(len(self.seeds) == count, f"seeds must be {count}, got {len(self.seeds)}")
+        require(tuple(self.windows_xyxy.shape) == (count, 4), f"windows_xyxy must be [{count}, 4]")
+        require(self.crops.ndim == 4 and self.crops.shape[:2] == (count, 3), f"crops must be [{count}, 3, h, w]")
+        require(len(self.seeds) == count, f"seeds must be {count}, got {len(self.seeds)}")
+        require(self.masks is None or self.masks.shape[0] == count, f"masks must be [{count}, H, W]")
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -199,112 +211,42 @@ class Candidates:
             windows_xyxy=self.windows_xyxy[index],
             crops=self.crops[index],
             seeds=tuple(self.seeds[i] for i in index),
+            masks=None if self.masks is None else self.masks[index],
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Losses:
-    """Method step 8, one value per candidate, never reduced.
-
-    total = alpha clip + beta directional + gamma structure.
-    """
-
-    clip: Float[Tensor, " N"]
-    directional: Float[Tensor, " N"]
-    structure: Float[Tensor, " N"]
-    total: Float[Tensor, " N"]
-
-    def __post_init__(self) -> None:
-        shapes = {tuple(getattr(self, name).shape) for name in ("clip", "directional", "structure", "total")}
-        _require(len(shapes) == 1 and len(next(iter(shapes))) == 1, f"losses must all be [N], got {sorted(shapes)}")
-
-    def __len__(self) -> int:
-        return self.total.shape[0]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Scores:
-    """What a ranking looks at, one value per candidate; larger is better.
-
-    text_to_image: cosine of the edited picture and the prompt (S_t2i).
-    image_to_image: cosine of the edited and the source picture (S_i2i).
-    shown: cosine of the region, before the edit, and the caption. hidden: how little the source still shows the caption
-    with the region painted over. focus: mean relevance to the caption inside the region less that outside.
-    The last three ask where, and are 0 for all where there is no caption.
-    """
-
-    text_to_image: Float[Tensor, " N"]
-    image_to_image: Float[Tensor, " N"]
-    shown: Float[Tensor, " N"]
-    hidden: Float[Tensor, " N"]
-    focus: Float[Tensor, " N"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepRecord:
-    """One iteration of the search, for a progress bar, a log or a loss curve.
-
-    iteration: 1-based, over all epochs; epoch likewise. loss: mean total loss of this iteration's choices.
-    expected_loss: sum over seen sizes of pi(m|k) l(k,m), renormalised per anchor, mean over anchors, after any update.
-    chosen: size index of each anchor. inpaintings, updates: so far. seconds: of this iteration.
-    """
-
-    iteration: int
-    total_iterations: int
-    epoch: int
-    loss: float
-    expected_loss: float
-    chosen: tuple[int, ...]
-    inpaintings: int
-    updates: int
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self) | {"chosen": list(self.chosen)}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AnchorNetReport:
-    """What AnchorNet learned. probabilities: pi(m|k), rows sum to 1. The expected losses are over the same cells, all
-    that were evaluated, with the policy before and after."""
-
-    probabilities_before: Float[Tensor, "K M"]
-    probabilities_after: Float[Tensor, "K M"]
-    expected_loss_before: float
-    expected_loss_after: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What an edit took. unet_forwards: denoiser calls counted per picture, guidance counting twice.
-    seconds: by stage. peak_memory_mb: of the process, or of the accelerator where one is used."""
-
-    inpaintings: int
-    unet_forwards: int
-    seconds: Mapping[str, float]
-    peak_memory_mb: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditedImage:
     """One candidate at the original's resolution, made when it is asked for.
 
-    Outside box_xyxy every pixel is the original's, bit for bit, in the original's own depth.
+    Outside the mask, or the whole of box_xyxy where there is none, every pixel is the original's, bit for bit, in the
+    original's own depth.
     """
 
     request: EditRequest
     box_xyxy: tuple[int, int, int, int]
     window_xyxy: tuple[int, int, int, int]
-    crop: UInt8[Tensor, "3 S S"]
+    crop: UInt8[Tensor, "3 h w"]
     feather: float
+    mask: Bool[Tensor, "H W"] | None = None
+
+    def touched(self) -> Bool[Tensor, "H W"]:
+        """Where the candidate may differ from the original."""
+        if self.mask is not None:
+            return self.mask
+        x0, y0, x1, y1 = self.box_xyxy
+        touched = torch.zeros(self.request.size_yx, dtype=torch.bool)
+        touched[y0:y1, x0:x1] = True
+        return touched
 
     def tensor(self) -> Float[Tensor, "3 H W"]:
         """RGB in [0, 1]."""
         from maskless.data.regions import paste_back
 
         crop = self.crop.to(torch.float32) / 255
-        return paste_back(self.request.image, crop, self.window_xyxy, self.box_xyxy, feather=self.feather)
+        return paste_back(
+            self.request.image, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self.mask
+        )
 
     def pixels(self) -> np.ndarray:
         """[H, W, 3] in the source's own depth: uint16 for a 16-bit source, else uint8."""
@@ -316,7 +258,7 @@ class EditedImage:
         else:
             original = source.pixels
         crop = self.crop.to(torch.float32) / 255
-        return paste_pixels(original, crop, self.window_xyxy, self.box_xyxy, feather=self.feather)
+        return paste_pixels(original, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self.mask)
 
     def pil(self) -> Image.Image:
         """An 8-bit RGB picture."""
@@ -332,29 +274,30 @@ class EditedImage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditResult:
-    """What an edit gives back: one candidate per anchor, its losses and score, and how they came about.
+    """What an edit gives back: its candidates, their losses and scores, and how they came about.
 
+    A search gives one candidate per anchor; a fill, whose region is known, one per try, and no anchors or AnchorNet.
     order: candidate positions, best first. scores: the ranking's value per candidate, larger is better.
-    attention, relevance: the maps that the anchors came from; relevance is None where the caption was not used.
+    attention, relevance: the maps that the place came from; None where they were not used.
     """
 
     request: EditRequest
     config: EditConfig
-    anchors: Anchors
+    anchors: Anchors | None
     candidates: Candidates
     losses: Losses
     scores: Float[Tensor, " N"]
     order: tuple[int, ...]
-    attention: Float[Tensor, "h w"]
+    attention: Float[Tensor, "h w"] | None
     relevance: Float[Tensor, "rows columns"] | None
-    anchor_net: AnchorNetReport
+    anchor_net: AnchorNetReport | None
     history: tuple[StepRecord, ...]
     cost: Cost = field(repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.candidates)
-        _require(sorted(self.order) == list(range(count)), f"order must be a permutation of {count} candidates")
-        _require(len(self.losses) == count and self.scores.shape == (count,), f"losses and scores must be [{count}]")
+        require(sorted(self.order) == list(range(count)), f"order must be a permutation of {count} candidates")
+        require(len(self.losses) == count and self.scores.shape == (count,), f"losses and scores must be [{count}]")
 
     @property
     def best(self) -> EditedImage:
@@ -370,6 +313,7 @@ class EditResult:
             window_xyxy=_corners(window),
             crop=self.candidates.crops[index],
             feather=self.config.feather,
+            mask=None if self.candidates.masks is None else self.candidates.masks[index],
         )
 
 

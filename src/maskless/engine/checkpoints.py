@@ -26,6 +26,8 @@ from maskless.data.files import write_bytes
 from maskless.data.types import StepRecord
 from maskless.engine.optimization import EditRun
 from maskless.engine.outputs import library_versions
+from maskless.engine.run_file import COMPLETE, INTERRUPTED, RunFile
+from maskless.engine.tasks import Run
 
 FORMAT, VERSION = "maskless", 1
 LAST = "last.pth"
@@ -107,13 +109,14 @@ def checkpoint_content(run: EditRun, *, dino: Mapping[str, Tensor] | None = None
 
 
 class CheckpointKeeper:
-    """Keeps a folder's last.pth true while a run goes on, so that a kill at any moment loses little.
+    """Keeps a folder's last.pth and run.json true while a run goes on, so that a kill at any moment loses little.
 
-    It is written at the start, after every epoch, and between epochs when the last one is older than `every_seconds`.
+    last.pth is written at the start, after every epoch, and between epochs when the last one is older than
+    `every_seconds`; run.json after every iteration.
     """
 
     def __init__(self, folder: str | Path, run: EditRun, *, every_seconds: float = 30.0) -> None:
-        """Writes the first last.pth.
+        """Writes the first last.pth and run.json.
 
         Raises:
             MasklessError: the folder cannot be written to.
@@ -124,6 +127,7 @@ class CheckpointKeeper:
         self._dino = {name: value.cpu() for name, value in state.items()}  # frozen, so once is enough
         self._remember()
         self.save()
+        self._run_file = _run_file(folder, run)
 
     def after(self, record: StepRecord) -> None:
         """Take note of an iteration that is complete, and write what is due."""
@@ -136,6 +140,17 @@ class CheckpointKeeper:
             self.save()
         elif time.monotonic() - self._saved_at > self._every:
             self.save()
+        self._run_file.update(iteration=record.iteration)
+
+    def interrupted(self) -> Path:
+        """Write last.pth and say in run.json that the run was stopped."""
+        saved = self.save()
+        self._run_file.update(state=INTERRUPTED)
+        return saved
+
+    def complete(self) -> None:
+        """Say in run.json that the run has come to its end, its results included."""
+        self._run_file.update(state=COMPLETE)
 
     def save(self) -> Path:
         """Write last.pth as of the last complete iteration, also from the middle of one that was interrupted."""
@@ -153,8 +168,48 @@ class CheckpointKeeper:
         return file.getvalue()
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+class ProgressKeeper:
+    """Keeps a folder's run.json true, for a run that is short and learns nothing that it could go on from."""
+
+    def __init__(self, folder: str | Path, run: Run) -> None:
+        """Writes the first run.json.
+
+        Raises:
+            MasklessError: the folder cannot be written to.
+        """
+        self._run_file = _run_file(folder, run)
+
+    def after(self, record: StepRecord) -> None:
+        """Take note of a step that is complete."""
+        self._run_file.update(iteration=record.iteration)
+
+    def interrupted(self) -> None:
+        """Say in run.json that the run was stopped."""
+        self._run_file.update(state=INTERRUPTED)
+
+    def complete(self) -> None:
+        """Say in run.json that the run has come to its end, its results included."""
+        self._run_file.update(state=COMPLETE)
+
+
+def _run_file(folder: str | Path, run: Run) -> RunFile:
+    request = run.request
+    path = request.source.path if request.source is not None else None
+    return RunFile(
+        folder,
+        iteration=len(run.history),
+        total_iterations=run.total_iterations,
+        models=run.models.names,
+        image=None if path is None else str(path),
+        caption=request.caption,
+        prompt=request.prompt,
+    )
+
+
+def load_checkpoint(path: str | Path, *, mapped: bool = False) -> Checkpoint:
     """Open a checkpoint of this package or of the published release; nothing in the file is executed.
+
+    mapped: leave the tensors on the disk until they are looked at, which is quick however large the file.
 
     Raises:
         MasklessError: no such file, cut short, not a checkpoint, of a later version; it names the file.
@@ -165,7 +220,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if path.is_dir():
         raise MasklessError(f"{path} is a folder, not a checkpoint file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _is_zip(path))
     except LOAD_ERRORS as error:
         reason = "it is cut short or damaged" if _is_zip(path) else "it is no file that torch.save wrote"
         if isinstance(error, pickle.UnpicklingError) and _is_zip(path):

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from maskless.data.config import EditConfig
-from maskless.data.images import load_image
 from maskless.data.types import EditRequest, EditResult, StepRecord
-from maskless.engine.optimization import EditRun
+from maskless.engine.requests import Box, Extend, make_request
+from maskless.engine.tasks import Run, start_run
 from maskless.models.pretrained import EditModels, load_models
 
 if TYPE_CHECKING:
@@ -52,14 +52,26 @@ class Editor:
         loaded = load_models(str(models), dino=dino, clip=clip, device=chosen.device, dtype=chosen.dtype)
         return cls(loaded, chosen)
 
-    def request(self, image: ImageLike, *, caption: str = "", prompt: str, seed: int | None = None) -> EditRequest:
-        """A request from a path, a PIL image, an array or a tensor; see `load_image` for what is accepted."""
-        source = load_image(image)
-        return EditRequest(image=source.rgb, caption=caption, prompt=prompt, seed=seed, source=source)
+    def request(
+        self,
+        image: ImageLike,
+        *,
+        caption: str = "",
+        prompt: str = "",
+        task: str = "replace",
+        mask: ImageLike | None = None,
+        box: Box | None = None,
+        extend: Extend | None = None,
+        seed: int | None = None,
+    ) -> EditRequest:
+        """A request from a path, a PIL image, an array or a tensor; see `edit` for the arguments."""
+        return make_request(
+            image, caption=caption, prompt=prompt, task=task, mask=mask, box=box, extend=extend, seed=seed
+        )
 
-    def start(self, request: EditRequest, *, state: dict[str, Any] | None = None, **options: Any) -> EditRun:
+    def start(self, request: EditRequest, *, state: dict[str, Any] | None = None, **options: Any) -> Run:
         """A run to iterate over, from the beginning or from the `state` of one that was stopped."""
-        return EditRun(request, self.models, _with_options(self.config, options), state=state)
+        return start_run(request, self.models, _with_options(self.config, options), state=state)
 
     def stream(self, request: EditRequest, **options: Any) -> Iterator[StepRecord]:
         """StepRecords as they happen. For the result as well, keep the run: `run = editor.start(request)`."""
@@ -71,6 +83,10 @@ class Editor:
         *,
         caption: str = "",
         prompt: str = "",
+        task: str = "replace",
+        mask: ImageLike | None = None,
+        box: Box | None = None,
+        extend: Extend | None = None,
         seed: int | None = None,
         **options: Any,
     ) -> EditResult:
@@ -79,13 +95,19 @@ class Editor:
         Args:
             image: a path, a PIL image, an array, a tensor, or a whole request.
             caption: what is there. prompt: what should be there.
+            task: complete, add, remove, replace, extend, repair, style, background, texture, creative or generate.
+            mask: a picture of the same size, bright where to edit, or a bool array [H, W]; it overrides the search.
+            box: (x0, y0, x1, y1) in pixels, half-open, in place of a mask.
+            extend: canvas to add for the task extend: 0.25 of each side, 64 pixels, or "left=0.5,top=40".
             seed: of the noise and the search; the config's where None.
             options: fields of EditConfig to change for this edit.
         Raises:
             MasklessError: an input that cannot be used, with what was expected and what came.
         """
         if not isinstance(image, EditRequest):
-            image = self.request(image, caption=caption, prompt=prompt, seed=seed)
+            image = self.request(
+                image, caption=caption, prompt=prompt, task=task, mask=mask, box=box, extend=extend, seed=seed
+            )
         run = self.start(image, **options)
         for _record in run:
             pass

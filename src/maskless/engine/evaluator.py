@@ -15,20 +15,16 @@ from maskless.data.regions import (
     crop_window,
     inside_less_outside,
     paste_back,
-    resize,
     scale_boxes,
     soft_box_mask,
     window_mask,
 )
 from maskless.data.types import Candidates, EditRequest, Losses, Regions, Scores
+from maskless.engine.appraisal import VIEW_PX, Appraiser, at_most
 from maskless.engine.batching import Batches, batch_size_for
 from maskless.engine.stopwatch import Stopwatch
-from maskless.method import losses as method_losses
-from maskless.models.clip import draw_views
 from maskless.models.pretrained import EditModels
 
-VIEW_PX = 512
-"""CLIP looks at composites of at most this longer side; its own input is smaller still."""
 SOFT_EDGE_SHARE = 1 / 64
 """Softness of the straight-through masks' edges, as a share of the picture's shorter side."""
 
@@ -56,23 +52,17 @@ class RegionEvaluator:
         self._seed, self._stopwatch = seed, stopwatch
         self.native_px = models.inpainter.native_px
         self.windows_xyxy = torch.tensor(
-            [
-                context_window(box, request.size_yx, context=config.context)
-                for box in regions.boxes_xyxy.tolist()
-            ]
+            [context_window(box, request.size_yx, context=config.context) for box in regions.boxes_xyxy.tolist()]
         )
         self._batches = Batches(config.batch_size or batch_size_for(models.device, self.native_px))
-        self._small = _at_most(request.image, VIEW_PX)
+        self._small = at_most(request.image, VIEW_PX)
         small_yx = (self._small.shape[1], self._small.shape[2])
         self._small_boxes = scale_boxes(regions.boxes_xyxy, request.size_yx, small_yx)
         self._small_windows = scale_boxes(self.windows_xyxy, request.size_yx, small_yx)
-        self._views = draw_views(config.views, torch.Generator().manual_seed(seed))
         self._crops: dict[int, Tensor] = {}
         self._losses: dict[int, Tensor] = {}
-        with stopwatch.stage("losses"), torch.no_grad():
-            self._source = models.clip.encode_views(self._small[None], self._views)
-            self._prompt = models.clip.encode_text(request.prompt)
-            self._caption = models.clip.encode_text(request.caption)
+        with stopwatch.stage("losses"):
+            self._appraiser = Appraiser(self._small, request.caption, request.prompt, models.clip, config, seed=seed)
         with stopwatch.stage("inpainting"):
             self._conditioning = models.inpainter.encode_prompt(request.prompt, config.negative_prompt)
             self._noise = models.inpainter.draw_noise(seed)
@@ -139,18 +129,18 @@ class RegionEvaluator:
     @torch.no_grad()
     def scores(self, cells: list[int], relevance: Float[Tensor, "rows columns"] | None) -> Scores:
         """What a ranking looks at, of regions seen before. relevance: CLIP's map of the caption; None without one."""
-        clip = self._models.clip
+        clip, known = self._models.clip, self._appraiser
         boxes = self._small_boxes[cells]
         embedding = clip.encode(torch.stack([self.composite(cell) for cell in cells])).embedding
         nothing = torch.zeros(len(cells))
         shown, hidden, focus = nothing, nothing, nothing
         if relevance is not None:
-            shown = clip.encode_crops(self._small, boxes) @ self._caption
-            hidden = -(clip.encode_without(self._small, boxes) @ self._caption)
+            shown = clip.encode_crops(self._small, boxes) @ known.caption
+            hidden = -(clip.encode_without(self._small, boxes) @ known.caption)
             focus = inside_less_outside(relevance, boxes, (self._small.shape[1], self._small.shape[2]))
         return Scores(
-            text_to_image=embedding @ self._prompt,
-            image_to_image=embedding @ self._source.embedding[0, 0],
+            text_to_image=embedding @ known.prompt,
+            image_to_image=embedding @ known.source.embedding[0, 0],
             shown=shown,
             hidden=hidden,
             focus=focus,
@@ -185,17 +175,7 @@ class RegionEvaluator:
         )
 
     def _losses_of(self, pictures: Float[Tensor, "N 3 h w"]) -> Losses:
-        """Method step 8 for composites in [0, 1]; carries gradients."""
-        clip, config = self._models.clip, self._config
-        views = clip.encode_views(pictures, self._views)
-        return method_losses.combine(
-            method_losses.clip_loss(views.embedding, self._prompt),
-            method_losses.directional_loss(views.embedding, self._source.embedding[0], self._prompt, self._caption),
-            method_losses.structure_loss(views.tokens, self._source.tokens[0]),
-            alpha=config.alpha,
-            beta=config.beta,
-            gamma=config.gamma,
-        )
+        return self._appraiser.losses(pictures)
 
     def _same_box(self, cell: int) -> int:
         """The region that was inpainted for this one: itself, or another with the very same box."""
@@ -203,9 +183,3 @@ class RegionEvaluator:
             return cell
         box = self._regions.boxes_xyxy[cell]
         return next(other for other in self._crops if torch.equal(self._regions.boxes_xyxy[other], box))
-
-
-def _at_most(image: Float[Tensor, "3 H W"], longer_px: int) -> Float[Tensor, "3 h w"]:
-    height, width = image.shape[1:]
-    scale = min(1.0, longer_px / max(height, width))
-    return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.config import EditConfig
@@ -16,10 +18,13 @@ from maskless.data.types import Cost, EditRequest, EditResult, StepRecord
 from maskless.engine.evaluator import RegionEvaluator
 from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
-from maskless.method.anchors import find_anchors
-from maskless.method.ranking import rank
-from maskless.method.search import final_sizes, look_at, report, search, start_search
+from maskless.method.anchors import find_anchors, find_free_anchors
+from maskless.method.ranking import free_first, rank
+from maskless.method.search import final_sizes, look_at, policy, report, search, start_search
 from maskless.models.pretrained import EditModels
+
+OCCUPIED_COST = 3.0
+"""What a region that covers things and nothing else pays on top of its losses."""
 
 
 class EditRun:
@@ -29,12 +34,20 @@ class EditRun:
     """
 
     def __init__(
-        self, request: EditRequest, models: EditModels, config: EditConfig, *, state: dict[str, Any] | None = None
+        self,
+        request: EditRequest,
+        models: EditModels,
+        config: EditConfig,
+        *,
+        occupied: Float[Tensor, "H W"] | None = None,
+        state: dict[str, Any] | None = None,
     ) -> None:
         """Finds anchors and regions; nothing is inpainted yet.
 
         Args:
             config: a None among its options takes the model's recommendation.
+            occupied: where the edit should not go, 0 to 1; anchors keep away from there, and a region pays for its
+                share of it. None lets it go anywhere.
             state: what `state()` of an earlier run of the same request gave.
         Raises:
             MasklessError: a state of another picture, texts or shape.
@@ -45,7 +58,9 @@ class EditRun:
         self.seed = config.seed if request.seed is None else request.seed
         self._fingerprint = _fingerprint(request, self.seed)
         if state is not None and state["request"] != self._fingerprint:
-            raise MasklessError("the checkpoint must be of the same picture, caption, prompt and seed, got another's")
+            raise MasklessError(
+                "the checkpoint must be of the same picture, caption, prompt and seed, got another edit's"
+            )
         self._stopwatch = Stopwatch(state["seconds"] if state else None)
         self._forwards_before = inpainter.unet_forwards - (state["unet_forwards"] if state else 0)
 
@@ -54,10 +69,17 @@ class EditRun:
         self._relevance: Tensor | None = None
         with self._stopwatch.stage("relevance"):
             self.relevance = self._caption_map() if self.config.anchor_source != "attention" else None
-        self.anchors = find_anchors(
-            self.features.attention, self.relevance, count=self.config.anchors, source=self.config.anchor_source
-        )
+        if occupied is None:
+            maps = self.features.attention, self.relevance
+            self.anchors = find_anchors(*maps, count=self.config.anchors, source=self.config.anchor_source)
+        else:
+            self.anchors = find_free_anchors(occupied, self.features.grid_yx, count=self.config.anchors)
         self.regions = propose_regions(self.anchors, self.config.sizes, request.size_yx)
+        self._taken = torch.zeros(len(self.regions))
+        if occupied is not None:
+            self._taken = torch.stack(
+                [occupied[y0:y1, x0:x1].mean() for x0, y0, x1, y1 in self.regions.boxes_xyxy.tolist()]
+            )
         boxes = scale_to_grid(self.regions.boxes_xyxy, request.size_yx, self.features.grid_yx)
         self.projection = frozen_projection(self.features.features.shape[0])
         pooled = region_features(self.features.features, boxes, self.projection, len(self.anchors))
@@ -75,10 +97,20 @@ class EditRun:
         """The records so far, those of an earlier run included."""
         return tuple(self._search.history)
 
+    @property
+    def total_iterations(self) -> int:
+        """Iterations of the whole budget."""
+        return self.config.total_iterations
+
+    @property
+    def probabilities(self) -> Float[Tensor, "K M"]:
+        """pi(m|k) as AnchorNet has it now; rows sum to 1."""
+        return policy(self._search, self._seen_by_net)
+
     def __iter__(self) -> Iterator[StepRecord]:
         """Search until the budget is used up; method steps 6 to 9."""
         yield from search(
-            self._search, self._seen_by_net, self._evaluate, self.config, soft_losses=self._evaluate.soft_losses
+            self._search, self._seen_by_net, self._cost_of, self.config, soft_losses=self._evaluate.soft_losses
         )
 
     def state(self) -> dict[str, Any]:
@@ -99,7 +131,7 @@ class EditRun:
         """
         rule = ranking or self.config.ranking
         chosen = final_sizes(self._search, self._seen_by_net)
-        look_at(self._search, chosen, self._evaluate)
+        look_at(self._search, chosen, self._cost_of)
         size_count = len(self.config.sizes)
         cells = [anchor * size_count + size for anchor, size in enumerate(chosen.tolist())]
         cells = self._search.same_as[cells].tolist()
@@ -108,6 +140,7 @@ class EditRun:
         with self._stopwatch.stage("ranking"):
             scores = self._evaluate.scores(cells, self._caption_map())
             ranked = rank(scores, rule, alpha=self.config.ranking_alpha, beta=self.config.ranking_beta)
+            ranked = free_first(ranked, self._taken[cells])
         return EditResult(
             request=self.request,
             config=replace(self.config, ranking=rule),
@@ -128,6 +161,10 @@ class EditRun:
             ),
         )
 
+    def _cost_of(self, cells: list[int]) -> Tensor:
+        """Total losses of regions, and what they pay for the things that they would cover."""
+        return self._evaluate(cells) + OCCUPIED_COST * self._taken[cells]
+
     def _caption_map(self) -> Tensor | None:
         """Relevance of each place to the caption, read once; None where the caption is empty."""
         if self._relevance is None and self.request.caption.strip():
@@ -142,4 +179,5 @@ class EditRun:
 def _fingerprint(request: EditRequest, seed: int) -> dict[str, Any]:
     """What must be the same for a state to belong to a request."""
     digest = hashlib.sha256(request.image.contiguous().numpy().data).hexdigest()
-    return {"image": digest, "caption": request.caption, "prompt": request.prompt, "seed": seed}
+    texts = {"task": request.task, "caption": request.caption, "prompt": request.prompt}
+    return {"image": digest, **texts, "seed": seed}

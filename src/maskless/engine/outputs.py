@@ -1,4 +1,5 @@
-"""What an edit leaves on the disk: pictures, an overview, and result.json, which comes last and marks it complete."""
+"""What an edit leaves on the disk: pictures, an overview, a report, and result.json, which comes last and marks it
+complete."""
 
 from __future__ import annotations
 
@@ -8,17 +9,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from maskless.data.files import one_line_write_errors, require_writable
 from maskless.data.images import save_image
 from maskless.data.types import EditResult
 from maskless.engine.names import safe_name
 from maskless.engine.overview import draw_overview, thumbnail
+from maskless.engine.report import BEST_PX, edit_report
+from maskless.engine.requests import without_margins
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,12 +39,23 @@ class SavedEdit:
     folder: Path
     final: Path
     overview: Path
+    report: Path
     candidates: tuple[Path, ...]
     record: Mapping[str, Any]
 
 
-def save_edit(result: EditResult, output_dir: str | Path, *, image_id: str = "0", draw_box: bool = False) -> SavedEdit:
-    """Write {output_dir}/{image_id}_{caption}/: the source, every candidate, the best, overview.png and result.json.
+def save_edit(
+    result: EditResult,
+    output_dir: str | Path,
+    *,
+    image_id: str = "0",
+    draw_box: bool = False,
+    command: str | None = None,
+) -> SavedEdit:
+    """Write {output_dir}/{image_id}_{caption}/: the source, every candidate, the best, overview.png, report.html and
+    result.json.
+
+    command: what makes the edit again, for a shell; the report shows it.
 
     Everything is first written into a hidden folder beside it and then renamed into place, result.json last: a full
     disk or a kill leaves what was there before. Files of an earlier edit with the same prompt are replaced.
@@ -55,12 +70,13 @@ def save_edit(result: EditResult, output_dir: str | Path, *, image_id: str = "0"
     with one_line_write_errors(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=output_dir) as staging:
-            record = _write_all(Path(staging), result, names, image_id, draw_box)
+            record = _write_all(Path(staging), result, names, image_id, draw_box, command)
             _move_into_place(Path(staging), folder, names.stem)
     return SavedEdit(
         folder=folder,
         final=folder / "results" / "final_output.png",
         overview=folder / "overview.png",
+        report=folder / "report.html",
         candidates=tuple(folder / entry["file"] for entry in record["candidates"]),
         record=record,
     )
@@ -77,16 +93,18 @@ class _Names:
     def of(result: EditResult, image_id: str) -> _Names:
         number = safe_name(image_id, empty="image")
         return _Names(
-            folder=f"{number}_{safe_name(result.request.caption, empty='no caption')}",
-            stem=f"{number}_{safe_name(result.request.prompt, dashes=True)}",
+            folder=f"{number}_{safe_name(_called(result, result.request.caption), empty='no caption')}",
+            stem=f"{number}_{safe_name(_called(result, result.request.prompt), dashes=True)}",
         )
 
 
-def _write_all(folder: Path, result: EditResult, names: _Names, image_id: str, draw_box: bool) -> dict[str, Any]:
+def _write_all(
+    folder: Path, result: EditResult, names: _Names, image_id: str, draw_box: bool, command: str | None
+) -> dict[str, Any]:
     """Every file of the edit; returns the record."""
     source = result.request.source
     original = source.pixels if source is not None else _eight_bit(result)
-    save_image(folder / "input_image.png", original, source=source)
+    _save_input(folder / "input_image.png", result, original)
     files, thumbnails = [], []
     for index in range(len(result.candidates)):
         edited = result.edited(index)
@@ -95,12 +113,17 @@ def _write_all(folder: Path, result: EditResult, names: _Names, image_id: str, d
         pixels = edited.pixels()
         save_image(folder / files[-1], pixels, source=source, text=settings_text(result, index))
         thumbnails.append(thumbnail(pixels))
+        if index == result.order[0]:
+            best = thumbnail(pixels, longest_px=BEST_PX)
         if draw_box:
             drawn = _with_box(original, edited.box_xyxy)
             save_image(folder / f"boxes/{names.stem}anchor{anchor}_ori_draw.png", drawn)
     shutil.copyfile(folder / files[result.order[0]], folder / "results" / "final_output.png")
     (folder / "overview.png").write_bytes(draw_overview(result, thumbnail(original), thumbnails))
     record = edit_record(result, files, image_id)
+    before = thumbnail(original, longest_px=BEST_PX)
+    report = edit_report(result, before, best, thumbnails, files, versions=record["versions"], command=command)
+    (folder / "report.html").write_bytes(report.encode("utf-8", "replace"))
     (folder / RECORD_NAME).write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     return record
 
@@ -149,7 +172,9 @@ def edit_record(result: EditResult, files: list[str], image_id: str) -> dict[str
         "config": result.config.to_dict(),
         "candidates": candidates,
         "order": list(result.order),
-        "anchor_net": {
+        "anchor_net": None
+        if learned is None
+        else {
             "probabilities_before": learned.probabilities_before.tolist(),
             "probabilities_after": learned.probabilities_after.tolist(),
             "expected_loss_before": _finite(learned.expected_loss_before),
@@ -197,6 +222,23 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[library] = "unknown"
     return versions
+
+
+def _called(result: EditResult, words: str) -> str:
+    """A caption or prompt as it names files; of the tasks that can do without one, the task's name."""
+    unnamed = not words.strip() and result.request.task != "replace"
+    return result.request.task if unnamed else words
+
+
+def _save_input(path: Path, result: EditResult, original: np.ndarray) -> None:
+    """The picture as it came: without the canvas that was added to it."""
+    source, margins = result.request.source, result.request.margins_px
+    if any(margins):
+        original = without_margins(original, margins)
+        alpha = None if source.alpha is None else without_margins(source.alpha, margins)
+        rgb = torch.from_numpy(without_margins(source.rgb.movedim(0, -1).numpy(), margins)).movedim(-1, 0)
+        source = replace(source, pixels=original, alpha=alpha, rgb=rgb)
+    save_image(path, original, source=source)
 
 
 def _with_box(pixels: np.ndarray, box_xyxy: tuple[int, int, int, int]) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskless.data.types import EditResult
+from maskless.data.types import Anchors, EditResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,13 +32,13 @@ STYLE = {
 }  # fmt: skip
 
 
-def thumbnail(pixels: np.ndarray) -> Image.Image:
-    """A small RGB picture of [H, W, 3] pixels of 8 or 16 bits, its longer side THUMB_PX or what it was."""
+def thumbnail(pixels: np.ndarray, *, longest_px: int = THUMB_PX) -> Image.Image:
+    """A small RGB picture of [H, W, 3] pixels of 8 or 16 bits, its longer side at most that."""
     from PIL import Image
 
     pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
     image = Image.fromarray(pixels)
-    image.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)
+    image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return image
 
 
@@ -81,20 +81,23 @@ def draw_overview(result: EditResult, source: Image.Image, edited: Sequence[Imag
 def _titles(figure: Figure, result: EditResult) -> None:
     inch = 1 / figure.get_figheight()
     request = result.request
-    title = textwrap.shorten(_one_line(request.prompt), 110, placeholder=" …")
+    title = textwrap.shorten(_one_line(request.prompt) or request.task, 110, placeholder=" …")
     figure.text(0.045, 1 - 0.28 * inch, title, fontsize=15, fontweight="bold", va="top")
     caption = textwrap.shorten(_one_line(request.caption), 90, placeholder=" …")
     seed = request.seed if request.seed is not None else result.config.seed
-    parts = [f"in place of “{caption}”" if caption else "place chosen by attention alone"]
-    parts += [f"seed {seed}", f"ranking “{result.config.ranking}”"]
+    alone = "place chosen by attention alone" if request.task == "replace" and result.anchors else ""
+    parts = [request.task, f"“{caption}”" if caption else alone]
+    parts += [f"seed {seed}", f"ranking “{result.config.ranking}”" if result.anchors else ""]
     parts.append(f"{result.cost.inpaintings} inpaintings in {sum(result.cost.seconds.values()):.1f} s")
-    figure.text(0.045, 1 - 0.62 * inch, "   ·   ".join(parts), fontsize=10, color=FAINT, va="top")
+    figure.text(
+        0.045, 1 - 0.62 * inch, "   ·   ".join(part for part in parts if part), fontsize=10, color=FAINT, va="top"
+    )
 
 
 def _maps(figure: Figure, cell: Any, result: EditResult, source: Image.Image) -> None:
-    """Source, attention with the anchors, relevance to the caption, candidate boxes."""
-    panels = ["source", "attention", "relevance", "boxes"] if result.relevance is not None else None
-    panels = panels or ["source", "attention", "boxes"]
+    """Source, attention with the anchors, relevance to the caption, candidate boxes or masks; those that there are."""
+    there = {"attention": result.attention, "relevance": result.relevance}
+    panels = ["source", *(name for name, heat in there.items() if heat is not None), "boxes"]
     cells = cell.subgridspec(1, len(panels), wspace=0.06)
     width, height = result.request.image.shape[2], result.request.image.shape[1]
     extent = (0, width, height, 0)
@@ -104,15 +107,15 @@ def _maps(figure: Figure, cell: Any, result: EditResult, source: Image.Image) ->
         if panel == "source":
             axes.set_title(f"Source · {width} × {height}")
         elif panel == "boxes":
-            axes.set_title(f"Candidate boxes, the best in red · {len(result.candidates)}")
-            _boxes(axes, result)
+            _regions(axes, result, extent)
         else:
             heat = result.attention if panel == "attention" else result.relevance
             assert heat is not None
             _heat(axes, heat.float().cpu().numpy(), extent)
             named = "DINO’s attention" if panel == "attention" else "Relevance to the caption"
-            axes.set_title(f"{named}, {len(result.anchors)} anchors")
-            _anchors(axes, result, width, height)
+            axes.set_title(f"{named}, {len(result.anchors)} anchors" if result.anchors else named)
+            if result.anchors is not None:
+                _anchors(axes, result.anchors, width, height)
 
 
 def _heat(axes: Axes, heat: np.ndarray, extent: tuple[float, float, float, float]) -> None:
@@ -122,13 +125,24 @@ def _heat(axes: Axes, heat: np.ndarray, extent: tuple[float, float, float, float
     axes.imshow(level, extent=extent, cmap="inferno", alpha=0.35 + 0.5 * level, interpolation="bilinear")
 
 
-def _anchors(axes: Axes, result: EditResult, width: int, height: int) -> None:
-    rows, columns = result.anchors.grid_yx
-    for number, (y, x) in enumerate(result.anchors.points_yx.tolist()):
+def _anchors(axes: Axes, anchors: Anchors, width: int, height: int) -> None:
+    rows, columns = anchors.grid_yx
+    for number, (y, x) in enumerate(anchors.points_yx.tolist()):
         at_xy = ((x + 0.5) / columns * width, (y + 0.5) / rows * height)
         axes.plot(*at_xy, "o", markersize=11, markerfacecolor=PAPER, markeredgecolor=INK, markeredgewidth=0.8,
                   clip_on=False)  # fmt: skip
         axes.annotate(str(number), at_xy, ha="center", va="center_baseline", fontsize=7, color=INK)
+
+
+def _regions(axes: Axes, result: EditResult, extent: tuple[float, float, float, float]) -> None:
+    """The candidates' boxes, or the best one's mask where it is finer."""
+    if result.candidates.masks is None:
+        axes.set_title(f"Candidate boxes, the best in red · {len(result.candidates)}")
+        _boxes(axes, result)
+        return
+    mask = result.best.touched()
+    axes.set_title(f"Region, {100 * float(mask.float().mean()):.0f} % of the picture")
+    axes.imshow(np.where(mask.numpy(), 1.0, np.nan), extent=extent, cmap="autumn", vmin=1, vmax=2, alpha=0.55)
 
 
 def _boxes(axes: Axes, result: EditResult) -> None:
@@ -146,14 +160,15 @@ def _boxes(axes: Axes, result: EditResult) -> None:
 
 
 def _result(axes: Axes, result: EditResult, index: int, rank: int, picture: Image.Image) -> None:
-    anchor = int(result.candidates.regions.anchor_index[index])
+    number = int(result.candidates.regions.anchor_index[index])
+    named = f"anchor {number}" if result.anchors else f"try {number}"
     width, height = result.request.image.shape[2], result.request.image.shape[1]
     _picture(axes, picture, (0, width, height, 0))
     axes.set_title(
         f"{rank}.  score {float(result.scores[index]):.3f}", fontweight="bold" if rank == 1 else "normal",
         color=ACCENT if rank == 1 else INK,
     )  # fmt: skip
-    axes.set_xlabel(f"anchor {anchor} · loss {float(result.losses.total[index]):.3f}", fontsize=8, color=FAINT)
+    axes.set_xlabel(f"{named} · loss {float(result.losses.total[index]):.3f}", fontsize=8, color=FAINT)
     x0, y0, x1, y1 = result.candidates.regions.boxes_xyxy[index].tolist()
     # Corner ticks show the region without a frame that would hide its seam.
     for x, y, dx, dy in ((x0, y0, 1, 1), (x1, y0, -1, 1), (x0, y1, 1, -1), (x1, y1, -1, -1)):
@@ -163,7 +178,10 @@ def _result(axes: Axes, result: EditResult, index: int, rank: int, picture: Imag
 
 
 def _charts(figure: Figure, cell: Any, result: EditResult) -> None:
-    """AnchorNet's distribution before and after, and the losses of each iteration."""
+    """AnchorNet's distribution before and after, and the losses of each iteration; of a fill the losses alone."""
+    if result.anchor_net is None:
+        _curve(figure.add_subplot(cell), result)
+        return
     cells = cell.subgridspec(1, 3, wspace=0.2, width_ratios=(1, 1, 1.35))
     learned = result.anchor_net
     before, after = learned.probabilities_before.cpu().numpy(), learned.probabilities_after.cpu().numpy()
@@ -206,12 +224,16 @@ def _curve(axes: Axes, result: EditResult) -> None:
     style: dict[str, Any] = {"marker": "o", "markersize": 4} if len(steps) <= 40 else {}
     losses, expected = zip(*((record.loss, record.expected_loss) for record in result.history), strict=True)
     axes.plot(steps, losses, color=SECOND, alpha=0.5, label="of the choices", **style)
-    axes.plot(steps, expected, color=ACCENT, linewidth=2, label="expected, over the regions seen", **style)
+    axes.plot(steps, expected, color=ACCENT, linewidth=2, label=_second_line(result), **style)
     axes.set_xlabel("iteration")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#eceef2", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=8, loc="best")
+
+
+def _second_line(result: EditResult) -> str:
+    return "least so far" if result.anchor_net is None else "expected, over the regions seen"
 
 
 def _picture(axes: Axes, picture: Image.Image, extent: tuple[float, float, float, float]) -> None:

@@ -53,10 +53,9 @@ def run(
     """
     count = 200 if limit is None else limit
     seeds = [split_seed(split, seed_offset + i) for i in range(count)]
-    folder = Path(str(resources.files("maskless"))) / "assets" / "storybook" if models == "storybook" else Path(models)
     bench = Bench(
         models=load_models(models),
-        judge=Judge.from_pretrained(folder / "judge"),
+        judge=Judge.from_pretrained(bundled_folder(models) / "judge"),
         scenes=[render(s) for s in seeds],
         seeds=seeds,
     )
@@ -64,6 +63,11 @@ def run(
     for gate in GATES:
         rows += gate(bench, sheets)
     return rows
+
+
+def bundled_folder(models: str) -> Path:
+    """Where a set of models lies: the bundled one's folder for "storybook", else the folder itself."""
+    return Path(str(resources.files("maskless"))) / "assets" / "storybook" if models == "storybook" else Path(models)
 
 
 def _named(task: str, metric: str, gate: float | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maskless.data.images import load_image
 from maskless.data.regions import inside_less_outside, propose_regions
-from maskless.data.types import EditResult
+from maskless.data.types import AnchorNetReport, EditResult
 from maskless.engine.editor import Editor
 from maskless.engine.optimization import EditRun
 from maskless.evaluation.rows import Row, mean_row, share_row
@@ -124,6 +124,7 @@ def learning_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
     picked: dict[str, list[tuple[int, ...]]] = {}
     for task in tasks:
         run = editor.start(editor.request(task.image, caption=task.caption, prompt=task.prompt))
+        assert isinstance(run, EditRun)
         for _record in run:
             pass
         result = run.result()
@@ -155,10 +156,10 @@ def _of_the_gap(run: EditRun, result: EditResult) -> dict[str, float]:
     seen = ~table.isnan()
     uniform = (table.nan_to_num() * seen).sum(dim=1) / seen.sum(dim=1)
     best = table.nan_to_num(torch.inf).min(dim=1)
-    policy = result.anchor_net.probabilities_after
+    policy = _learned(result).probabilities_after
     gap = uniform.mean() - best.values.mean()
     return {
-        "share of the gap closed": float((uniform.mean() - result.anchor_net.expected_loss_after) / gap),
+        "share of the gap closed": float((uniform.mean() - _learned(result).expected_loss_after) / gap),
         "anchors that take their best size": float((policy.argmax(dim=1) == best.indices).float().mean()),
     }
 
@@ -208,7 +209,7 @@ def estimator_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
             seconds.append(sum(record.seconds for record in result.history) - result.cost.seconds["inpainting"])
         names = {"suite": "search", "method": estimator, "task": "estimators"}
         drops = [-_change(r) for r in results]
-        surest = [float(r.anchor_net.probabilities_after.max(dim=1).values.mean()) for r in results]
+        surest = [float(_learned(r).probabilities_after.max(dim=1).values.mean()) for r in results]
         rows += [
             share_row([_fell(r) for r in results], **names, metric="expected loss fell"),
             mean_row(drops, **names, metric="fall of the expected loss"),
@@ -247,12 +248,17 @@ def _inside(points_yx: Tensor, grid_yx: tuple[int, int], size_yx: tuple[int, int
     return (box_xyxy[0] <= x) & (x < box_xyxy[2]) & (box_xyxy[1] <= y) & (y < box_xyxy[3])
 
 
+def _learned(result: EditResult) -> AnchorNetReport:
+    assert result.anchor_net is not None  # a search has one
+    return result.anchor_net
+
+
 def _fell(result: EditResult) -> bool:
     return _change(result) < 0
 
 
 def _change(result: EditResult) -> float:
-    return result.anchor_net.expected_loss_after - result.anchor_net.expected_loss_before
+    return _learned(result).expected_loss_after - _learned(result).expected_loss_before
 
 
 def _overlap(box_xyxy: Sequence[int], task: Task) -> float:

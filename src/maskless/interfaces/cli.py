@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.markup import escape
 
-from maskless.data.config import EditConfig
+from maskless.data.config import NEED_NO_PROMPT, TASKS, EditConfig
 from maskless.data.errors import MasklessError
-from maskless.interfaces.console import EditConsole, print_checkpoint, print_rows
+from maskless.data.instructions import Instruction, parse_instruction
+from maskless.interfaces.console import EditConsole, print_checkpoint, print_rows, print_status
+from maskless.interfaces.options import BoxText, Caption, ExtendText, Instructed, MaskFile, Prompt, TaskName
+
+if TYPE_CHECKING:
+    from maskless.data.types import EditRequest, EditResult
+    from maskless.engine.checkpoints import Checkpoint
+    from maskless.engine.editor import Editor
+    from maskless.engine.outputs import SavedEdit
+    from maskless.engine.tasks import Run
+    from maskless.engine.tensorboard import TensorBoardLog
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 # Typer carries its own copy of click or uses the installed one; this is the base of the errors that either raises.
 USAGE_ERROR: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])
 OUTPUT, CHECKPOINTS, MODELS, DISPLAY = "Output", "Checkpoints", "Models", "Display"
+NOT_REPEATED = {"quiet", "json_only", "load_checkpoint"}
+"""Parameters of `edit` that change nothing in what it makes: a run that goes on ends as one that was never stopped."""
+OutputDir = Annotated[Path, typer.Option(help="Where the pictures go.", rich_help_panel=OUTPUT)]
+CheckpointDir = Annotated[
+    Path, typer.Option(help="Where last.pth, run.json and the numbered checkpoints go.", rich_help_panel=CHECKPOINTS)
+]
 
 app = typer.Typer(
     help="Edit pictures with words, without masks: the region to edit is learned and everything outside it stays.",
@@ -58,7 +76,7 @@ def _complain(message: str, status: int) -> int:
 
 
 def _config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one flag for every field of EditConfig, in place of its parameter `options`."""
+    """Give a command one flag for every field of EditConfig, in place of its parameter `options`, and its context."""
     signature = inspect.signature(command, eval_str=True)
     parameters = []
     for parameter in signature.parameters.values():
@@ -68,6 +86,8 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
         options = {option.name: given.pop(option.name) for option in fields(EditConfig)}
         command(**given, options=options)
 
+    at = next(index for index, parameter in enumerate(parameters) if parameter.name == "invoked")
+    parameters[at] = parameters[at].replace(annotation=typer.Context)
     with_config.__name__, with_config.__doc__ = command.__name__, command.__doc__
     with_config.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_config.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -103,22 +123,28 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @_config_options
 def edit(
     *,
+    invoked: Any,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture to edit.", show_default=False)],
-    caption: Annotated[
-        str, typer.Option("--caption", "-c", help="What is there now, such as “a red car”.", show_default=False)
-    ] = "",
-    prompt: Annotated[
-        str, typer.Option("--prompt", "-p", help="What should be there, such as “a blue house”.", show_default=False)
-    ],
+    instruction: Instructed = None,
+    task: TaskName = None,
+    caption: Caption = "",
+    prompt: Prompt = None,
+    mask: MaskFile = None,
+    box: BoxText = None,
+    extend: ExtendText = None,
     options: dict[str, Any],
-    output_dir: Annotated[Path, typer.Option(help="Where the pictures go.", rich_help_panel=OUTPUT)] = Path("output"),
+    output_dir: OutputDir = Path("output"),
     image_id: Annotated[str, typer.Option(help="Begins the names of files.", rich_help_panel=OUTPUT)] = "0",
     draw_box: Annotated[
         bool, typer.Option("--draw-box", help="Also write the source with each box drawn.", rich_help_panel=OUTPUT)
     ] = False,
-    checkpoint_dir: Annotated[
-        Path, typer.Option(help="Where last.pth and the numbered checkpoints go.", rich_help_panel=CHECKPOINTS)
-    ] = Path("checkpoints"),
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard", help="Log to tensorboard/ among the outputs, as it goes on.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    checkpoint_dir: CheckpointDir = Path("checkpoints"),
     load_checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -147,24 +173,29 @@ def edit(
         bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.", rich_help_panel=DISPLAY)
     ] = False,
 ) -> None:
-    """Edit a picture: find where the caption is, put the prompt there, and rank the results.
+    """Edit a picture: find the place, change it, and rank the results; every pixel outside stays as it was.
 
     [bold]maskless edit[/] scene.png --caption "a red car" --prompt "a blue house"
+
+    [bold]maskless edit[/] scene.png "remove the cat"
     """
     config = EditConfig(**options)
     # Before the heavy imports, and long before the work: what would make it fail at the end.
     from maskless.data.files import require_writable
-    from maskless.data.images import load_image
+    from maskless.engine.requests import make_request
 
-    source = load_image(image)
-    if not prompt.strip():
-        raise MasklessError("prompt must not be empty")
+    asked = _asked(instruction, task=task, caption=caption, prompt=prompt, extend=extend)
+    request = make_request(image, **asked, mask=mask, box=box)
     for folder in (output_dir, checkpoint_dir):
         require_writable(folder)
     console = EditConsole(quiet=quiet, json_only=json_only)
 
+    if tensorboard:
+        from maskless.engine.tensorboard import summary_writer
+
+        summary_writer()
+
     from maskless import Editor
-    from maskless.engine.checkpoints import CheckpointKeeper, started_from
     from maskless.engine.checkpoints import load_checkpoint as open_checkpoint
     from maskless.engine.outputs import save_edit
 
@@ -173,31 +204,115 @@ def edit(
     with console.waiting("Loading the models"):
         editor = Editor.from_pretrained(models, dino=dino, clip=clip, config=config)
     console.models_loaded(editor.models, time.perf_counter() - began)
-    keeper = None
+
+    def save(run: Run) -> tuple[EditResult, SavedEdit]:
+        result, command = run.result(), _command_line(invoked)
+        return result, save_edit(result, output_dir, image_id=image_id, draw_box=draw_box, command=command)
+
+    def start_log(run: Run) -> AbstractContextManager[TensorBoardLog | None]:
+        from maskless.engine.tensorboard import TensorBoardLog
+
+        if not tensorboard:
+            return nullcontext()
+        return TensorBoardLog(output_dir, image_id=image_id, caption=request.caption, sizes=run.config.sizes)
+
+    result, saved = _searched(console, editor, request, checkpoint, checkpoint_dir, start_log, save)
+    console.finished(result, saved)
+
+
+def _asked(
+    instruction: str | None, *, task: str | None, caption: str, prompt: str | None, extend: str | None
+) -> dict[str, Any]:
+    """Task, texts and canvas, by the instruction where there is one; a flag wins over what it says."""
+    read = Instruction(task="replace") if instruction is None else parse_instruction(instruction)
+    chosen = read.task if task is None else task
+    if prompt is None and not read.prompt and chosen in TASKS and chosen not in NEED_NO_PROMPT:
+        raise MasklessError(
+            "say what to do: --prompt “a blue house”, or an instruction such as “remove the cat” "
+            "(see maskless edit --help)"
+        )
+    return {
+        "task": chosen,
+        "caption": caption or read.caption,
+        "prompt": read.prompt if prompt is None else prompt,
+        "extend": extend if extend is not None else read.extend or None,
+    }
+
+
+def _searched(
+    console: EditConsole,
+    editor: Editor,
+    request: EditRequest,
+    checkpoint: Checkpoint | None,
+    checkpoint_dir: Path,
+    start_log: Callable[[Run], AbstractContextManager[TensorBoardLog | None]],
+    save: Callable[[Run], tuple[EditResult, SavedEdit]],
+) -> tuple[EditResult, SavedEdit]:
+    """Run an edit to its end, keeping its checkpoints and its log; on Ctrl-C say how to go on, and exit."""
+    from maskless.engine.checkpoints import CheckpointKeeper, ProgressKeeper, started_from
+    from maskless.engine.optimization import EditRun
+
+    keeper: CheckpointKeeper | ProgressKeeper | None = None
     try:
         with console.waiting("Looking at the picture"):
-            run = editor.start(editor.request(source, caption=caption, prompt=prompt))
+            run = editor.start(request)
             note = None
             if checkpoint is not None:
+                if not isinstance(run, EditRun):
+                    raise MasklessError(
+                        f"only a search for a region goes on from a checkpoint, got the task {request.task}"
+                    )
                 different = checkpoint.difference(run)
                 run = editor.start(run.request, state=started_from(checkpoint, run))
                 after = f"after iteration {len(run.history)}"
-                note = f"{load_checkpoint}: {after if different is None else f'its AnchorNet alone, as {different}'}"
-        console.started(len(run.anchors), len(run.config.sizes), note)
-        keeper = CheckpointKeeper(checkpoint_dir, run)
-        with console.progress(len(run.history), run.config.total_iterations) as progress:
-            for record in run:
-                keeper.after(record)
-                progress.update(record)
-        with console.waiting("Ranking and writing the pictures"):
-            result = run.result()
-            saved = save_edit(result, output_dir, image_id=image_id, draw_box=draw_box)
+                note = f"{checkpoint.path}: {after if different is None else f'its AnchorNet alone, as {different}'}"
+        if isinstance(run, EditRun):
+            console.started(len(run.anchors), len(run.config.sizes), note)
+            keeper = CheckpointKeeper(checkpoint_dir, run)
+        else:
+            console.filling(run)
+            keeper = ProgressKeeper(checkpoint_dir, run)
+        with start_log(run) as log:
+            with console.progress(len(run.history), run.total_iterations) as progress:
+                for record in run:
+                    keeper.after(record)
+                    progress.update(record)
+                    if log is not None:
+                        log.after(record, run.probabilities)
+            with console.waiting("Ranking and writing the pictures"):
+                result, saved = save(run)
+            if log is not None:
+                log.finished(saved.overview, len(run.history))
+        keeper.complete()
     except KeyboardInterrupt:
         message = "interrupted"
-        if keeper is not None:
-            message += f"; go on with --load-checkpoint {keeper.save()}"
+        left = None if keeper is None else keeper.interrupted()
+        if left is not None:
+            message += f"; go on with --load-checkpoint {left}"
         raise typer.Exit(_complain(message, EXIT_INTERRUPTED)) from None
-    console.finished(result, saved)
+    return result, saved
+
+
+def _command_line(invoked: Any) -> str:
+    """What was asked for, for a shell: the arguments, and those of the options that are not the default.
+
+    invoked: the command's context; its class is Typer's or click's.
+    """
+    arguments, options = [], []
+    for parameter in invoked.command.params:
+        name = parameter.name or ""
+        value = invoked.params.get(name)
+        if value is None or name in NOT_REPEATED or str(value) == str(parameter.get_default(invoked)):
+            continue
+        if parameter.param_type_name == "argument":
+            arguments.append(str(value))
+            continue
+        flag = max(parameter.opts, key=len)
+        given = () if value is True else value if isinstance(value, (tuple, list)) else (value,)
+        options.append(shlex.join([flag, *map(str, given)]))
+    ending = any(text.startswith("-") for text in arguments)
+    parts = [*options, shlex.join(["--", *arguments])] if ending else [shlex.join(arguments), *options]
+    return " \\\n  ".join([f"{invoked.command_path} {parts[0]}", *parts[1:]])
 
 
 @app.command("inspect")
@@ -209,6 +324,18 @@ def inspect_checkpoint(
     from maskless.engine.checkpoints import load_checkpoint
 
     print_checkpoint(load_checkpoint(checkpoint), as_json=json_only)
+
+
+@app.command("status")
+def show_status(
+    output_dir: OutputDir = Path("output"),
+    checkpoint_dir: CheckpointDir = Path("checkpoints"),
+    json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Tell how a run stands: running, interrupted or complete, how far, its checkpoints and its results."""
+    from maskless.engine.status import read_status
+
+    print_status(read_status(output_dir, checkpoint_dir), as_json=json_only)
 
 
 @app.command()

@@ -15,7 +15,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     from maskless.data.types import EditResult, StepRecord
     from maskless.engine.checkpoints import Checkpoint
+    from maskless.engine.fill import FillRun
     from maskless.engine.outputs import SavedEdit
+    from maskless.engine.sequence import SequenceRun
+    from maskless.engine.status import CheckpointStatus, ResultStatus, Status
     from maskless.models.pretrained import EditModels
 
 PLAIN_LINES = 20
@@ -51,6 +54,13 @@ class EditConsole:
         if resumed:
             self._err.print(f"[bold]Resumed[/]  {escape(resumed)}")
 
+    def filling(self, run: FillRun | SequenceRun) -> None:
+        """What begins where no single search is made."""
+        request = run.request
+        share = "" if request.mask is None else f"{100 * float(request.mask.float().mean()):.1f} % of the picture, "
+        prompt = f"“{request.prompt}”" if request.prompt.strip() else "what is around it"
+        self._err.print(f"[bold]Region[/]   {share}to show {escape(prompt)}: {run.total_iterations} steps")
+
     @contextmanager
     def progress(self, done: int, total: int) -> Iterator[_Progress]:
         """A bar of iterations (x/N, loss, time left), or some plain lines where stderr is no terminal."""
@@ -67,18 +77,20 @@ class EditConsole:
             return
         best = result.order[0]
         x0, y0, x1, y1 = result.best.box_xyxy
-        anchor = int(result.candidates.regions.anchor_index[best])
         learned, cost = result.anchor_net, result.cost
+        around = f", around anchor {int(result.candidates.regions.anchor_index[best])}," if result.anchors else ""
         rows = [
-            ("Found", f"the {x1 - x0} × {y1 - y0} box at ({x0}, {y0}), around anchor {anchor}, is the best of "
+            ("Found", f"the {x1 - x0} × {y1 - y0} box at ({x0}, {y0}){around} is the best of "
                       f"{len(result.candidates)}: score {float(result.scores[best]):.3f}"),
-            ("Learned", f"expected loss {learned.expected_loss_before:.4f} → {learned.expected_loss_after:.4f} "
-                        f"over {len(result.history)} iterations"),
+            *([] if learned is None else [("Learned",
+                f"expected loss {learned.expected_loss_before:.4f} → {learned.expected_loss_after:.4f} "
+                f"over {len(result.history)} iterations")]),
             ("Cost", f"{cost.inpaintings} inpaintings, {cost.unet_forwards} UNet forwards, "
                      f"{sum(cost.seconds.values()):.1f} s, {cost.peak_memory_mb:.0f} MB"),
             ("Best", str(saved.final)),
             ("All", f"{saved.folder / 'results'}"),
             ("Overview", str(saved.overview)),
+            ("Report", str(saved.report)),
         ]  # fmt: skip
         for name, text in rows:
             self._out.print(f"[bold]{name:<9}[/]", end="")
@@ -157,6 +169,71 @@ def print_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
         if values:
             told = ", ".join(f"{name} {value}" for name, value in values.items() if value != "")
             console.print(f"[bold]{title}[/]  {told}")
+
+
+def print_status(status: Status, *, as_json: bool) -> None:
+    """How a run stands."""
+    if as_json:
+        print(json.dumps(status.to_dict(), allow_nan=False))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    colour = {"running": "cyan", "complete": "green", "interrupted": "yellow"}.get(status.state, "default")
+    progress = ""
+    if status.percent is not None:
+        progress = f", {status.iteration}/{status.total_iterations} iterations ({status.percent:.0f} %)"
+    console.print(f"[bold]{'State':<12}[/][{colour}]{status.state}[/]{progress}")
+    rows = [("Mode", status.mode)]
+    if status.run is not None:
+        run = status.run
+        rows += [
+            ("Process", f"{run.pid} on {run.host}, started {run.started}, last heard of {run.updated}"),
+            ("Edit", f"{run.image or 'a picture'}: {run.caption or 'no caption'} → {run.prompt}"),
+        ]
+    rows += [("Models", "\n".join(f"{part:<11} {source}" for part, source in status.models.items()))]
+    for name, text in rows:
+        for number, line in enumerate(text.split("\n") if text else ()):
+            console.print(f"[bold]{'' if number else name:<12}[/]{_plain(line)}")
+    _checkpoint_table(console, status.checkpoints, status.checkpoint_dir)
+    _result_table(console, status.results, status.output_dir)
+    for problem in status.problems:
+        console.print(f"[yellow]{'Problem':<12}[/]{_plain(' '.join(problem.split()))}")
+
+
+def _checkpoint_table(console: Console, checkpoints: Sequence[CheckpointStatus], folder: str) -> None:
+    console.print(f"[bold]{'Checkpoints':<12}[/]{len(checkpoints) or 'none'} in {_plain(folder)}")
+    if not checkpoints:
+        return
+    table = _plain_table("File", "Size", "Iteration", "Holds (parameters)")
+    for entry in checkpoints:
+        parts = ", ".join(f"{name} {count:,}" for name, count in entry.parts.items())
+        at = "–" if entry.iteration is None else f"{entry.iteration}/{entry.total_iterations}"
+        holds = "[yellow]damaged[/]" if entry.problem else _plain(parts)
+        table.add_row(_plain(entry.file), f"{entry.size_bytes / 1e6:.1f} MB", at, holds)
+    console.print(table)
+
+
+def _result_table(console: Console, results: Sequence[ResultStatus], folder: str) -> None:
+    console.print(f"[bold]{'Results':<12}[/]{len(results) or 'none'} in {_plain(folder)}")
+    if not results:
+        return
+    table = _plain_table("Folder", "Prompt", "Scores, best first")
+    for entry in results:
+        shown = [_cell(score) for score in entry.scores[:5]] + (["…"] if len(entry.scores) > 5 else [])
+        scores = " ".join(shown) + ("[yellow] damaged or incomplete[/]" if entry.problem else "")
+        table.add_row(_plain(entry.folder), _plain(entry.prompt or "–"), scores)
+    console.print(table)
+
+
+def _plain_table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _plain(text: str) -> str:
+    """A text from a file that may hold anything, for a terminal."""
+    return escape("".join(letter if letter.isprintable() else " " for letter in text))
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

@@ -13,6 +13,8 @@ from maskless.data.types import Anchors
 NEIGHBOURHOOD = 1 / 8
 """Anchors are at least this share of the grid's shorter side apart, while the grid has room for that."""
 
+ROOM = 1 / 3
+
 
 def find_anchors(
     attention: Float[Tensor, "h w"], relevance: Float[Tensor, "rows cols"] | None, *, count: int, source: str
@@ -46,6 +48,21 @@ def find_anchors(
             points.append((row, column))
             weights.append(float(scores[row, column]))
     return Anchors(points_yx=torch.tensor(points), weight=torch.tensor(weights), grid_yx=(rows, columns))
+
+
+def find_free_anchors(occupied: Float[Tensor, "H W"], grid_yx: tuple[int, int], *, count: int) -> Anchors:
+    """Cells with the most room around them, for a newcomer.
+
+    occupied: where things are, 0 to 1, on any grid. grid_yx: rows and columns that the anchors count in. The weight of
+    an anchor is the free share of the square of ROOM of the shorter side around it; beyond the picture all is taken.
+    """
+    rows, columns = grid_yx
+    free = 1 - F.interpolate(occupied[None, None].to(torch.float32), size=(rows, columns), mode="area")
+    reach = max(1, round(min(rows, columns) * ROOM / 2))
+    room = F.avg_pool2d(free, 2 * reach + 1, stride=1, padding=reach)[0, 0]
+    points = suppressed_peaks(room, count)
+    weights = torch.stack([room[row, column] for row, column in points])
+    return Anchors(points_yx=torch.tensor(points), weight=weights, grid_yx=(rows, columns))
 
 
 def suppressed_peaks(

@@ -52,6 +52,28 @@ def rank_by_place(scores: Scores, *, alpha: float, beta: float) -> Ranking:
     return Ranking(score=score, order=tuple(_descending(score)))
 
 
+def free_first(ranking: Ranking, taken: Float[Tensor, " N"]) -> Ranking:
+    """The same, but those that cover less of what is there come first: by steps of a fiftieth, then by score.
+
+    taken: share of each region that is occupied, 0 to 1. Where it is 0 for all nothing changes.
+    """
+    steps = (taken * 50).floor().tolist()
+    return Ranking(score=ranking.score, order=tuple(sorted(ranking.order, key=lambda index: steps[index])))
+
+
+def rank_fills(
+    text: Float[Tensor, " N"] | None, fit: Float[Tensor, " N"] | None, structure: Float[Tensor, " N"] | None
+) -> Ranking:
+    """The fill of a known region that shows the prompt, meets its surroundings and keeps the layout.
+
+    text: cosine of the picture and the prompt. fit: how smoothly it goes on across the region's outline. structure: how
+    alike the layout is. Larger is better for each; None where it is not asked for. They count in units of their spread.
+    """
+    asked = [values for values in (text, fit, structure) if values is not None]
+    score = torch.stack([_in_spreads(values) for values in asked]).sum(dim=0)
+    return Ranking(score=score, order=tuple(_descending(score)))
+
+
 def _in_spreads(values: Tensor) -> Tensor:
     """Less the mean, in standard deviations; 0 where all are equal."""
     centred = values - values.mean()

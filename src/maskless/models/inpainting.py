@@ -56,6 +56,7 @@ class InpaintingModel(Protocol):
         noise: Float[Tensor, "1 C h w"],
         steps: int,
         guidance_scale: float,
+        strength: float = 1.0,
     ) -> UInt8[Tensor, "N 3 S S"]: ...
 
 
@@ -123,6 +124,7 @@ class StableDiffusionInpainter:
         noise: Float[Tensor, "1 C h w"],
         steps: int,
         guidance_scale: float,
+        strength: float = 1.0,
     ) -> UInt8[Tensor, "N 3 S S"]:
         """Repaint the masked part of each picture.
 
@@ -130,12 +132,15 @@ class StableDiffusionInpainter:
             images: RGB in [0, 1], S = native_px. masks: 1 where to repaint, 0 where to keep.
             noise: from `draw_noise`; every picture starts from it, in whatever batch it comes.
             steps: denoising steps. guidance_scale: 1 does without the negative prompt, at half the cost.
+            strength: share of the steps that are taken, above 0 and up to 1. Below 1 the masked part starts from the
+                picture's own latents, noised to where those steps begin, and keeps its layout.
         Returns:
             RGB 0..255 on the CPU. What is outside the mask is only close to the input; paste the inside back.
         """
         count = images.shape[0]
         scheduler = copy.deepcopy(self._scheduler)
         scheduler.set_timesteps(steps, device=self.device)
+        timesteps, latents = self._begin(scheduler, images, noise, strength)
         condition = self._condition(images.to(self.device), masks.to(self.device))
         guided = guidance_scale > 1
         embedding = prompt.prompt.expand(count, -1, -1)
@@ -143,8 +148,7 @@ class StableDiffusionInpainter:
             embedding = torch.cat([prompt.negative.expand(count, -1, -1), embedding])
             condition = torch.cat([condition, condition])
         embedding = embedding.to(self.unet.dtype)
-        latents = noise.to(self.device).expand(count, -1, -1, -1) * scheduler.init_noise_sigma
-        for timestep in scheduler.timesteps:
+        for timestep in timesteps:
             scaled = scheduler.scale_model_input(latents, timestep)
             stacked = torch.cat([scaled, scaled]) if guided else scaled
             inputs = torch.cat([stacked, condition], dim=1).to(self.unet.dtype, memory_format=torch.channels_last)
@@ -155,6 +159,18 @@ class StableDiffusionInpainter:
                 prediction = plain + guidance_scale * (prompted - plain)
             latents = scheduler.step(prediction, timestep, latents).prev_sample
         return self._decode(latents)
+
+    def _begin(self, scheduler: Any, images: Tensor, noise: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+        """The timesteps to take and the latents to start from: pure noise, or the picture's latents noised in part."""
+        noise = noise.to(self.device).expand(images.shape[0], -1, -1, -1)
+        timesteps = scheduler.timesteps
+        if strength >= 1:
+            return timesteps, noise * scheduler.init_noise_sigma
+        first = len(timesteps) - max(1, round(len(timesteps) * strength))
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        latents = self.encode(images.to(self.device) * 2 - 1) * self.vae.config.scaling_factor
+        return timesteps[first:], scheduler.add_noise(latents, noise, timesteps[first].expand(images.shape[0]))
 
     def _condition(self, images: Tensor, masks: Tensor) -> Tensor:
         """The mask, at the latents' size, and the latents of the picture with its masked part grey: [N, 5, h, w]."""

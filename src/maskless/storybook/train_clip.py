@@ -1,7 +1,8 @@
 """CLIP: pictures and captions in one space, trained on scenes, on crops, and on edited pairs as hard negatives.
 
-Beside the contrast, each patch token of the picture learns to say what covers it. That head is thrown away; it teaches
-the vision tower in minutes what the contrast alone takes hours to find.
+Beside the contrast, each patch token of the picture learns to say what covers it, and the text's embedding which words
+of the world it holds. These heads are thrown away; they teach in minutes what the contrast alone takes hours to find,
+and keep the text encoder, which the inpainter reads with, from forgetting kinds for the sake of colours.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from maskless.storybook.captions import describe_object, describe_scene, with_style
+from maskless.storybook.backgrounds import BACKGROUNDS
+from maskless.storybook.captions import describe_object, describe_scene, plural, with_style
 from maskless.storybook.edits import Window, random_edit, shown, window_around
 from maskless.storybook.loop import Run, opened_in_float32
-from maskless.storybook.scenes import COLOURS, KINDS, Scene, SceneGraph, draw, render, sample, split_seed
+from maskless.storybook.scenes import COLOURS, KINDS, TEXTURES, Scene, SceneGraph, draw, render, sample, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
 from maskless.storybook.tokenizer import CONTEXT, build_tokenizer
 
@@ -31,6 +34,8 @@ EXPORT = "clip"
 SIDE, PATCH = 128, 16
 CELLS = SIDE // PATCH
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+# What a caption can name, each with its plural where it has one.
+WORDS = (*((kind, plural(kind)) for kind in KINDS), *((word,) for word in (*COLOURS, *TEXTURES, *BACKGROUNDS, "empty")))
 _tokenizer: CLIPTokenizer | None = None
 
 
@@ -59,7 +64,7 @@ def build(run: Run) -> nn.Module:
     }
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=192))
     named = nn.Sequential(nn.LayerNorm(192), nn.Linear(192, len(KINDS) + len(COLOURS) + 2))
-    return nn.ModuleDict({"clip": clip, "patches": named})
+    return nn.ModuleDict({"clip": clip, "patches": named, "words": nn.Linear(192, len(WORDS))})
 
 
 def _tokens() -> CLIPTokenizer:
@@ -100,8 +105,15 @@ def example(seed: int) -> dict[str, Tensor]:
         "image": torch.stack(pictures),
         "cover": torch.stack(covers),
         "ids": tokenize(texts),
+        "words": torch.stack([named_words(text) for text in texts]),
         "label": torch.tensor(labels),
     }
+
+
+def named_words(text: str) -> Tensor:
+    """Which of WORDS a caption holds, [W] of 0 and 1."""
+    said = set(text.replace(",", " ").split())
+    return torch.tensor([float(not said.isdisjoint(forms)) for forms in WORDS])
 
 
 def _cover(scene: Scene, window: Window) -> Tensor:
@@ -156,7 +168,20 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
     named = model["patches"](out.vision_model_output.last_hidden_state[:, 1:]).float().flatten(0, 1)
     kind, colour = batch["cover"].flatten(0, 1).flatten(2).transpose(0, 1).flatten(1)
     guesses = named.split([len(KINDS) + 1, len(COLOURS) + 1], dim=1)
-    return contrast + F.cross_entropy(guesses[0], kind) + F.cross_entropy(guesses[1], colour)
+    return (
+        contrast
+        + F.cross_entropy(guesses[0], kind)
+        + F.cross_entropy(guesses[1], colour)
+        + words_loss(model, out.text_model_output, batch["words"].flatten(0, 1))
+    )
+
+
+def words_loss(model: nn.Module, text: BaseModelOutputWithPooling, words: Tensor) -> Tensor:
+    """Cross-entropy of the words in a caption, told from its embedding and from its last padding token."""
+    return sum(
+        4 * F.binary_cross_entropy_with_logits(model["words"](token).float(), words)
+        for token in (text.pooler_output, text.last_hidden_state[:, -1])
+    )
 
 
 def _augmented(image: Tensor, generator: torch.Generator) -> Tensor:

@@ -74,7 +74,7 @@ def build(run: Run) -> nn.Module:
         addition_embed_type="text",  # the pooled text beside the time embedding: kinds are learned sooner
         addition_embed_type_num_heads=3,
     )
-    return nn.ModuleDict({"unet": unet, "text": text})
+    return nn.ModuleDict({"unet": unet, "text": text.requires_grad_(False)})
 
 
 def tokenize(texts: list[str]) -> Tensor:

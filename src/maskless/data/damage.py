@@ -1,0 +1,63 @@
+"""Scratches on a picture: thin, long marks that are nearly black or white, by classical morphology. Pure torch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from maskless.data.regions import components
+
+WIDEST_SHARE = 1 / 28
+"""Of the shorter side, the widest that a mark may be to be a scratch."""
+LONGEST_WORK_PX = 512
+CONTRAST = 0.09
+LEAST_LENGTH = 0.2
+"""Of the shorter side: how far a scratch reaches."""
+LEAST_SLENDERNESS = 8.0
+"""Its reach in units of its mean width."""
+BARE = 0.2
+"""From black, or white, in every channel: a scratch shows what is under the colours."""
+MARGIN_PX = 1
+
+
+def find_scratches(image: Float[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
+    """Pixels of thin marks that are darker, or brighter, than what is on both sides of them.
+
+    A black-hat and a white-hat of every channel with a square a little wider than the widest scratch leave what is
+    thin; of what is nearly black or white in it, the connected parts stay that are long and slender. Lines of a drawing
+    can be all of that too: a mask of one's own is always better.
+
+    image: RGB in [0, 1]. Returns: all False where there are none.
+    """
+    height, width = image.shape[1:]
+    scale = min(1.0, LONGEST_WORK_PX / max(height, width))
+    work_yx = (max(1, round(height * scale)), max(1, round(width * scale)))
+    work = F.interpolate(image[None], size=work_yx, mode="area") if scale < 1 else image[None]
+    reach = max(1, round(min(work_yx) * WIDEST_SHARE / 2))
+    dark = _closed(work, reach) - work
+    bright = work + _closed(-work, reach)
+    found = torch.zeros(work_yx, dtype=torch.bool)
+    for hat, bare in ((dark, work.amax(dim=1) < BARE), (bright, work.amin(dim=1) > 1 - BARE)):
+        for part in components((hat.amax(dim=1) > CONTRAST)[0] & bare[0]):
+            if _is_long(part):
+                found |= part
+    wide = F.max_pool2d(found.to(torch.float32)[None, None], 2 * MARGIN_PX + 1, stride=1, padding=MARGIN_PX)
+    return F.interpolate(wide, size=(height, width), mode="nearest")[0, 0] > 0
+
+
+def _closed(picture: Tensor, reach: int) -> Tensor:
+    """Morphological closing with a square of side 2 reach + 1."""
+    wide = F.max_pool2d(picture, 2 * reach + 1, stride=1, padding=reach)
+    return -F.max_pool2d(-wide, 2 * reach + 1, stride=1, padding=reach)
+
+
+def _is_long(stroke: Tensor) -> bool:
+    """Whether a stroke reaches far and is slender."""
+    places = stroke.nonzero().to(torch.float32)
+    if not len(places):
+        return False
+    span = places.amax(dim=0) - places.amin(dim=0) + 1
+    length = float(span.square().sum().sqrt())
+    return length >= LEAST_LENGTH * min(stroke.shape) and length * length / len(places) >= LEAST_SLENDERNESS

@@ -1,0 +1,96 @@
+"""The figures of an edit: losses and scores of its candidates, the record of each iteration, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from maskless.data.errors import require
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Losses:
+    """Method step 8, one value per candidate, never reduced.
+
+    total = alpha clip + beta directional + gamma structure.
+    """
+
+    clip: Float[Tensor, " N"]
+    directional: Float[Tensor, " N"]
+    structure: Float[Tensor, " N"]
+    total: Float[Tensor, " N"]
+
+    def __post_init__(self) -> None:
+        shapes = {tuple(getattr(self, name).shape) for name in ("clip", "directional", "structure", "total")}
+        require(len(shapes) == 1 and len(next(iter(shapes))) == 1, f"losses must all be [N], got {sorted(shapes)}")
+
+    def __len__(self) -> int:
+        return self.total.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What a ranking looks at, one value per candidate; larger is better.
+
+    text_to_image: cosine of the edited picture and the prompt (S_t2i).
+    image_to_image: cosine of the edited and the source picture (S_i2i).
+    shown: cosine of the region, before the edit, and the caption. hidden: how little the source still shows the caption
+    with the region painted over. focus: mean relevance to the caption inside the region less that outside.
+    The last three ask where, and are 0 for all where there is no caption.
+    """
+
+    text_to_image: Float[Tensor, " N"]
+    image_to_image: Float[Tensor, " N"]
+    shown: Float[Tensor, " N"]
+    hidden: Float[Tensor, " N"]
+    focus: Float[Tensor, " N"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One iteration of the search, for a progress bar, a log or a loss curve.
+
+    iteration: 1-based, over all epochs; epoch likewise. loss: mean total loss of this iteration's choices.
+    expected_loss: sum over seen sizes of pi(m|k) l(k,m), renormalised per anchor, mean over anchors, after any update.
+    chosen: size index of each anchor. inpaintings, updates: so far. seconds: of this iteration.
+    """
+
+    iteration: int
+    total_iterations: int
+    epoch: int
+    loss: float
+    expected_loss: float
+    chosen: tuple[int, ...]
+    inpaintings: int
+    updates: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self) | {"chosen": list(self.chosen)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnchorNetReport:
+    """What AnchorNet learned. probabilities: pi(m|k), rows sum to 1. The expected losses are over the same cells, all
+    that were evaluated, with the policy before and after."""
+
+    probabilities_before: Float[Tensor, "K M"]
+    probabilities_after: Float[Tensor, "K M"]
+    expected_loss_before: float
+    expected_loss_after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What an edit took. unet_forwards: denoiser calls counted per picture, guidance counting twice.
+    seconds: by stage. peak_memory_mb: of the process, or of the accelerator where one is used."""
+
+    inpaintings: int
+    unet_forwards: int
+    seconds: Mapping[str, float]
+    peak_memory_mb: float

@@ -1,0 +1,87 @@
+"""Instructions are read as their forms say, and what is none of them is answered with all of them."""
+
+import pytest
+
+from maskless.data.config import NEED_NO_PROMPT, TASKS
+from maskless.data.errors import MasklessError
+from maskless.data.instructions import FORMS, Instruction, parse_instruction, phrases
+
+READ = {
+    "replace the red car with a blue house": ("replace", "the red car", "a blue house"),
+    "change the cat into a dog": ("replace", "the cat", "a dog"),
+    "turn the tree to a lamp": ("replace", "the tree", "a lamp"),
+    "Replace the sun with the moon.": ("replace", "the sun", "the moon"),
+    "remove the cat": ("remove", "the cat", ""),
+    "please delete the red car from the picture": ("remove", "the red car", ""),
+    "get rid of the house": ("remove", "the house", ""),
+    "add a yellow star": ("add", "", "a yellow star"),
+    "add a yellow star to the scene": ("add", "", "a yellow star"),
+    "add a red car and a blue house": ("creative", "", "a red car and a blue house"),
+    "add a black and white cat": ("add", "", "a black and white cat"),
+    "make it a pencil sketch": ("style", "", "pencil sketch"),
+    "turn the picture into a watercolour painting": ("style", "", "watercolour painting"),
+    "change the background to a beach": ("background", "", "empty beach"),
+    "replace the background with an empty desert": ("background", "", "empty desert"),
+    "change the background of the red car to snow": ("background", "the red car", "empty snow"),
+    "put the cat on a beach": ("background", "the cat", "empty beach"),
+    "make the car striped": ("texture", "the car", "a striped car"),
+    "paint the red house orange": ("texture", "the red house", "an orange red house"),
+    "give the cup a checkered pattern": ("texture", "the cup", "a checkered cup"),
+    "repair the picture": ("repair", "", ""),
+    "remove the scratches": ("repair", "", ""),
+    "complete the picture": ("complete", "", ""),
+    "fill the hole": ("complete", "", ""),
+    "generate a red car in a meadow": ("generate", "", "a red car in a meadow"),
+    "  ADD   a star!  ": ("add", "", "a star"),
+}
+
+
+@pytest.mark.parametrize("text", READ, ids=str)
+def test_each_form(text):
+    task, caption, prompt = READ[text]
+    assert parse_instruction(text) == Instruction(task=task, caption=caption, prompt=prompt)
+    assert task in TASKS and (prompt or task in NEED_NO_PROMPT)
+
+
+@pytest.mark.parametrize(
+    "text,extend",
+    [
+        ("extend the picture", "0.25"),
+        ("extend the picture to the left", "left=0.25"),
+        ("extend it downwards", "bottom=0.25"),
+        ("expand the image to the right by 40 pixels", "right=40"),
+        ("extend the picture by 10 %", "10%"),
+        ("extend the picture at the top by 12.5%", "top=12.5%"),
+    ],
+)
+def test_the_canvas_to_add(text, extend):
+    assert parse_instruction(text) == Instruction(task="extend", extend=extend)
+
+
+def test_the_forms_that_an_error_shows_are_read():
+    for form in FORMS:
+        assert parse_instruction(form.replace(" A", " the red car").replace(" B", " a blue house")).task in TASKS
+
+
+@pytest.mark.parametrize("text", ["", "   ", "hello", "a red car", "make it", "extend the picture sideways", "remove"])
+def test_what_cannot_be_read_is_one_line_with_the_forms(text):
+    with pytest.raises(MasklessError) as caught:
+        parse_instruction(text)
+    told = str(caught.value)
+    assert repr(text) in told and all(form in told for form in FORMS) and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "text,parts",
+    [
+        ("", ()),
+        ("  ", ()),
+        ("a red car", ("a red car",)),
+        ("a red car, a cat and a tree", ("a red car", "a cat", "a tree")),
+        ("a car, and a cat", ("a car", "a cat")),
+        ("a black and white cat and a dog", ("a black and white cat", "a dog")),
+        ("a band and sand", ("a band", "sand")),
+    ],
+)
+def test_the_things_that_a_text_lists(text, parts):
+    assert phrases(text) == parts

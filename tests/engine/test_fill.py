@@ -1,0 +1,93 @@
+"""Fills of known regions, on small models: what they may change, how they are tried, and what they record."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskless.engine.fill import FillRun
+
+STEPS = 2
+
+
+def request(editor, pixels: np.ndarray, mask: np.ndarray, **given):
+    return editor.request(pixels, prompt="a blue house", mask=mask, **given)
+
+
+def noise(size: tuple[int, int], depth: type = np.uint8) -> np.ndarray:
+    white = np.iinfo(depth).max
+    return np.random.default_rng(0).integers(0, white + 1, (*size, 3), dtype=depth)
+
+
+def blob(size: tuple[int, int]) -> np.ndarray:
+    """An ellipse off the middle and a thin line: no box at all."""
+    ys, xs = np.mgrid[: size[0], : size[1]]
+    mask = ((ys - size[0] * 0.4) / size[0]) ** 2 + ((xs - size[1] * 0.6) / size[1]) ** 2 < 0.05
+    mask[size[0] - 5, 3 : size[1] // 2] = True
+    return mask
+
+
+@pytest.mark.parametrize("size", [(64, 64), (72, 120), (150, 40), (32, 260)])
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("void,fine", [(False, False), (True, False), (True, True)])
+def test_outside_the_mask_every_pixel_is_the_originals(editor, size, depth, void, fine):
+    pixels, mask = noise(size, depth), blob(size)
+    run = FillRun(request(editor, pixels, mask), editor.models, editor.config, strengths=(1.0,), void=void, fine=fine)
+    result = run.result()
+    edited = result.best.pixels()
+    assert edited.dtype == depth and edited.shape == pixels.shape
+    assert np.array_equal(edited[~mask], pixels[~mask])
+    assert (edited[mask] != pixels[mask]).any(axis=1).mean() > (0.9 if void else 0.5)
+    assert np.array_equal(result.best.touched().numpy(), mask)
+    x0, y0, x1, y1 = result.best.box_xyxy
+    assert mask[y0:y1, x0:x1].sum() == mask.sum()
+    assert result.best.tensor().shape == (3, *size)
+
+
+def test_of_what_is_void_nothing_is_seen(editor):
+    """Two pictures that differ under the mask alone come out the same."""
+    mask, results = blob((72, 120)), []
+    for under in (0, 255):
+        pixels = noise((72, 120))
+        pixels[mask] = under
+        run = FillRun(request(editor, pixels, mask), editor.models, editor.config, strengths=(1.0,), void=True)
+        results.append(run.result())
+    assert results[0].config.feather == 0
+    assert np.array_equal(results[0].best.pixels(), results[1].best.pixels())
+
+
+def test_it_has_the_face_of_a_search(editor):
+    run = FillRun(request(editor, noise((72, 120)), blob((72, 120)), seed=5), editor.models, editor.config)
+    records = list(run)
+    assert [record.iteration for record in records] == [1, 2, 3, 4] == [record.iteration for record in run.history]
+    assert all(record.total_iterations == run.total_iterations == 4 for record in records)
+    assert records[-1].expected_loss == min(record.loss for record in records)
+    result = run.result()
+    assert len(result.candidates) == 4 == len(result.losses) and sorted(result.order) == [0, 1, 2, 3]
+    assert float(result.scores[result.order[0]]) == float(result.scores.max())
+    assert result.anchors is None and result.anchor_net is None and result.attention is None
+    assert result.candidates.seeds == (5, 6, 7, 8) and not torch.equal(*result.candidates.crops[:2])
+    assert result.cost.inpaintings == records[-1].inpaintings
+    assert result.cost.unet_forwards >= result.cost.inpaintings * 2  # guidance
+    assert {"inpainting", "losses", "ranking"} <= set(result.cost.seconds)
+
+
+def test_strengths_share_their_noise_and_keep_ever_less(editor, picture):
+    pixels = (picture.movedim(0, -1) * 255).round().byte().numpy()
+    everything = np.ones((72, 120), bool)
+    run = FillRun(request(editor, pixels, everything), editor.models, editor.config.resolved(), strengths=(0.5, 1.0))
+    result = run.result()
+    assert len(set(result.candidates.seeds)) == 1 and not torch.equal(*result.candidates.crops)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(editor):
+    pixels, mask = noise((72, 120)), blob((72, 120))
+    crops = [editor.edit(pixels, prompt="a house", mask=mask, seed=seed).candidates.crops for seed in (1, 1, 9)]
+    assert torch.equal(crops[0], crops[1]) and not torch.equal(crops[0], crops[2])
+
+
+def test_small_regions_are_magnified_and_large_ones_drawn_in_tiles(editor):
+    small, large = np.zeros((160, 240), bool), np.ones((160, 240), bool)
+    small[50:70, 100:120] = True
+    for mask, sides in ((small, {64}), (large, {128})):
+        run = FillRun(request(editor, noise((160, 240)), mask), editor.models, editor.config, strengths=(1.0,))
+        assert {int(side) for side in run.result().candidates.crops.shape[2:]} == sides

@@ -1,0 +1,111 @@
+"""What the user gives becomes a request that its task can be done with, or one line that says what is wrong."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maskless.data.errors import MasklessError
+from maskless.data.images import load_image
+from maskless.engine.requests import make_request, without_margins
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+
+
+def with_hole(depth: type = np.uint8) -> np.ndarray:
+    white = np.iinfo(depth).max
+    pixels = np.random.default_rng(0).integers(0, white + 1, (48, 80, 4), dtype=depth)
+    pixels[..., 3] = white
+    pixels[10:20, 30:50, 3] = 0
+    return pixels
+
+
+def test_a_box_and_a_mask_say_the_same_in_any_form(tmp_path):
+    wanted = torch.zeros(48, 80, dtype=torch.bool)
+    wanted[10:20, 30:50] = True
+    grey = Image.fromarray(wanted.numpy().astype(np.uint8) * 255)
+    grey.save(tmp_path / "mask.png")
+    given = [{"box": "30,10,50,20"}, {"box": (30, 10, 50, 20)}, {"mask": tmp_path / "mask.png"}, {"mask": grey}]
+    given += [{"mask": wanted}, {"mask": wanted.numpy()}, {"mask": np.asarray(grey)}]
+    for region in given:
+        request = make_request(PIXELS, prompt="a house", **region)
+        assert request.mask is not None and torch.equal(request.mask, wanted)
+    assert make_request(PIXELS, prompt="a house").mask is None
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_complete_fills_what_is_transparent_and_makes_it_seen(depth):
+    pixels = with_hole(depth)
+    request = make_request(pixels, task="complete")
+    assert torch.equal(request.mask, torch.from_numpy(pixels[..., 3] == 0))
+    assert (request.source.alpha == np.iinfo(depth).max).all()
+    assert np.array_equal(request.source.pixels, pixels[..., :3])
+
+
+@pytest.mark.parametrize(
+    "extend,margins",
+    [
+        (None, (20, 12, 20, 12)),
+        (0.5, (40, 24, 40, 24)),
+        (7, (7, 7, 7, 7)),
+        ("left=0.5,top=4", (40, 4, 0, 0)),
+        ("bottom=25%", (0, 0, 0, 12)),
+        ("right = 16", (0, 0, 16, 0)),
+    ],
+)
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_larger_canvas_holds_the_picture_exactly(extend, margins, depth):
+    pixels = with_hole(depth)
+    request = make_request(pixels, task="extend", extend=extend)
+    left, top, right, bottom = margins
+    assert request.margins_px == margins and request.size_yx == (48 + top + bottom, 80 + left + right)
+    assert np.array_equal(without_margins(request.source.pixels, margins), pixels[..., :3])
+    assert np.array_equal(without_margins(request.source.alpha, margins), pixels[..., 3])
+    assert not without_margins(request.mask.numpy(), margins).any()
+    assert int(request.mask.sum()) == request.mask.numel() - 48 * 80
+
+
+def test_repair_takes_holes_and_scratches():
+    sound = np.full((48, 80, 4), (90, 140, 200, 255), np.uint8)
+    sound[20:22, :, :3] = 250
+    sound[40:44, 10:20, 3] = 0
+    found = make_request(sound, task="repair").mask
+    assert bool(found[20:22].all()) and bool(found[40:44, 10:20].all()) and float(found.float().mean()) < 0.2
+
+
+@pytest.mark.parametrize(
+    "given,message",
+    [
+        ({"task": "paint"}, "task must be one of complete, add, remove, .*, got 'paint'"),
+        ({"prompt": " "}, "prompt must not be empty"),
+        ({"prompt": "x", "mask": np.ones((48, 48), bool)}, "mask must be of the picture's size, 80 x 48, got 48 x 48"),
+        ({"prompt": "x", "mask": np.zeros((48, 80), bool)}, "mask must be bright where to edit, got one that is dark"),
+        ({"prompt": "x", "mask": "none.png"}, "no such file: none.png"),
+        ({"prompt": "x", "mask": np.ones((48, 80), bool), "box": "0,0,4,4"}, "a mask or a box, not both"),
+        ({"prompt": "x", "box": "0,0,81,48"}, "inside the picture of 80 x 48, got '0,0,81,48'"),
+        ({"prompt": "x", "box": "4,4,4,8"}, "box must be X0,Y0,X1,Y1"),
+        ({"prompt": "x", "box": "1,2,3"}, "box must be X0,Y0,X1,Y1"),
+        ({"prompt": "x", "box": "a,b,c,d"}, "box must be X0,Y0,X1,Y1"),
+        ({"prompt": "x", "extend": 0.5}, "only the task extend takes a canvas"),
+        ({"task": "extend", "extend": "much"}, "extend must be 0.25 .*, got 'much'"),
+        ({"task": "extend", "extend": "up=3"}, "extend must be"),
+        ({"task": "extend", "extend": 0}, "extend must be"),
+        ({"task": "extend", "extend": 9000}, "at most 8000 pixels a side"),
+        ({"task": "extend", "box": "0,0,4,4"}, "leave mask and box"),
+        ({"task": "complete"}, "picture has none; give --mask FILE or --box"),
+        ({"task": "repair"}, "found no scratch or hole to repair; give --mask FILE"),
+        ({"task": "remove"}, "remove needs to know what"),
+        ({"task": "texture", "prompt": "striped"}, "texture needs to know what"),
+    ],
+)
+def test_bad_input_is_one_line(given, message):
+    flat = np.full((48, 80, 3), 120, np.uint8)
+    with pytest.raises(MasklessError, match=message) as caught:
+        make_request(flat, **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_source_is_not_changed():
+    source = load_image(with_hole())
+    make_request(source, task="complete")
+    assert (source.alpha == 0).sum() == 200

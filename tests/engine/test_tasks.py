@@ -1,0 +1,160 @@
+"""Every task from picture to result on small models: what stays exact, where it edits, what it records."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maskless.data.config import TASKS
+from maskless.data.errors import MasklessError
+from maskless.data.images import load_image
+from maskless.engine.outputs import save_edit
+from maskless.engine.requests import without_margins
+from maskless.engine.tasks import RUNS
+
+FAST = {"iterations": 1, "updates": 2, "anchors": 2, "steps": 2}
+SIZE = (72, 120)
+ASKED = {
+    "complete": {},
+    "add": {"prompt": "a yellow star"},
+    "remove": {"caption": "a red square"},
+    "replace": {"caption": "a red square", "prompt": "a blue house"},
+    "extend": {"extend": "left=0.5,bottom=16"},
+    "repair": {},
+    "style": {"prompt": "a pencil sketch"},
+    "background": {"caption": "a red square", "prompt": "empty beach"},
+    "texture": {"caption": "a red square", "prompt": "a striped square"},
+    "creative": {"prompt": "a yellow star and a blue house"},
+    "generate": {"prompt": "a red car in a meadow"},
+}
+WHOLE = ("style", "generate")
+
+
+def scene(task: str, depth: type = np.uint8) -> np.ndarray:
+    """[72, 120, 3], or 4 for the tasks that fill a hole: two bands, grain, a red square and a scratch."""
+    pixels = np.zeros((*SIZE, 4), np.float64)
+    pixels[:40], pixels[40:] = (0.5, 0.7, 0.9, 1), (0.3, 0.6, 0.3, 1)
+    pixels[..., :3] += np.random.default_rng(0).uniform(-0.02, 0.02, (*SIZE, 3))
+    pixels[30:54, 76:100, :3] = (0.9, 0.1, 0.1)
+    if task == "repair":
+        pixels[12:14, 4:90, :3] = 0.97
+    if task == "complete":
+        pixels[10:30, 20:50, 3] = 0
+    white = np.iinfo(depth).max
+    whole = (pixels * white).round().astype(depth)
+    return whole if task in ("complete", "extend") else whole[..., :3]
+
+
+@pytest.fixture(scope="module")
+def results(editor):
+    return {task: editor.edit(scene(task), task=task, **ASKED[task], **FAST) for task in TASKS}
+
+
+def test_every_task_has_its_function():
+    assert set(RUNS) == set(TASKS) == set(ASKED)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_pixel_outside_is_the_originals(results, task):
+    result, original = results[task], scene(task)[..., :3]
+    for index in range(len(result.candidates)):
+        edited = result.edited(index)
+        pixels, touched = edited.pixels(), edited.touched().numpy()
+        kept = without_margins(pixels, result.request.margins_px)
+        untouched = ~without_margins(touched, result.request.margins_px)
+        assert kept.shape == original.shape and np.array_equal(kept[untouched], original[untouched])
+        assert (pixels != result.request.source.pixels)[touched].any()
+        assert touched.all() if task in WHOLE else untouched.any()
+
+
+@pytest.mark.parametrize("task", ["complete", "extend", "background", "creative", "replace"])
+def test_sixteen_bits_and_alpha_are_kept(editor, task, tmp_path):
+    pixels = scene(task, np.uint16)
+    result = editor.edit(pixels, task=task, **ASKED[task], **FAST)
+    result.best.save(tmp_path / "edited.png")
+    stored = load_image(tmp_path / "edited.png")
+    kept = without_margins(stored.pixels, result.request.margins_px)
+    untouched = ~without_margins(result.best.touched().numpy(), result.request.margins_px)
+    assert stored.bit_depth == 16 and np.array_equal(kept[untouched], pixels[..., :3][untouched])
+    if pixels.shape[2] == 4:
+        assert np.array_equal(without_margins(stored.alpha, result.request.margins_px)[untouched],
+                              pixels[..., 3][untouched])  # fmt: skip
+        assert (stored.alpha[result.best.touched().numpy()] == 65535).all()
+
+
+def test_searches_record_their_search_and_fills_none(results):
+    for task, result in results.items():
+        searched = task in ("add", "replace", "creative")
+        assert (result.anchors is not None) == searched == (result.anchor_net is not None), task
+        assert result.request.task == task and sorted(result.order) == list(range(len(result.candidates)))
+        assert bool(result.scores.isfinite().all()) and len(result.history) > 0
+
+
+def test_a_prompt_that_was_left_out_is_an_empty_place(results):
+    for task in ("complete", "extend", "remove"):
+        assert results[task].request.prompt.startswith("empty ")
+    assert results["repair"].request.prompt == ""
+
+
+def test_background_and_texture_part_the_picture_at_the_thing(results):
+    thing = np.zeros(SIZE, bool)
+    thing[34:50, 80:96] = True  # well inside the square
+    far = np.zeros(SIZE, bool)
+    far[:, :40] = True
+    background, texture = (results[task].best.touched().numpy() for task in ("background", "texture"))
+    assert not background[thing].any() and background[far].all()
+    assert texture[thing].all() and not texture[far].any()
+    assert results["remove"].best.touched().numpy()[30:54, 76:100].all()
+
+
+def test_a_newcomer_keeps_away_from_what_is_there(results):
+    x0, y0, x1, y1 = results["add"].best.box_xyxy
+    thing = np.zeros(SIZE, bool)
+    thing[30:54, 76:100] = True
+    assert thing[y0:y1, x0:x1].mean() < 0.25
+
+
+def test_creative_makes_one_search_for_each_thing(results):
+    result = results["creative"]
+    assert [record.iteration for record in result.history] == [1, 2]
+    assert all(record.total_iterations == 2 for record in result.history)
+    assert result.cost.inpaintings >= 4
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "extend"])
+def test_the_users_box_overrides_the_search(editor, task):
+    result = editor.edit(scene(task), task=task, box="8,8,40,28", **ASKED[task], **FAST)
+    expected = torch.zeros(SIZE, dtype=torch.bool)
+    expected[8:28, 8:40] = True
+    assert result.best.box_xyxy == (8, 8, 40, 28) and torch.equal(result.best.touched(), expected)
+
+
+def test_only_a_search_goes_on_from_a_state(editor):
+    run = editor.start(editor.request(scene("add"), task="add", **ASKED["add"]), **FAST)
+    list(run)
+    again = editor.start(run.request, state=run.state(), **FAST)
+    assert again.result().order == run.result().order
+    with pytest.raises(MasklessError, match="only a search for a region"):
+        editor.start(editor.request(scene("style"), task="style", **ASKED["style"]), state=run.state(), **FAST)
+
+
+@pytest.mark.parametrize("task", ["repair", "extend", "background", "creative", "add"])
+def test_every_kind_of_result_can_be_written(results, tmp_path, task):
+    saved = save_edit(results[task], tmp_path, draw_box=True, command="maskless edit")
+    record = json.loads((saved.folder / "result.json").read_text("utf-8"))
+    assert record["request"]["task"] == task and len(record["candidates"]) == len(results[task].candidates)
+    assert (record["anchor_net"] is None) == (results[task].anchor_net is None)
+    assert all((saved.folder / entry["file"]).is_file() for entry in record["candidates"])
+    assert Image.open(saved.overview).width > 1000 and saved.report.stat().st_size > 1000
+    assert np.array_equal(load_image(saved.folder / "input_image.png").pixels, scene(task)[..., :3])
+    assert np.array_equal(load_image(saved.final).pixels, results[task].best.pixels())
+
+
+def test_a_picture_without_anything_in_it(editor):
+    """Flat grey: no thing to be found, and still no error but where there is nothing to do."""
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    for task in ("add", "remove", "texture", "background"):
+        result = editor.edit(flat, task=task, **ASKED[task], **FAST)
+        assert result.best.pixels().shape == flat.shape

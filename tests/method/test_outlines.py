@@ -1,0 +1,53 @@
+"""Outlines on planted features: a thing among what goes on around it."""
+
+import torch
+
+from maskless.method.outlines import outline, salience, threshold
+
+
+def planted(top: int = 6, left: int = 8, height: int = 5, width: int = 4):
+    """A field of two bands with a thing of its own features and colour; features, colours, truth on a 16 x 24 grid."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = torch.randn(3, 8, generator=generator)
+    colour = torch.tensor([[0.4, 0.7, 0.9], [0.3, 0.6, 0.2], [0.9, 0.1, 0.1]])
+    label = torch.zeros(16, 24, dtype=torch.long)
+    label[8:] = 1
+    truth = torch.zeros(16, 24, dtype=torch.bool)
+    truth[top : top + height, left : left + width] = True
+    label[truth] = 2
+    features = kinds[label].permute(2, 0, 1) + 0.05 * torch.randn(8, 16, 24, generator=generator)
+    return features, colour[label].permute(2, 0, 1), truth
+
+
+def test_the_outline_is_the_things_own_not_the_regions():
+    features, colours, truth = planted()
+    region = torch.zeros_like(truth)
+    region[4:13, 6:14] = True
+    scores = outline(features, colours, region)
+    assert torch.equal(scores > 0, truth) and bool((scores[~region] == -2).all())
+
+
+def test_a_core_says_which_thing_is_meant():
+    features, colours, truth = planted(left=6)
+    region = torch.zeros_like(truth)
+    region[4:13, 4:20] = True  # the thing is not in the middle of it
+    assert torch.equal(outline(features, colours, region, truth) > 0, truth)
+
+
+def test_a_region_that_is_the_whole_picture_is_all_thing():
+    features, colours, truth = planted()
+    everything = torch.ones_like(truth)
+    assert bool((outline(features, colours, everything) > 0).all())
+    assert not bool((outline(features, colours, ~everything) > 0).any())
+
+
+def test_things_stand_out_and_bands_do_not():
+    features, colours, truth = planted()
+    scores = salience(features, colours)
+    assert torch.equal(scores > threshold(scores), truth)
+
+
+def test_the_threshold_parts_two_heaps():
+    scores = torch.cat([torch.full((90,), 0.1), torch.full((10,), 0.8)])
+    assert 0.1 < threshold(scores) < 0.8
+    assert not bool((torch.full((10,), 0.3) > threshold(torch.full((10,), 0.3))).any())
