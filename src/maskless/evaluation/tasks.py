@@ -351,7 +351,7 @@ def _anything_at(verdict: Verdict, thing: VisibleObject) -> bool:
 def _sheet(jobs: Sequence[Job], results: Sequence[EditResult | None], file: Path) -> None:
     """Ten results under their sources; a source again where there is no result."""
     before = [job.image for job in jobs[:10]]
-    after = [was if result is None else result.best.pil() for was, result in zip(before, results, strict=False)]
+    after = [was if result is None else result.best.pil() for was, result in zip(before, results[:10], strict=True)]
     rows = [
         torch.stack([to_tensor(picture.resize((128, 128))) for picture in pictures]) for pictures in (before, after)
     ]

@@ -10,8 +10,9 @@ from torch import Tensor
 from maskless.data.errors import MasklessError
 from maskless.data.types import Anchors
 
-NEIGHBOURHOOD = 1 / 8
-"""Anchors are at least this share of the grid's shorter side apart, while the grid has room for that."""
+NEIGHBOURHOOD = 3 / 32
+"""Anchors are at least this share of the grid's shorter side apart, while the grid has room for that. At 1/8 a small
+thing has no room for nine anchors, and the rest fall on the background (docs/search.md)."""
 
 ROOM = 1 / 3
 
