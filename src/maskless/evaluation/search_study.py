@@ -48,7 +48,7 @@ def run(
     learning: int = 50,
     steps: int = 4,
 ) -> list[Row]:
-    """Anchors on `limit` tasks (100), learning with the table on `learning` of them, estimators on a fifth of those.
+    """Anchors on `limit` tasks (100), learning with the table on `learning` of them, estimators on a tenth of those.
 
     steps: denoising steps; few, because a study of losses and places needs no finished picture.
     """
@@ -56,7 +56,7 @@ def run(
     tasks = draw_tasks(split, 100 if limit is None else limit, seed_offset)
     rows = anchor_rows(editor, tasks)
     rows += learning_rows(editor, tasks[:learning])
-    rows += estimator_rows(editor, tasks[: max(1, learning // 5)])
+    rows += estimator_rows(editor, tasks[: max(1, learning // 10)])
     return rows
 
 
