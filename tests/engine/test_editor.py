@@ -30,9 +30,10 @@ def result(editor, image):
 def test_an_edit_gives_one_ranked_candidate_for_each_anchor(result):
     assert len(result.candidates) == 4 == len(result.losses)
     assert sorted(result.order) == [0, 1, 2, 3]
-    assert result.candidates.regions.anchor_index.tolist() == [0, 1, 2, 3] or len(
-        {tuple(box) for box in result.candidates.regions.boxes_xyxy.tolist()}
-    ) < 4, "anchors keep their order; boxes that coincide share a candidate"
+    assert (
+        result.candidates.regions.anchor_index.tolist() == [0, 1, 2, 3]
+        or len({tuple(box) for box in result.candidates.regions.boxes_xyxy.tolist()}) < 4
+    ), "anchors keep their order; boxes that coincide share a candidate"
     assert [record.iteration for record in result.history] == [1, 2]
     assert result.anchor_net.probabilities_after.shape == (4, 6)
 

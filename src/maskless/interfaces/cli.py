@@ -18,8 +18,23 @@ from rich.markup import escape
 from maskless.data.config import NEED_NO_PROMPT, TASKS, EditConfig
 from maskless.data.errors import MasklessError
 from maskless.data.instructions import Instruction, parse_instruction
-from maskless.interfaces.console import EditConsole, print_checkpoint, print_rows, print_status
-from maskless.interfaces.options import BoxText, Caption, ExtendText, Instructed, MaskFile, Prompt, TaskName
+from maskless.interfaces import commands
+from maskless.interfaces.console import EditConsole
+from maskless.interfaces.options import (
+    CHECKPOINTS,
+    DISPLAY,
+    MODELS,
+    OUTPUT,
+    BoxText,
+    Caption,
+    CheckpointDir,
+    ExtendText,
+    Instructed,
+    MaskFile,
+    OutputDir,
+    Prompt,
+    TaskName,
+)
 
 if TYPE_CHECKING:
     from maskless.data.types import EditRequest, EditResult
@@ -32,13 +47,8 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 # Typer carries its own copy of click or uses the installed one; this is the base of the errors that either raises.
 USAGE_ERROR: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])
-OUTPUT, CHECKPOINTS, MODELS, DISPLAY = "Output", "Checkpoints", "Models", "Display"
 NOT_REPEATED = {"quiet", "json_only", "load_checkpoint"}
 """Parameters of `edit` that change nothing in what it makes: a run that goes on ends as one that was never stopped."""
-OutputDir = Annotated[Path, typer.Option(help="Where the pictures go.", rich_help_panel=OUTPUT)]
-CheckpointDir = Annotated[
-    Path, typer.Option(help="Where last.pth, run.json and the numbered checkpoints go.", rich_help_panel=CHECKPOINTS)
-]
 
 app = typer.Typer(
     help="Edit pictures with words, without masks: the region to edit is learned and everything outside it stays.",
@@ -315,55 +325,6 @@ def _command_line(invoked: Any) -> str:
     return " \\\n  ".join([f"{invoked.command_path} {parts[0]}", *parts[1:]])
 
 
-@app.command("inspect")
-def inspect_checkpoint(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A .pth file.", show_default=False)],
-    json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
-    """Print what a checkpoint holds: keys, parameter counts, trained or frozen, config, progress."""
-    from maskless.engine.checkpoints import load_checkpoint
-
-    print_checkpoint(load_checkpoint(checkpoint), as_json=json_only)
-
-
-@app.command("status")
-def show_status(
-    output_dir: OutputDir = Path("output"),
-    checkpoint_dir: CheckpointDir = Path("checkpoints"),
-    json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
-    """Tell how a run stands: running, interrupted or complete, how far, its checkpoints and its results."""
-    from maskless.engine.status import read_status
-
-    print_status(read_status(output_dir, checkpoint_dir), as_json=json_only)
-
-
-@app.command()
-def evaluate(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="What to measure, such as models.", show_default=False)],
-    split: Annotated[str, typer.Option(help="Which scenes: train, validation or held-out.")] = "held-out",
-    limit: Annotated[int | None, typer.Option(help="Scenes at most.", show_default=False)] = None,
-    seed_offset: Annotated[int, typer.Option(help="First scene of the split.")] = 0,
-    json_only: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list.")] = False,
-) -> None:
-    """Measure the models and methods on drawn scenes, with confidence intervals."""
-    from maskless.storybook.scenes import SPLITS
-
-    if split not in SPLITS:
-        raise MasklessError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    print_rows(_suite(suite)(split=split, limit=limit, seed_offset=seed_offset), as_json=json_only)
-
-
-def _suite(name: str) -> Callable[..., list[dict[str, Any]]]:
-    """The `run` function of maskless.evaluation.{name}."""
-    import pkgutil
-    from importlib import import_module
-
-    import maskless.evaluation
-
-    names = sorted(module.name for module in pkgutil.iter_modules(maskless.evaluation.__path__))
-    run = getattr(import_module(f"maskless.evaluation.{name}"), "run", None) if name in names else None
-    if run is None:
-        suites = [name for name in names if hasattr(import_module(f"maskless.evaluation.{name}"), "run")]
-        raise MasklessError(f"the suite must be one of {', '.join(suites) or '(none yet)'}, got {name!r}")
-    return run
+app.command("inspect")(commands.inspect_checkpoint)
+app.command("status")(commands.show_status)
+app.command("evaluate")(commands.evaluate)

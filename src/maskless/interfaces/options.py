@@ -1,4 +1,4 @@
-"""What `maskless edit` is asked by: its instruction and the flags that make up a request."""
+"""What the commands are asked by: the instruction and the flags of a request, and the folders they share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from maskless.data.config import TASKS
+
+OUTPUT, CHECKPOINTS, MODELS, DISPLAY = "Output", "Checkpoints", "Models", "Display"
+"""The help's groups."""
 
 Instructed = Annotated[
     str | None,
@@ -38,4 +41,8 @@ BoxText = Annotated[
 ExtendText = Annotated[
     str | None,
     typer.Option(help="Canvas to add: 0.25 of each side, 64 pixels, or left=0.5,top=40.", show_default=False),
+]
+OutputDir = Annotated[Path, typer.Option(help="Where the pictures go.", rich_help_panel=OUTPUT)]
+CheckpointDir = Annotated[
+    Path, typer.Option(help="Where last.pth, run.json and the numbered checkpoints go.", rich_help_panel=CHECKPOINTS)
 ]
