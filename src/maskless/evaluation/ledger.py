@@ -14,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def _digest(path: Path) -> str:
     return _digest_of(path, path.stat().st_size, path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _digest_of(path: Path, size: int, changed_ns: int) -> str:
     """Of a file's bytes; size and time only tell whether it was read before."""
     with path.open("rb") as file:
