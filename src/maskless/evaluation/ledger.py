@@ -111,9 +111,9 @@ def _digest_of(path: Path, size: int, changed_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _lines(file: Path | None) -> list[Mapping[str, Any]]:
+def _lines(file: Path | None) -> list[dict[str, Any]]:
     """The whole lines of a file. One that is broken, as a kill or a full disk leaves it, was never measured."""
-    found = []
+    found: list[dict[str, Any]] = []
     if file is not None and file.is_file():
         for line in file.read_text("utf-8", errors="replace").splitlines():
             try:
