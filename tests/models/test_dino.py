@@ -33,3 +33,18 @@ def test_the_grid_has_the_pictures_aspect(editor, size_yx, grid_yx):
 def test_the_longest_picture_still_has_a_grid_of_bounded_size(editor):
     height, width = editor.models.dino.input_size_yx((32, 8000))
     assert height >= 4 and (height // 4) * (width // 4) <= 2.5 * 16 * 16
+
+
+def test_keys_are_those_of_the_last_block_of_all_tokens(editor):
+    dino = editor.models.dino
+    image = torch.rand(3, 64, 48, generator=torch.Generator().manual_seed(0))
+    keys = dino.keys(image)
+    grid = dino.features(image).grid_yx
+    assert keys.shape == (1 + grid[0] * grid[1], 32)
+    states = dino.model(
+        pixel_values=dino.preprocess(image), interpolate_pos_encoding=True, output_hidden_states=True
+    ).hidden_states
+    last = [part for name, part in dino.model.named_modules() if name.endswith((".k_proj", ".key"))][-1]
+    before = [part for name, part in dino.model.named_modules() if name.endswith("layernorm_before")][-1]
+    assert torch.allclose(last(before(states[-2]))[0], keys, atol=1e-4)
+    assert not last._forward_hooks

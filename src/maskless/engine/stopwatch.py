@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -26,7 +27,8 @@ class Stopwatch:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory in use so far: of the accelerator where one is used, else of this process; 0 where unknown."""
+    """Most memory in use so far, or since `reset_peak_memory`: of the accelerator where one is used, else of this
+    process; 0 where unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -37,3 +39,12 @@ def peak_memory_mb(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_mb` begin anew, where the system can; elsewhere it goes on telling the most there ever was."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark of resident memory (proc(5))

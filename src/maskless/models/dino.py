@@ -15,6 +15,9 @@ from maskless.data.types import PatchFeatures
 LARGEST_GRID = 2
 """A picture may have this many times the cells of a square one: attention grows with their square."""
 
+KEY_LAYERS = ("k_proj", "key")
+"""What transformers calls a block's key projection, now and in former versions."""
+
 
 class Dino:
     """A ViT of transformers and its preprocessing: aspect kept, sides rounded to the patch, ImageNet-normalised."""
@@ -24,8 +27,8 @@ class Dino:
         self.model = model.eval().requires_grad_(False)
         self.patch_px = int(model.config.patch_size)
         self.shorter_px = shorter_px
-        self._mean = torch.tensor(mean).view(3, 1, 1)
-        self._std = torch.tensor(std).view(3, 1, 1)
+        self.mean = torch.tensor(mean).view(3, 1, 1)
+        self.std = torch.tensor(std).view(3, 1, 1)
 
     @property
     def device(self) -> torch.device:
@@ -46,7 +49,7 @@ class Dino:
         if tuple(image.shape[1:]) != size:
             resized = F.interpolate(image[None], size=size, mode="bicubic", antialias=True, align_corners=False)
             image = resized[0].clamp(0, 1)
-        return ((image - self._mean) / self._std)[None]
+        return ((image - self.mean) / self.std)[None]
 
     @torch.no_grad()
     def features(self, image: Float[Tensor, "3 H W"]) -> PatchFeatures:
@@ -65,6 +68,18 @@ class Dino:
             attention=attention.reshape(rows, columns).float().cpu(),
             patch_px=self.patch_px,
         )
+
+    @torch.no_grad()
+    def keys(self, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T D"]:
+        """Keys of all tokens in the last block, heads side by side, CLS first: what a structure distance compares."""
+        layers = [part for name, part in self.model.named_modules() if name.rpartition(".")[2] in KEY_LAYERS]
+        caught: list[Tensor] = []
+        hook = layers[-1].register_forward_hook(lambda _layer, _given, keys: caught.append(keys))
+        try:
+            self.model(pixel_values=self.preprocess(image).to(self.device), interpolate_pos_encoding=True)
+        finally:
+            hook.remove()
+        return caught[0][0].float().cpu()
 
 
 def _rounded(length: float, multiple: int) -> int:

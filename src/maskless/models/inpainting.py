@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -159,6 +160,40 @@ class StableDiffusionInpainter:
                 prediction = plain + guidance_scale * (prompted - plain)
             latents = scheduler.step(prediction, timestep, latents).prev_sample
         return self._decode(latents)
+
+    @torch.no_grad()
+    def prompt_difference(
+        self,
+        image: Float[Tensor, "3 S S"],
+        prompt: PromptEmbedding,
+        *,
+        seeds: Sequence[int],
+        strength: float = 0.5,
+    ) -> Float[Tensor, "h w"]:
+        """Where two texts ask for different things: DiffEdit's map (arXiv 2210.11427, section 3.2), in latents' cells.
+
+        The picture is noised to `strength`, once with each seed's noise, and the denoiser asked once with `prompt` and
+        once with its negative, the whole frame masked. The absolute difference of its two answers, mean over channels
+        and noises; not normalised, not below 0.
+
+        image: RGB in [0, 1], S = native_px. prompt: what is asked for; its negative: what is there.
+        """
+        scheduler = copy.deepcopy(self._scheduler)
+        scheduler.set_timesteps(100, device=self.device)
+        timestep = scheduler.timesteps[min(round(len(scheduler.timesteps) * (1 - strength)), 99)]
+        noise = torch.cat([self.draw_noise(seed) for seed in seeds]).to(self.device)
+        clean = self.encode(image[None].to(self.device) * 2 - 1) * self.vae.config.scaling_factor
+        latents = scheduler.add_noise(clean.expand_as(noise), noise, timestep.expand(len(seeds)))
+        frame = image[None].expand(len(seeds), -1, -1, -1).to(self.device)
+        latents = scheduler.scale_model_input(latents, timestep)
+        stacked = torch.cat([latents, self._condition(frame, torch.ones_like(frame[:, :1]))], dim=1)
+        inputs = stacked.to(self.unet.dtype, memory_format=torch.channels_last)
+        asked, there = (
+            self.unet(inputs, timestep, encoder_hidden_states=text.expand(len(seeds), -1, -1).to(self.unet.dtype))
+            for text in (prompt.prompt, prompt.negative)
+        )
+        self.unet_forwards += 2 * len(seeds)
+        return (asked.sample.float() - there.sample.float()).abs().mean(dim=(0, 1)).cpu()
 
     def _begin(self, scheduler: Any, images: Tensor, noise: Tensor, strength: float) -> tuple[Tensor, Tensor]:
         """The timesteps to take and the latents to start from: pure noise, or the picture's latents noised in part."""
