@@ -317,6 +317,9 @@ class TestErrors:
     def test_unknown_commands_and_suites(self, refused):
         assert "nonsense" in refused("nonsense")
         assert "suite must be one of" in refused("evaluate", "nonsense")
+        assert "the suite models takes no --iterations" in refused("evaluate", "models", "--iterations", "3")
+        assert "methods must be among maskless" in refused("evaluate", "storybook", "--methods", "paint")
+        assert "is a file, not a folder" in refused("evaluate", "models", "--output-dir", "scene.png")
         assert "no such checkpoint" in refused("inspect", "none.pth")
 
     def test_a_checkpoint_of_another_shape(self, maskless, scene, tiny_models):
@@ -523,3 +526,45 @@ class TestRows:
     def test_none(self, capsys):
         print_rows([], as_json=True)
         assert json.loads(capsys.readouterr().out) == []
+
+
+class TestEvaluate:
+    """`maskless evaluate`: rows on stdout, tables and plots in a folder, and it goes on where it was."""
+
+    COMMAND = ("evaluate", "storybook", "--methods", "oracle_box", "--limit", "1", "--steps", "1", "--json")
+
+    def test_rows_files_and_going_on(self, maskless, scene, monkeypatch):
+        status, out, err = maskless(*self.COMMAND)
+        rows = json.loads(out)
+        assert status == 0 and "1/1 measured" in err
+        assert all(set(row) == {"suite", "method", "task", "metric", "value", "low", "high", "n"} for row in rows)
+        folder = Path("output/evaluation")
+        assert sorted(path.name for path in folder.iterdir()) == [
+            f"storybook.{suffix}" for suffix in ("csv", "jpg", "json", "jsonl", "md", "png")
+        ]
+        assert json.loads((folder / "storybook.json").read_text("utf-8")) == rows
+        assert "maskless evaluate storybook --limit 1 --steps 1 --methods oracle_box" in (
+            folder / "storybook.md"
+        ).read_text("utf-8")
+        monkeypatch.setattr("maskless.evaluation.storybook.attempt", pytest.fail)
+        again = maskless(*self.COMMAND)
+        assert (again[0], json.loads(again[1])) == (0, rows)
+
+    def test_held_out_scenes_unless_told(self, maskless, scene, monkeypatch):
+        asked = {}
+
+        def run(split, limit=None, seed_offset=0, methods=None, steps=None):
+            asked.update(split=split, limit=limit, seed_offset=seed_offset, methods=methods, steps=steps)
+            return []
+
+        monkeypatch.setattr("maskless.evaluation.storybook.run", run)
+        assert maskless("evaluate", "storybook", "--methods", " maskless, release,")[0] == 0
+        assert asked == {
+            "split": "held-out", "limit": None, "seed_offset": 0, "methods": ["maskless", "release"], "steps": None,
+        }  # fmt: skip
+        assert maskless("evaluate", "storybook", "--split", "validation", "--limit", "3", "--seed-offset", "9")[0] == 0
+        assert (asked["split"], asked["limit"], asked["seed_offset"]) == ("validation", 3, 9)
+
+    def test_a_hyphen_stands_for_an_underscore(self, maskless, scene, monkeypatch):
+        monkeypatch.setattr("maskless.evaluation.search_study.run", lambda **_: [])
+        assert maskless("evaluate", "search-study", "--json")[:2] == (0, "[]\n")

@@ -122,9 +122,7 @@ def task_rows(judge: Judge, jobs: Sequence[Job], results: Sequence[EditResult | 
     parts: dict[str, list[bool]] = {}
     success = []
     for job, verdict, was in zip(jobs, seen, before, strict=True):
-        done = job.done(verdict, was.things)
-        if job.kept:
-            done["everything else still seen"] = all(_still(verdict, thing) for thing in job.kept)
+        done = judged(job, verdict, was)
         for name, value in done.items():
             parts.setdefault(name, []).append(value)
         success.append(all(done.values()))
@@ -133,6 +131,14 @@ def task_rows(judge: Judge, jobs: Sequence[Job], results: Sequence[EditResult | 
     rows += [share_row(values, **names, metric=name) for name, values in parts.items()]
     exact = [exact_outside(result) for _, result in pairs]
     return [*rows, share_row(exact or refused, **names, metric="untouched pixels identical", gate=1.0)]
+
+
+def judged(job: Job, verdict: Verdict, before: Verdict) -> dict[str, bool]:
+    """What came true of a job, by name, from what the judge sees in the result and in the picture before."""
+    done = dict(job.done(verdict, before.things))
+    if job.kept:
+        done["everything else still seen"] = all(_still(verdict, thing) for thing in job.kept)
+    return done
 
 
 def exact_outside(result: EditResult) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from maskless.data.errors import MasklessError
-from maskless.interfaces.console import print_checkpoint, print_rows, print_status
-from maskless.interfaces.options import CheckpointDir, OutputDir
+from maskless.interfaces.console import EvaluationConsole, print_checkpoint, print_status
+from maskless.interfaces.options import MODELS, OUTPUT, CheckpointDir, OutputDir
 
 
 def inspect_checkpoint(
@@ -35,30 +37,95 @@ def show_status(
 
 
 def evaluate(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="What to measure, such as models.", show_default=False)],
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="What to measure, such as storybook.", show_default=False)
+    ],
     split: Annotated[str, typer.Option(help="Which scenes: train, validation or held-out.")] = "held-out",
-    limit: Annotated[int | None, typer.Option(help="Scenes at most.", show_default=False)] = None,
-    seed_offset: Annotated[int, typer.Option(help="First scene of the split.")] = 0,
-    json_only: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Requests at most.", show_default=False)] = None,
+    seed_offset: Annotated[int, typer.Option(min=0, help="First scene of the split.")] = 0,
+    models: Annotated[
+        str | None, typer.Option(help="storybook (bundled) or a folder.", rich_help_panel=MODELS, show_default=False)
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,…", help="Methods to compare, of those of the suite.", show_default=False),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="A benchmark's folder, for a suite that reads one.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps, of all methods.", show_default=False)
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=0, help="Iterations of the search, of all methods.", show_default=False)
+    ] = None,
+    anchors: Annotated[int | None, typer.Option(min=1, help="Anchors, of all methods.", show_default=False)] = None,
+    output_dir: Annotated[
+        Path, typer.Option(help="Where tables, plots and what was measured go.", rich_help_panel=OUTPUT)
+    ] = Path("output/evaluation"),
+    json_only: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list, nothing else.")] = False,
 ) -> None:
-    """Measure the models and methods on drawn scenes, with confidence intervals."""
+    """Measure the models and methods on drawn scenes, with confidence intervals.
+
+    A run that was stopped goes on where it was when it is started again with the same options and models.
+    """
+    from maskless.data.files import require_writable
     from maskless.storybook.scenes import SPLITS
 
     if split not in SPLITS:
         raise MasklessError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    print_rows(_suite(suite)(split=split, limit=limit, seed_offset=seed_offset), as_json=json_only)
+    run, name = _suite(suite), suite.replace("-", "_")
+    chosen: dict[str, Any] = {
+        "limit": limit, "models": models, "steps": steps, "iterations": iterations, "anchors": anchors,
+        "folder": folder,
+        "methods": None if methods is None else [method.strip() for method in methods.split(",") if method.strip()],
+    }  # fmt: skip
+    chosen = {option: value for option, value in chosen.items() if value is not None}
+    taken = signature(run).parameters
+    for option in chosen:
+        if option not in taken:
+            raise MasklessError(f"the suite {suite} takes no --{option}")
+    require_writable(output_dir)
+    # What a suite can use of these it has among its parameters.
+    offered = {"ledger": output_dir / f"{name}.jsonl", "page": output_dir / f"{name}.jpg", "sheets": output_dir / name}
+    console = EvaluationConsole(json_only=json_only)
+    with console.measuring(suite) as progress:
+        offered_here = {**offered, "progress": progress}
+        rows = run(
+            split=split,
+            seed_offset=seed_offset,
+            **chosen,
+            **{option: value for option, value in offered_here.items() if option in taken},
+        )
+    from maskless.evaluation.results import write_results
+
+    command = _evaluate_line(suite, {"split": split, "seed_offset": seed_offset} | chosen)
+    files = write_results(rows, output_dir, name, command=command)
+    console.measured(rows, [*files, *(file for file in (offered["page"],) if "page" in taken)])
+
+
+def _evaluate_line(suite: str, chosen: dict[str, Any]) -> str:
+    """What makes the same figures again, for a shell."""
+    words = ["maskless", "evaluate", suite]
+    for option, value in chosen.items():
+        if (option, value) not in (("split", "held-out"), ("seed_offset", 0)):
+            told = ",".join(value) if isinstance(value, list) else str(value)
+            words += ["--" + option.replace("_", "-"), told]
+    return shlex.join(words)
 
 
 def _suite(name: str) -> Callable[..., list[dict[str, Any]]]:
-    """The `run` function of maskless.evaluation.{name}."""
+    """The `run` function of maskless.evaluation.{name}; a hyphen stands for an underscore."""
     import pkgutil
     from importlib import import_module
 
     import maskless.evaluation
 
     names = sorted(module.name for module in pkgutil.iter_modules(maskless.evaluation.__path__))
-    run = getattr(import_module(f"maskless.evaluation.{name}"), "run", None) if name in names else None
+    module = name.replace("-", "_")
+    run = getattr(import_module(f"maskless.evaluation.{module}"), "run", None) if module in names else None
     if run is None:
-        suites = [name for name in names if hasattr(import_module(f"maskless.evaluation.{name}"), "run")]
-        raise MasklessError(f"the suite must be one of {', '.join(suites) or '(none yet)'}, got {name!r}")
+        suites = [other for other in names if hasattr(import_module(f"maskless.evaluation.{other}"), "run")]
+        told = ", ".join(suites).replace("_", "-")
+        raise MasklessError(f"the suite must be one of {told or '(none yet)'}, got {name!r}")
     return run

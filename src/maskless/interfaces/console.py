@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -236,10 +238,47 @@ def _plain(text: str) -> str:
     return escape("".join(letter if letter.isprintable() else " " for letter in text))
 
 
+class EvaluationConsole:
+    """Reports an evaluation: progress and files on stderr, its rows on stdout."""
+
+    def __init__(self, *, json_only: bool = False) -> None:
+        self._json = json_only
+        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def measuring(self, suite: str) -> Iterator[Callable[[int, int], None]]:
+        """Gives what a suite tells its progress to, (done, of how many): a bar, or some plain lines for a log."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        told = [0]
+
+        def as_lines(done: int, total: int) -> None:
+            if done == total or done * PLAIN_LINES // total > told[0]:
+                told[0] = done * PLAIN_LINES // total
+                self._err.print(f"{suite}  {done}/{total} measured")
+
+        if not self._err.is_terminal:
+            yield as_lines
+            return
+        bar = Progress(
+            TextColumn(f"[bold]{escape(suite)}[/]"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True), TextColumn("left"), console=self._err, speed_estimate_period=3600,
+        )  # fmt: skip
+        with bar:
+            task = bar.add_task(suite, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    def measured(self, rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
+        """The figures, and where they were written."""
+        print_rows(rows, as_json=self._json)
+        for file in files:
+            self._err.print(f"[bold]Written[/]  {escape(str(file))}")
+
+
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Rows of an evaluation, {suite, method, task, metric, value, low, high, n}, as a table or a JSON list."""
     if as_json:
-        print(json.dumps([dict(row) for row in rows], ensure_ascii=False))
+        print(json.dumps([_plain_numbers(row) for row in rows], ensure_ascii=False, allow_nan=False))
         return
     columns = list(rows[0]) if rows else []
     table = Table(header_style="bold", box=None, pad_edge=False)
@@ -249,6 +288,11 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     for row in rows:
         table.add_row(*(_cell(row.get(name)) for name in columns))
     Console(highlight=False).print(table)
+
+
+def _plain_numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with null for every number that JSON has no word for."""
+    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
 
 
 def _cell(value: Any) -> str:

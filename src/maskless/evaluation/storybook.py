@@ -1,0 +1,227 @@
+"""The suite `storybook`: one thing in a held-out scene becomes another, by every method, judged against the truth.
+
+Each request is measured once for each method and kept in the ledger; the first PICTURED also keep their pictures, for
+one page that shows all methods side by side.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from maskless import storybook as world
+from maskless.data.config import EditConfig
+from maskless.data.errors import MasklessError
+from maskless.engine.editor import Editor
+from maskless.evaluation import baselines, cases, figures, gallery, metrics, release, tasks
+from maskless.evaluation.baselines import METHODS
+from maskless.evaluation.cases import Box, Case, attempt
+from maskless.evaluation.figures import background_figures, clip_figures, structure_figure
+from maskless.evaluation.ledger import Figures, Ledger, fingerprint
+from maskless.evaluation.metrics import exact_outside, mask_iou, mask_of_box
+from maskless.evaluation.models import bundled_folder
+from maskless.evaluation.rows import Row, mean_row, share_row
+from maskless.evaluation.tasks import Job, draw_jobs, judged
+from maskless.storybook.judge import Judge
+
+TASK = "replace"
+PICTURED = 10
+OURS = "maskless"
+MEANS = (
+    "region IoU",
+    "region size",
+    "identical outside",
+    "background PSNR dB",
+    "background SSIM",
+    "background MSE",
+    "CLIP whole",
+    "CLIP edited",
+    "CLIP directional",
+    "structure distance",
+    "seconds",
+    "UNet forwards",
+    "inpaintings",
+    "peak memory MB",
+)
+"""Figures whose mean is a row, in this order."""
+WORLD = ("scenes", "shapes", "backgrounds", "styles", "edits", "judge")
+"""Modules of the drawn world that the figures follow from."""
+
+Progress = Callable[[int, int], None]
+"""Told how many measurements are done, of how many."""
+
+
+def run(
+    split: str = "held-out",
+    limit: int | None = None,
+    seed_offset: int = 0,
+    models: str = "storybook",
+    methods: Sequence[str] | None = None,
+    steps: int | None = None,
+    iterations: int | None = None,
+    anchors: int | None = None,
+    ledger: Path | None = None,
+    page: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Every method on `limit` requests (100).
+
+    Args:
+        methods: names among METHODS; all of them by default.
+        steps, iterations, anchors: options that all methods share; the defaults where None.
+        ledger: a file of what was measured, to go on from and to add to. page: where the page of pictures goes.
+    Raises:
+        MasklessError: an unknown method, an option out of range, a file that cannot be written.
+    """
+    names = chosen_methods(methods)
+    options: dict[str, Any] = {"steps": steps, "iterations": iterations, "anchors": anchors}
+    config = replace(EditConfig(), **{name: value for name, value in options.items() if value is not None})
+    editor = Editor.from_pretrained(models, config=config)
+    folder = bundled_folder(models) / "judge"
+    judge = Judge.from_pretrained(folder)
+    book = Ledger(
+        ledger, suite="storybook", fingerprint=fingerprint(editor.models, editor.config, _code(), judge=folder)
+    )
+    jobs = draw_jobs(TASK, split, 100 if limit is None else limit, seed_offset)
+    found: dict[str, list[Figures]] = {name: [] for name in names}
+    for number, job in enumerate(jobs):
+        case, seed = case_of(editor, job), job.scene.graph.detail_seed
+        for name in names:
+            pictured = number < PICTURED
+            measured = partial(measure, name, case, job, judge, pictured=pictured)
+            found[name].append(book.measured(name, _key(seed, pictured), measured))
+            if progress is not None:
+                progress(sum(map(len, found.values())), len(jobs) * len(names))
+    if page is not None:
+        draw_page(jobs[:PICTURED], found, page)
+    return rows_of(found)
+
+
+def chosen_methods(methods: Sequence[str] | None) -> list[str]:
+    """The names, in METHODS' order; all where None."""
+    unknown = [name for name in methods or () if name not in METHODS]
+    if unknown or methods is not None and not methods:
+        raise MasklessError(f"methods must be among {', '.join(METHODS)}, got {', '.join(unknown) or 'none'}")
+    return [name for name in METHODS if methods is None or name in methods]
+
+
+def case_of(editor: Editor, job: Job) -> Case:
+    """A job as every method gets it; the noise is the scene's own, the same for all of them."""
+    seed = job.scene.graph.detail_seed
+    request = editor.request(job.image, caption=job.caption, prompt=job.prompt, task=job.task, seed=seed, **job.options)
+    return Case(models=editor.models, request=request, config=editor.config, truth_xyxy=truth_of(job))
+
+
+def truth_of(job: Job) -> Box:
+    """Where the thing that the caption names is, half-open, in pixels."""
+    kept = {thing.index for thing in job.kept}
+    return next(thing.box_xyxy for thing in job.scene.objects if thing.index not in kept)
+
+
+def measure(name: str, case: Case, job: Job, judge: Judge, *, pictured: bool) -> Figures:
+    """One method on one request. pictured: keep the picture as well."""
+    tried = attempt(METHODS[name], case)
+    cost = {
+        "seconds": tried.cost.seconds["total"],
+        "UNet forwards": tried.cost.unet_forwards,
+        "inpaintings": tried.cost.inpaintings,
+        "peak memory MB": tried.cost.peak_memory_mb,
+    }
+    if tried.outcome is None:
+        return {"success": False, "parts": {}, "refused": True, **cost}
+    made = tried.outcome
+    picture = Image.fromarray(made.pixels)
+    was, seen = judge.detect([job.image, picture])
+    parts = judged(job, seen, was)
+    before = case.request.image
+    after = torch.from_numpy(made.pixels.astype(np.float32) / 255).movedim(-1, 0)
+    truth = mask_of_box(case.truth_xyxy, case.request.size_yx)
+    x0, y0, x1, y1 = made.box_xyxy
+    left, top, right, bottom = case.truth_xyxy
+    found: Figures = {
+        "success": all(parts.values()),
+        "parts": parts,
+        "hit": left <= (x0 + x1) / 2 < right and top <= (y0 + y1) / 2 < bottom,
+        "region IoU": mask_iou(made.region, truth),
+        "region size": float(made.region.float().mean()),
+        "identical outside": exact_outside(before, after, made.region),
+        **background_figures(before, after, truth),
+        **clip_figures(case.models, before, after, truth, caption=job.caption, prompt=job.prompt),
+        "structure distance": structure_figure(case.models, before, after),
+        **cost,
+        "box": list(made.box_xyxy),
+    }
+    if pictured:
+        found["picture"] = _encoded(picture)
+    return found
+
+
+def rows_of(found: dict[str, list[Figures]]) -> list[Row]:
+    """Success first, its parts, then the means; and how often a method succeeds less ours, request by request.
+
+    A request that a method refused counts against its success and is in no figure but the costs.
+    """
+    rows: list[Row] = []
+    for method, each in found.items():
+        names = {"suite": "storybook", "method": method, "task": TASK}
+        rows.append(share_row([one["success"] for one in each], **names, metric="success"))
+        if method != OURS and OURS in found:
+            pairs = zip(each, found[OURS], strict=True)
+            differences = [float(one["success"]) - float(ours["success"]) for one, ours in pairs]
+            rows.append(mean_row(differences, **names, metric=f"success less that of {OURS}"))
+        for part in dict.fromkeys(name for one in each for name in one["parts"]):
+            hits = [one["parts"][part] for one in each if part in one["parts"]]
+            rows.append(share_row(hits, **names, metric=part))
+        hits = [one["hit"] for one in each if "hit" in one]
+        rows += [share_row(hits, **names, metric="region hit")] if hits else []
+        for metric in MEANS:
+            values = [float(one[metric]) for one in each if one.get(metric) is not None]
+            rows += [mean_row(values, **names, metric=metric)] if values else []
+    return rows
+
+
+def draw_page(jobs: Sequence[Job], found: dict[str, list[Figures]], file: Path) -> None:
+    """Requests down, the source and every method across."""
+    lines = []
+    for number, job in enumerate(jobs):
+        shown = [
+            gallery.Shown(
+                picture=_decoded(each[number]["picture"]) if "picture" in each[number] else None,
+                box_xyxy=each[number].get("box"),
+                success=each[number]["success"],
+            )
+            for each in found.values()
+        ]
+        lines.append(gallery.Line(text=f"{job.caption} becomes {job.prompt}", source=job.image, shown=shown))
+    gallery.write_page(lines, list(found), file)
+
+
+def _key(seed: int, pictured: bool) -> str:
+    """What is measured with its picture is another entry: a page needs those of its own requests."""
+    return f"{seed} with picture" if pictured else str(seed)
+
+
+def _code() -> list[Any]:
+    """Sources that the figures follow from, beside the package's own."""
+    folder = Path(world.__file__).parent
+    modules = (baselines, cases, figures, metrics, release, tasks)
+    return [__file__, *(module.__file__ for module in modules), *(folder / f"{name}.py" for name in WORLD)]
+
+
+def _encoded(picture: Image.Image) -> str:
+    kept = io.BytesIO()
+    picture.save(kept, "PNG", optimize=True)
+    return base64.b64encode(kept.getvalue()).decode("ascii")
+
+
+def _decoded(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
