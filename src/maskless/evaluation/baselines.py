@@ -16,7 +16,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.regions import (
-    GRID_CELLS,
     inside_less_outside,
     propose_regions,
     resize,
@@ -25,7 +24,7 @@ from maskless.data.types import Anchors, EditedImage, EditResult, Regions, Score
 from maskless.engine.evaluator import RegionEvaluator
 from maskless.engine.stopwatch import Stopwatch
 from maskless.engine.tasks import Run, start_run
-from maskless.evaluation.cases import Box, Case, Method, Outcome, random_sizes
+from maskless.evaluation.cases import Box, Case, Method, Outcome, random_anchors, random_sizes
 from maskless.evaluation.release import release
 from maskless.method.anchors import find_anchors
 from maskless.method.ranking import rank, rank_by_place
@@ -55,7 +54,7 @@ def release_fixed(case: Case) -> Outcome:
 
 def random_anchor_random_size(case: Case) -> Outcome:
     """The paper's first ablation: K anchors anywhere, a random size each, one inpainting each."""
-    return _best_of(case, _one_size_each(case, _random_anchors(case, case.config.anchors)))
+    return _best_of(case, _one_size_each(case, random_anchors(case, case.config.anchors)))
 
 
 def dino_anchor_random_size(case: Case) -> Outcome:
@@ -67,7 +66,7 @@ def dino_anchor_random_size(case: Case) -> Outcome:
 
 def random_at_budget(case: Case) -> Outcome:
     """Anchors anywhere, a random size each, as many as `maskless` inpaints: random search at equal cost."""
-    return _best_of(case, _one_size_each(case, _random_anchors(case, budget(case))))
+    return _best_of(case, _one_size_each(case, random_anchors(case, budget(case))))
 
 
 def random_9(case: Case) -> Outcome:
@@ -231,12 +230,6 @@ def _box_by_clip(case: Case) -> Box:
         focus=inside_less_outside(relevance, boxes, case.request.size_yx),
     )
     return _corners(boxes[rank_by_place(scores, alpha=1.0, beta=1.0).order[0]])
-
-
-def _random_anchors(case: Case, count: int) -> Anchors:
-    generator = torch.Generator().manual_seed(case.seed)
-    points = torch.randint(GRID_CELLS, (count, 2), generator=generator)
-    return Anchors(points_yx=points, weight=torch.ones(count), grid_yx=(GRID_CELLS, GRID_CELLS))
 
 
 def _one_size_each(case: Case, anchors: Anchors) -> Regions:

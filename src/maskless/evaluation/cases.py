@@ -13,8 +13,8 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.data.regions import mask_box
-from maskless.data.types import Cost, EditRequest
+from maskless.data.regions import GRID_CELLS, mask_box
+from maskless.data.types import Anchors, Cost, EditRequest
 from maskless.engine.stopwatch import peak_memory_mb, reset_peak_memory
 from maskless.models.pretrained import EditModels
 
@@ -84,3 +84,10 @@ def attempt(method: Method, case: Case) -> Attempt:
 def random_sizes(case: Case, count: int) -> Int[Tensor, " K"]:
     """One size index each, every size as likely."""
     return torch.randint(len(case.config.sizes), (count,), generator=torch.Generator().manual_seed(case.seed + 1))
+
+
+def random_anchors(case: Case, count: int) -> Anchors:
+    """Cells anywhere in the picture, every one as likely."""
+    generator = torch.Generator().manual_seed(case.seed)
+    points = torch.randint(GRID_CELLS, (count, 2), generator=generator)
+    return Anchors(points_yx=points, weight=torch.ones(count), grid_yx=(GRID_CELLS, GRID_CELLS))

@@ -89,7 +89,7 @@ def run(
     folder = bundled_folder(models) / "judge"
     judge = Judge.from_pretrained(folder)
     book = Ledger(
-        ledger, suite="storybook", fingerprint=fingerprint(editor.models, editor.config, _code(), judge=folder)
+        ledger, suite="storybook", fingerprint=fingerprint(editor.models, editor.config, code(), judge=folder)
     )
     jobs = draw_jobs(TASK, split, 100 if limit is None else limit, seed_offset)
     found: dict[str, list[Figures]] = {name: [] for name in names}
@@ -210,8 +210,8 @@ def _key(seed: int, pictured: bool) -> str:
     return f"{seed} with picture" if pictured else str(seed)
 
 
-def _code() -> list[Any]:
-    """Sources that the figures follow from, beside the package's own."""
+def code() -> list[Any]:
+    """Source files that the figures follow from, beside those of the method."""
     folder = Path(world.__file__).parent
     modules = (baselines, cases, figures, metrics, release, tasks)
     return [__file__, *(module.__file__ for module in modules), *(folder / f"{name}.py" for name in WORLD)]
