@@ -25,6 +25,8 @@ Key = int | str
 Figures = dict[str, Any]
 MEANT = ("data", "method", "models", "engine")
 """Folders of this package whose code every figure follows from."""
+WORLD = ("scenes", "shapes", "backgrounds", "styles", "captions", "edits", "judge")
+"""Modules of the drawn world that scenes, their truth and the judge follow from."""
 WEIGHTS = (".safetensors", ".bin", ".json", ".txt")
 
 
@@ -89,6 +91,11 @@ def fingerprint(models: Any, config: EditConfig | None, code: Sequence[str | Pat
     parts += [_digest(path) for path in (*sources, *map(Path, code))]
     parts += [[name, _contents(value) if isinstance(value, Path) else value] for name, value in sorted(more.items())]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def drawn_world() -> list[Path]:
+    """Source files to give as `code` for figures of drawn scenes."""
+    return [Path(__file__).parents[1] / "storybook" / f"{name}.py" for name in WORLD]
 
 
 def _contents(source: str | Path) -> Any:

@@ -6,8 +6,6 @@ one page that shows all methods side by side.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +16,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskless import storybook as world
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.engine.editor import Editor
@@ -26,7 +23,7 @@ from maskless.evaluation import baselines, cases, figures, gallery, metrics, rel
 from maskless.evaluation.baselines import METHODS
 from maskless.evaluation.cases import Box, Case, attempt
 from maskless.evaluation.figures import background_figures, clip_figures, structure_figure
-from maskless.evaluation.ledger import Figures, Ledger, fingerprint
+from maskless.evaluation.ledger import Figures, Ledger, drawn_world, fingerprint
 from maskless.evaluation.metrics import exact_outside, mask_iou, mask_of_box
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.rows import Row, mean_row, share_row
@@ -53,8 +50,6 @@ MEANS = (
     "peak memory MB",
 )
 """Figures whose mean is a row, in this order."""
-WORLD = ("scenes", "shapes", "backgrounds", "styles", "edits", "judge")
-"""Modules of the drawn world that the figures follow from."""
 
 Progress = Callable[[int, int], None]
 """Told how many measurements are done, of how many."""
@@ -161,7 +156,7 @@ def measure(name: str, case: Case, job: Job, judge: Judge, *, pictured: bool) ->
         "box": list(made.box_xyxy),
     }
     if pictured:
-        found["picture"] = _encoded(picture)
+        found["picture"] = gallery.encoded(picture)
     return found
 
 
@@ -195,7 +190,7 @@ def draw_page(jobs: Sequence[Job], found: dict[str, list[Figures]], file: Path) 
     for number, job in enumerate(jobs):
         shown = [
             gallery.Shown(
-                picture=_decoded(each[number]["picture"]) if "picture" in each[number] else None,
+                picture=gallery.decoded(each[number]["picture"]) if "picture" in each[number] else None,
                 box_xyxy=each[number].get("box"),
                 success=each[number]["success"],
             )
@@ -212,16 +207,5 @@ def _key(seed: int, pictured: bool) -> str:
 
 def code() -> list[Any]:
     """Source files that the figures follow from, beside those of the method."""
-    folder = Path(world.__file__).parent
     modules = (baselines, cases, figures, metrics, release, tasks)
-    return [__file__, *(module.__file__ for module in modules), *(folder / f"{name}.py" for name in WORLD)]
-
-
-def _encoded(picture: Image.Image) -> str:
-    kept = io.BytesIO()
-    picture.save(kept, "PNG", optimize=True)
-    return base64.b64encode(kept.getvalue()).decode("ascii")
-
-
-def _decoded(text: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
+    return [__file__, *(module.__file__ for module in modules), *drawn_world()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from PIL import Image, ImageDraw
 from maskless.data.errors import MasklessError
 from maskless.data.types import EditResult
 from maskless.engine.editor import Editor
+from maskless.evaluation.gallery import decoded, encoded
+from maskless.evaluation.ledger import Figures, Ledger, drawn_world, fingerprint
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.rows import Row, share_row
 from maskless.storybook.backgrounds import BACKGROUNDS
@@ -40,6 +43,7 @@ GATES = {
     "style": 0.85,
     "creative": 0.65,
 }
+ON_A_SHEET = 10
 SAME_PLACE = 0.3
 """Boxes that overlap by this IoU are of the same thing: edits move edges."""
 
@@ -72,20 +76,32 @@ def run(
     models: str = "storybook",
     sheets: Path | None = None,
     tasks: Sequence[str] | None = None,
+    ledger: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Every kind of edit on `limit` scenes each (100).
 
-    sheets: a folder for one picture a task, before above after, for a person to judge.
+    sheets: a folder for one picture a task, before above after, for a person to judge. ledger: a file of what was
+    measured, to go on from and to add to. progress: told how many edits are measured, of how many.
     """
     editor = Editor.from_pretrained(models)
-    judge = Judge.from_pretrained(bundled_folder(models) / "judge")
+    folder, count = bundled_folder(models) / "judge", 100 if limit is None else limit
+    judge = Judge.from_pretrained(folder)
+    meant = fingerprint(editor.models, editor.config, [__file__, *drawn_world()], judge=folder)
+    book, chosen = Ledger(ledger, suite="tasks", fingerprint=meant), list(tasks or JOBS)
     rows: list[Row] = []
-    for task in tasks or JOBS:
-        jobs = draw_jobs(task, split, 100 if limit is None else limit, seed_offset)
-        results = [edited(editor, job) for job in jobs]
-        rows += task_rows(judge, jobs, results)
+    for place, task in enumerate(chosen):
+        jobs = draw_jobs(task, split, count, seed_offset)
+        found = []
+        for number, job in enumerate(jobs):
+            pictured = sheets is not None and number < ON_A_SHEET
+            key = f"{task} {job.scene.graph.detail_seed}" + " with picture" * pictured
+            found.append(book.measured("maskless", key, partial(_measured, editor, judge, job, pictured=pictured)))
+            if progress is not None:
+                progress(place * count + number + 1, len(chosen) * count)
+        rows += rows_of(task, found)
         if sheets is not None:
-            _sheet(jobs, results, sheets / f"{task}.png")
+            _sheet(jobs, found, sheets / f"{task}.png")
     return rows
 
 
@@ -111,26 +127,27 @@ def edited(editor: Editor, job: Job) -> EditResult | None:
 
 
 def task_rows(judge: Judge, jobs: Sequence[Job], results: Sequence[EditResult | None]) -> list[Row]:
-    """Success, its parts, and whether the pixels outside are the source's, for jobs of one task. What gave no result
-    counts against success, and not among the parts."""
-    task = jobs[0].task
-    pairs = [(job, result) for job, result in zip(jobs, results, strict=True) if result is not None]
-    refused = [False] * (len(jobs) - len(pairs))
-    jobs = [job for job, _ in pairs]
-    seen = judge.detect([result.best.pil() for _, result in pairs])
-    before = judge.detect([job.image for job in jobs])
-    parts: dict[str, list[bool]] = {}
-    success = []
-    for job, verdict, was in zip(jobs, seen, before, strict=True):
-        done = judged(job, verdict, was)
-        for name, value in done.items():
-            parts.setdefault(name, []).append(value)
-        success.append(all(done.values()))
+    """The rows of jobs of one task, and of what the editor made of them."""
+    return rows_of(jobs[0].task, [figures_of(judge, job, made) for job, made in zip(jobs, results, strict=True)])
+
+
+def figures_of(judge: Judge, job: Job, result: EditResult | None) -> Figures:
+    """Success, its parts, and whether the pixels outside are the source's, of one job."""
+    if result is None:
+        return {"success": False, "parts": {}, "exact": None}
+    (seen,), (before,) = judge.detect([result.best.pil()]), judge.detect([job.image])
+    parts = judged(job, seen, before)
+    return {"success": all(parts.values()), "parts": parts, "exact": exact_outside(result)}
+
+
+def rows_of(task: str, found: Sequence[Figures]) -> list[Row]:
+    """The shares of each figure. What gave no result counts against success, and not among the parts."""
     names = {"suite": "tasks", "method": "maskless", "task": task}
-    rows = [share_row(success + refused, **names, metric="success", gate=GATES.get(task))]
-    rows += [share_row(values, **names, metric=name) for name, values in parts.items()]
-    exact = [exact_outside(result) for _, result in pairs]
-    return [*rows, share_row(exact or refused, **names, metric="untouched pixels identical", gate=1.0)]
+    rows = [share_row([one["success"] for one in found], **names, metric="success", gate=GATES.get(task))]
+    for part in dict.fromkeys(name for one in found for name in one["parts"]):
+        rows.append(share_row([one["parts"][part] for one in found if part in one["parts"]], **names, metric=part))
+    exact = [one["exact"] for one in found if one["exact"] is not None] or [False] * len(found)
+    return [*rows, share_row(exact, **names, metric="untouched pixels identical", gate=1.0)]
 
 
 def judged(job: Job, verdict: Verdict, before: Verdict) -> dict[str, bool]:
@@ -354,10 +371,19 @@ def _anything_at(verdict: Verdict, thing: VisibleObject) -> bool:
     return any(_same_place(d, thing) for d in verdict.things)
 
 
-def _sheet(jobs: Sequence[Job], results: Sequence[EditResult | None], file: Path) -> None:
+def _measured(editor: Editor, judge: Judge, job: Job, *, pictured: bool) -> Figures:
+    result = edited(editor, job)
+    figures = figures_of(judge, job, result)
+    return figures | {"picture": encoded(result.best.pil())} if pictured and result is not None else figures
+
+
+def _sheet(jobs: Sequence[Job], found: Sequence[Figures], file: Path) -> None:
     """Ten results under their sources; a source again where there is no result."""
-    before = [job.image for job in jobs[:10]]
-    after = [was if result is None else result.best.pil() for was, result in zip(before, results[:10], strict=True)]
+    before = [job.image for job in jobs[:ON_A_SHEET]]
+    after = [
+        decoded(one["picture"]) if "picture" in one else was
+        for one, was in zip(found[:ON_A_SHEET], before, strict=True)
+    ]
     rows = [
         torch.stack([to_tensor(picture.resize((128, 128))) for picture in pictures]) for pictures in (before, after)
     ]
