@@ -293,7 +293,9 @@ def _section(shown: Shown, request: EditRequest) -> str:
         for pixels in (_before(request), load_image(shown.path).pixels)
     ]
     label = exhibit.prompt or exhibit.title
-    slider = before_after(pictures[0], pictures[1], label, size_px=size_px, region=region)
+    # Beside a region, so that all of what is new is seen at once; in the middle of what is nearly the whole picture.
+    at = max(3, round(100 * x0 / width) - 4) if x1 - x0 < 0.8 * width else 50
+    slider = before_after(pictures[0], pictures[1], label, size_px=size_px, region=region, at_percent=at)
     return f'<section>{title}<div class="wide">{slider}<div>{facts(told)}</div></div></section>'
 
 
