@@ -142,12 +142,12 @@ def run(
     chosen = _chosen(variants(config), methods)
     few = max(1, len(jobs) // SLOW_SHARE)
     planned = [(job, v) for n, job in enumerate(jobs) for v in chosen if n < few or not v.slow]
-    tables: dict[int, RegionTable] = {}
+    tables: dict[int, LentRegions] = {}
     found: dict[tuple[str, str], list[Figures]] = {}
     for done, (job, variant) in enumerate(planned, start=1):
         seed = job.scene.graph.detail_seed
         if seed not in tables:
-            tables = {seed: RegionTable(case_of(editor, job), job, judge)}
+            tables = {seed: LentRegions(case_of(editor, job), job, judge)}
         figures = book.measured(variant.name, seed, partial(tables[seed].replay, variant))
         found.setdefault((variant.group, variant.label), []).append(figures)
         if progress is not None:
@@ -163,7 +163,7 @@ def _chosen(every: Sequence[Variant], groups: Sequence[str] | None) -> list[Vari
     return [v for v in every if groups is None or v.group in groups]
 
 
-class RegionTable:
+class LentRegions:
     """All regions of one request that any variant looks at, each inpainted once: every variant's run is lent what those
     before it inpainted, with the losses weighed anew."""
 
