@@ -9,8 +9,8 @@ from maskless.data.errors import MasklessError
 from maskless.evaluation import ablations
 from maskless.evaluation.ablations import LentRegions, Variant, rows_of, run, variants
 from maskless.evaluation.models import bundled_folder
-from maskless.evaluation.storybook import case_of
 from maskless.evaluation.tasks import draw_jobs
+from maskless.evaluation.trials import case_of
 from maskless.storybook.judge import Judge
 
 QUICK = {"steps": 1, "iterations": 2, "anchors": 3, "updates": 10}

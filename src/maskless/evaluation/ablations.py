@@ -22,15 +22,14 @@ from maskless.data.errors import MasklessError
 from maskless.data.types import EditedImage, Losses
 from maskless.engine.editor import Editor
 from maskless.engine.optimization import EditRun
-from maskless.evaluation import storybook
 from maskless.evaluation.baselines import AS_IN_THE_PAPER
-from maskless.evaluation.cases import Box, Case, random_anchors, random_sizes
+from maskless.evaluation.cases import Box, Case, Progress, random_anchors, random_sizes
 from maskless.evaluation.ledger import Figures, Ledger, fingerprint
 from maskless.evaluation.metrics import mask_iou, mask_of_box
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.rows import Row, mean_row, share_row
-from maskless.evaluation.storybook import Progress, case_of
 from maskless.evaluation.tasks import Job, draw_jobs, judged
+from maskless.evaluation.trials import case_of
 from maskless.method.ranking import rank
 from maskless.storybook.judge import Judge, Verdict
 
@@ -136,8 +135,7 @@ def run(
     editor = Editor.from_pretrained(models, config=config)
     folder = bundled_folder(models) / "judge"
     judge = Judge.from_pretrained(folder)
-    code = [__file__, *storybook.code()]
-    book = Ledger(ledger, suite="ablations", fingerprint=fingerprint(editor.models, config, code, judge=folder))
+    book = Ledger(ledger, suite="ablations", fingerprint=fingerprint(editor.models, config, [__file__], judge=folder))
     jobs = draw_jobs("replace", split, 50 if limit is None else limit, seed_offset)
     chosen = _chosen(variants(config), methods)
     few = max(1, len(jobs) // SLOW_SHARE)
