@@ -31,12 +31,18 @@ def result(editor, image):
 def test_an_edit_gives_one_ranked_candidate_for_each_anchor(result):
     assert len(result.candidates) == 4 == len(result.losses)
     assert sorted(result.order) == [0, 1, 2, 3]
-    assert (
-        result.candidates.regions.anchor_index.tolist() == [0, 1, 2, 3]
-        or len({tuple(box) for box in result.candidates.regions.boxes_xyxy.tolist()}) < 4
-    ), "anchors keep their order; boxes that coincide share a candidate"
+    assert result.candidates.regions.anchor_index.tolist() == [0, 1, 2, 3]
     assert [record.iteration for record in result.history] == [1, 2]
     assert result.anchor_net.probabilities_after.shape == (4, 6)
+
+
+def test_anchors_that_choose_the_same_box_are_candidates_of_their_own(editor):
+    """In the smallest picture every large box is the whole of it."""
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    result = editor.edit(image, **TEXTS, **FAST, min_window_size=16, max_window_size=16)
+    assert len({tuple(box) for box in result.candidates.regions.boxes_xyxy.tolist()}) == 1
+    assert result.candidates.regions.anchor_index.tolist() == [0, 1, 2, 3]
+    assert result.cost.inpaintings == 1
 
 
 def test_the_cost_is_what_was_done(result):

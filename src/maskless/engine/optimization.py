@@ -153,10 +153,12 @@ class EditRun:
         chosen = final_sizes(self._search, self._seen_by_net)
         look_at(self._search, chosen, self._cost_of)
         size_count = len(self.config.sizes)
-        cells = [anchor * size_count + size for anchor, size in enumerate(chosen.tolist())]
-        cells = self._search.same_as[cells].tolist()
+        own = [anchor * size_count + size for anchor, size in enumerate(chosen.tolist())]
+        cells = self._search.same_as[own].tolist()
         learned = report(self._search, self._seen_by_net)
-        candidates, losses = self._evaluate.candidates(cells), self._evaluate.losses(cells)
+        # Anchors that chose the very same box share its edit; each is still a candidate of its own.
+        candidates = replace(self._evaluate.candidates(cells), regions=self.regions[own])
+        losses = self._evaluate.losses(cells)
         with self._stopwatch.stage("ranking"):
             scores = self._evaluate.scores(cells, self._caption_map())
             ranked = rank(scores, rule, alpha=self.config.ranking_alpha, beta=self.config.ranking_beta)
