@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,23 @@ def test_a_state_of_another_edit_is_refused(editor, image):
     state = editor.start(editor.request(image, **TEXTS), **FAST).state()
     with pytest.raises(MasklessError, match="same picture, caption, prompt and seed"):
         editor.start(editor.request(image, caption="a red square", prompt="a cat"), state=state, **FAST)
+
+
+def test_a_search_around_given_anchors_on_regions_that_are_known(editor, image, result):
+    """Lent what another run inpainted, a run on the same anchors inpaints nothing and ends with the same bytes."""
+    from maskless.engine.optimization import EditRun
+
+    config = replace(editor.config, **FAST)
+    request = editor.request(image, **TEXTS)
+    first = EditRun(request, editor.models, config, anchors=result.anchors)
+    list(first)
+    assert np.array_equal(first.result().best.pixels(), result.best.pixels())
+    second = EditRun(request, editor.models, config, anchors=result.anchors)
+    second.evaluator.restore(first.evaluator.to_dict())
+    forwards = editor.models.inpainter.unet_forwards
+    list(second)
+    assert np.array_equal(second.result().best.pixels(), result.best.pixels())
+    assert editor.models.inpainter.unet_forwards == forwards
 
 
 def test_the_straight_through_estimator_runs_on_the_same_models(editor, image):

@@ -79,8 +79,8 @@ def test_the_oracle_edits_the_truth_and_nobody_else_is_told(case):
         assert np.array_equal(told.pixels, untold.pixels)
 
 
-def test_the_fixed_release_differs_by_anchors_and_ranking_alone(case):
-    options = {"anchor_source": "attention", "ranking": "paper"}
+def test_the_fixed_release_leaves_out_what_goes_beyond_the_paper(case):
+    options = {"anchor_source": "attention", "ranking": "paper", "place": 0.0}
     same = replace(case, config=replace(case.config, **options))
     assert np.array_equal(
         attempt(METHODS["release_fixed"], case).outcome.pixels, attempt(METHODS["maskless"], same).outcome.pixels

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from maskless.data.errors import MasklessError
-from maskless.evaluation.gallery import CELL_PX, Line, Shown, draw_page, write_page
 from maskless.evaluation.results import COLUMNS, draw_plot, markdown, write_results
 from maskless.evaluation.rows import mean_row, share_row
+from maskless.evaluation.side_by_side import CELL_PX, Line, Shown, draw_page, write_page
 
 
 def _rows(methods=("ours", "theirs")):

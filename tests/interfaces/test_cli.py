@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from maskless.data.config import EditConfig
+from maskless.data.errors import MasklessError
 from maskless.engine.checkpoints import load_checkpoint
+from maskless.engine.gallery import Exhibit, Shown
 from maskless.interfaces.cli import main
-from maskless.interfaces.console import print_rows
+from maskless.interfaces.console import GalleryConsole, print_rows
 
 QUICK = ["--steps", "1", "--anchors", "2", "--iterations", "2", "--views", "1", "--device", "cpu", "--dtype", "float32"]
 TEXTS = ["--caption", "a red square", "--prompt", "a blue house"]
@@ -211,6 +213,32 @@ def same(record: dict) -> dict:
     for step in record["history"]:
         del step["seconds"]
     return record
+
+
+class TestGallery:
+    def test_makes_eleven_pictures_and_a_page(self, maskless, scene, tiny_models):
+        asked = ["--image", scene, "--caption", "a red square", "--models", tiny_models, *QUICK]
+        status, out, err = maskless("gallery", *asked)
+        assert status == 0 and "output/editing_results/index.html" in out
+        assert len(list(Path("output/editing_results").iterdir())) == 12
+        assert "11/11  generated_image.png" in err
+        status, out, _ = maskless("gallery", *asked, "--json")
+        made = json.loads(out)
+        assert status == 0 and len(made) == 11
+        assert made[3]["file"].endswith("04_replace_object.png") and made[3]["prompt"] == "a blue house"
+        assert {"box_xyxy", "losses", "score", "seconds"} <= set(made[3])
+
+    def test_says_at_the_end_what_was_not_possible(self, capsys, tmp_path):
+        exhibit = Exhibit(file="a.png", title="Remove", task="remove", image="a.png")
+        failed = Shown(exhibit=exhibit, path=tmp_path / "a.png", facts={}, problem="found no [cat]")
+        with pytest.raises(MasklessError, match="1 of 1 edits were not possible: remove"):
+            GalleryConsole().show(iter([failed]), ["Remove"], tmp_path)
+        captured = capsys.readouterr()
+        assert "found no [cat]" in captured.err and "index.html" in captured.out
+
+    def test_needs_a_caption_for_a_picture(self, maskless, scene):
+        status, out, err = maskless("gallery", "--image", scene)
+        assert (status, out) == (2, "") and "--caption" in err and not Path("output").exists()
 
 
 class TestHelp:

@@ -12,6 +12,7 @@ from maskless.method.search import (
     draw_sizes,
     expected_loss,
     final_sizes,
+    objective,
     planned_updates,
     policy,
     regions_seen,
@@ -170,3 +171,31 @@ def test_the_straight_through_estimator_learns_from_a_gradient():
     learned = report(state, regions)
     assert learned.expected_loss_after < learned.expected_loss_before
     assert float(learned.probabilities_after[:, 2].mean()) > 0.5
+
+
+def test_the_place_decides_where_the_losses_do_not():
+    """Three spreads for every size but one outweigh losses that prefer another; without them the losses decide."""
+    wanted, tempting = torch.full((K,), 4), torch.full((K,), 1)
+    cost = torch.full((K, M), 3.0)
+    cost[:, 4] = 0.0
+    found = {}
+    for place_cost in (cost, None):
+        regions, config = features(), EditConfig()
+        state = start_search(regions, BOXES, config, seed=0, place_cost=place_cost)
+        list(search(state, regions, Counter(planted(tempting)), config))
+        found[place_cost is None] = final_sizes(state, regions)
+        learned = report(state, regions)
+        assert learned.expected_loss_after < learned.expected_loss_before
+    assert torch.equal(found[False], wanted) and torch.equal(found[True], tempting)
+
+
+def test_the_place_counts_in_spreads_of_the_losses():
+    """So the same cost decides alike whatever the scale of the losses is."""
+    cost = torch.randn(K, M, generator=torch.Generator().manual_seed(3))
+    state = start_search(features(), BOXES, EditConfig(), seed=0, place_cost=cost)
+    state.table = planted(torch.zeros(K, dtype=torch.long))
+    once = objective(state)
+    state.table = 100 * state.table
+    assert torch.allclose(objective(state), 100 * once, rtol=1e-4)
+    spread = float((state.table - state.table.mean(dim=1, keepdim=True)).square().mean().sqrt())
+    assert torch.allclose(objective(state), state.table + spread * cost, rtol=1e-4)

@@ -84,6 +84,13 @@ class EditConfig:
     alpha: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the CLIP loss.")
     beta: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the directional loss.")
     gamma: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the structure loss.")
+    place: float = _option(
+        2.0,
+        group="Losses",
+        minimum=0,
+        maximum=1e6,
+        help="Weight of the caption's place in the search, in spreads of the losses; 0 is the paper.",
+    )
     views: int = _option(
         4, group="Losses", minimum=1, maximum=64, help="Augmented views of each candidate that CLIP looks at."
     )

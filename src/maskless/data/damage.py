@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from maskless.data.images import SourceImage
 from maskless.data.regions import components
 
 WIDEST_SHARE = 1 / 28
@@ -61,3 +65,24 @@ def _is_long(stroke: Tensor) -> bool:
     span = places.amax(dim=0) - places.amin(dim=0) + 1
     length = float(span.square().sum().sqrt())
     return length >= LEAST_LENGTH * min(stroke.shape) and length * length / len(places) >= LEAST_SLENDERNESS
+
+
+def scratched(source: SourceImage, *, count: int = 4, seed: int = 0) -> SourceImage:
+    """The picture with `count` straight white scratches from border to border, the same for the same seed."""
+    from PIL import Image, ImageDraw
+
+    height, width = source.pixels.shape[:2]
+    rng = np.random.default_rng(seed)
+    level = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(level)
+    for number in range(count):
+        start, end = rng.uniform(0.1, 0.9, 2)
+        ends = (
+            [(0, start * height), (width, end * height)] if number % 2 else [(start * width, 0), (end * width, height)]
+        )
+        pen.line([float(value) for point in ends for value in point], fill=255, width=max(2, min(height, width) // 100))
+    marks = np.asarray(level) > 0
+    pixels = source.pixels.copy()
+    pixels[marks] = np.iinfo(pixels.dtype).max * 0.97
+    rgb = torch.where(torch.from_numpy(marks), torch.tensor(0.97), source.rgb)
+    return replace(source, pixels=pixels, rgb=rgb)

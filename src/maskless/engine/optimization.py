@@ -13,14 +13,14 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.data.regions import propose_regions, scale_to_grid
-from maskless.data.types import Cost, EditRequest, EditResult, StepRecord
+from maskless.data.regions import inside_less_outside, propose_regions, scale_to_grid
+from maskless.data.types import Anchors, Cost, EditRequest, EditResult, StepRecord
 from maskless.engine.evaluator import RegionEvaluator
 from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_anchors, find_free_anchors
 from maskless.method.ranking import free_first, rank
-from maskless.method.search import final_sizes, look_at, policy, report, search, start_search
+from maskless.method.search import final_sizes, in_row_spreads, look_at, policy, report, search, start_search
 from maskless.models.pretrained import EditModels
 
 OCCUPIED_COST = 3.0
@@ -40,6 +40,7 @@ class EditRun:
         config: EditConfig,
         *,
         occupied: Float[Tensor, "H W"] | None = None,
+        anchors: Anchors | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
         """Finds anchors and regions; nothing is inpainted yet.
@@ -48,6 +49,7 @@ class EditRun:
             config: a None among its options takes the model's recommendation.
             occupied: where the edit should not go, 0 to 1; anchors keep away from there, and a region pays for its
                 share of it. None lets it go anywhere.
+            anchors: to search around in place of those that would be found.
             state: what `state()` of an earlier run of the same request gave.
         Raises:
             MasklessError: a state of another picture, texts or shape.
@@ -69,7 +71,9 @@ class EditRun:
         self._relevance: Tensor | None = None
         with self._stopwatch.stage("relevance"):
             self.relevance = self._caption_map() if self.config.anchor_source != "attention" else None
-        if occupied is None:
+        if anchors is not None:
+            self.anchors = anchors
+        elif occupied is None:
             maps = self.features.attention, self.relevance
             self.anchors = find_anchors(*maps, count=self.config.anchors, source=self.config.anchor_source)
         else:
@@ -84,7 +88,13 @@ class EditRun:
         self.projection = frozen_projection(self.features.features.shape[0])
         pooled = region_features(self.features.features, boxes, self.projection, len(self.anchors))
         self._seen_by_net = standardised(pooled)
-        self._search = start_search(self._seen_by_net, self.regions.boxes_xyxy, self.config, seed=self.seed)
+        self._search = start_search(
+            self._seen_by_net,
+            self.regions.boxes_xyxy,
+            self.config,
+            seed=self.seed,
+            place_cost=None if occupied is not None else self._place_cost(),
+        )
         self._evaluate = RegionEvaluator(
             request, self.regions, models, self.config, seed=self.seed, stopwatch=self._stopwatch
         )
@@ -96,6 +106,11 @@ class EditRun:
     def history(self) -> tuple[StepRecord, ...]:
         """The records so far, those of an earlier run included."""
         return tuple(self._search.history)
+
+    @property
+    def evaluator(self) -> RegionEvaluator:
+        """What inpaints the regions of this run, and keeps those that are done."""
+        return self._evaluate
 
     @property
     def total_iterations(self) -> int:
@@ -164,6 +179,18 @@ class EditRun:
     def _cost_of(self, cells: list[int]) -> Tensor:
         """Total losses of regions, and what they pay for the things that they would cover."""
         return self._evaluate(cells) + OCCUPIED_COST * self._taken[cells]
+
+    def _place_cost(self) -> Float[Tensor, "K M"] | None:
+        """What regions pay for holding little of the caption's relevance, in spreads; None where nothing is named.
+
+        The losses look at the whole picture and are blind to where an edit is; this is what ties it to the caption.
+        """
+        relevance = self._caption_map() if self.config.place else None
+        if relevance is None:
+            return None
+        with self._stopwatch.stage("relevance"):
+            focus = inside_less_outside(relevance, self.regions.boxes_xyxy, self.request.size_yx)
+        return -self.config.place * in_row_spreads(focus.reshape(len(self.anchors), -1))
 
     def _caption_map(self) -> Tensor | None:
         """Relevance of each place to the caption, read once; None where the caption is empty."""

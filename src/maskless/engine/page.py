@@ -142,11 +142,14 @@ def text(content: object) -> str:
     return escape(str(content), quote=True).replace("\0", "\N{REPLACEMENT CHARACTER}").replace("\r", "&#13;")
 
 
-def before_after(before: bytes, after: bytes, label: str, *, size_px: tuple[int, int], region: str = "") -> str:
+def before_after(
+    before: bytes, after: bytes, label: str, *, size_px: tuple[int, int], region: str = "", at_percent: int = 50
+) -> str:
     """Two pictures under a slider; without JavaScript, side by side.
 
     before, after: PNG or JPEG files. label: what the change is, for those who do not see it. size_px: width and height,
     for the shape that both are shown in. region: HTML of `box_outline` or `mask_outline`, shown until it is unticked.
+    at_percent: where the slider stands at first, from the left.
     """
     toggle = '<label><input class="toggle" type="checkbox" checked> show the region</label>' if region else ""
     return (
@@ -155,7 +158,7 @@ def before_after(before: bytes, after: bytes, label: str, *, size_px: tuple[int,
         f'<span class="tag" aria-hidden="true">before</span></div>'
         f'<div class="side after"><img src="{data_uri(after)}" alt="{text("After: " + label)}">{region}'
         f'<span class="tag" aria-hidden="true">after</span></div>'
-        '<input type="range" min="0" max="100" step="any" value="50" autocomplete="off" '
+        f'<input type="range" min="0" max="100" step="any" value="{at_percent}" autocomplete="off" '
         'aria-label="How much of the picture before is shown, in percent"><span class="handle"></span></div>'
         f"<figcaption>{toggle}</figcaption></figure>"
     )

@@ -1,7 +1,7 @@
 """The suite `ablations`: the method's choices, changed one at a time, on the same requests.
 
-Of each request one table of regions is filled, as far as any variant looks, and every variant learns and ranks from it.
-That is exact, because a region's edit depends on neither, and the losses' parts are kept unreduced.
+Of each request one table of regions is filled, as far as any variant looks, and every variant is the engine's own run
+on it. That is exact: a region's edit depends on nothing that is learned, and the losses' parts are kept unreduced.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.data.regions import propose_regions, scale_to_grid
-from maskless.data.types import Anchors, EditedImage, Regions
+from maskless.data.types import EditedImage, Losses
 from maskless.engine.editor import Editor
-from maskless.engine.evaluator import RegionEvaluator
-from maskless.engine.stopwatch import Stopwatch
-from maskless.engine.tasks import start_run
+from maskless.engine.optimization import EditRun
 from maskless.evaluation import storybook
+from maskless.evaluation.baselines import AS_IN_THE_PAPER
 from maskless.evaluation.cases import Box, Case, random_anchors, random_sizes
 from maskless.evaluation.ledger import Figures, Ledger, fingerprint
 from maskless.evaluation.metrics import mask_iou, mask_of_box
@@ -33,10 +31,7 @@ from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.rows import Row, mean_row, share_row
 from maskless.evaluation.storybook import Progress, case_of
 from maskless.evaluation.tasks import Job, draw_jobs, judged
-from maskless.method.anchor_net import frozen_projection, region_features, standardised
-from maskless.method.anchors import find_anchors
 from maskless.method.ranking import rank
-from maskless.method.search import final_sizes, look_at, regions_seen, search, start_search
 from maskless.storybook.judge import Judge, Verdict
 
 SLOW_SHARE = 10
@@ -72,7 +67,6 @@ class Variant:
 
 def variants(config: EditConfig) -> list[Variant]:
     """Every change, by group; the default is the first of its group."""
-    paper = {"anchor_source": "attention", "ranking": "paper"}
     sizes: dict[int, dict[str, Any]] = {
         1: {"min_window_size": 8, "max_window_size": 8},
         3: {"window_step": 4},
@@ -84,12 +78,12 @@ def variants(config: EditConfig) -> list[Variant]:
         Variant(group="regions", label="random sizes", sizes_at_random=True),
         Variant(group="regions", label="random anchors", anchors_at_random=True),
         Variant(group="regions", label="random both", anchors_at_random=True, sizes_at_random=True),
-        Variant(group="regions as in the paper", label="learned", options=paper),
-        Variant(group="regions as in the paper", label="random sizes", options=paper, sizes_at_random=True),
+        Variant(group="regions as in the paper", label="learned", options=AS_IN_THE_PAPER),
+        Variant(group="regions as in the paper", label="random sizes", options=AS_IN_THE_PAPER, sizes_at_random=True),
         Variant(
             group="regions as in the paper",
             label="random both",
-            options=paper,
+            options=AS_IN_THE_PAPER,
             anchors_at_random=True,
             sizes_at_random=True,
         ),
@@ -105,6 +99,9 @@ def variants(config: EditConfig) -> list[Variant]:
     made += [Variant(group="anchors K", label=str(k), options={"anchors": k}) for k in (9, 1, 3, 16)]
     made += [Variant(group="sizes M", label=str(m), options=sizes[m]) for m in (6, 1, 3, 12)]
     made += [Variant(group="iterations", label=str(n), options={"iterations": n}) for n in (10, 1, 2, 3, 5, 20)]
+    made += [
+        Variant(group="place", label=f"{weight:g}", options={"place": weight}) for weight in (2.0, 0.0, 0.5, 1.0, 4.0)
+    ]
     made.append(Variant(group="ranking", label="located"))
     for alpha, beta in ((2.0, 1.0), (1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (0.0, 1.0)):
         options = {"ranking": "paper", "ranking_alpha": alpha, "ranking_beta": beta}
@@ -150,7 +147,7 @@ def run(
     for done, (job, variant) in enumerate(planned, start=1):
         seed = job.scene.graph.detail_seed
         if seed not in tables:
-            tables = {seed: RegionTable(case_of(editor, job), job, judge, chosen)}
+            tables = {seed: RegionTable(case_of(editor, job), job, judge)}
         figures = book.measured(variant.name, seed, partial(tables[seed].replay, variant))
         found.setdefault((variant.group, variant.label), []).append(figures)
         if progress is not None:
@@ -167,105 +164,83 @@ def _chosen(every: Sequence[Variant], groups: Sequence[str] | None) -> list[Vari
 
 
 class RegionTable:
-    """All regions of one request that any variant may look at, each inpainted once and only when one does."""
+    """All regions of one request that any variant looks at, each inpainted once: every variant's run is lent what those
+    before it inpainted, with the losses weighed anew."""
 
-    def __init__(self, case: Case, job: Job, judge: Judge, among: Sequence[Variant]) -> None:
-        self.case, self.job, self.judge, self.among = case, job, judge, among
-        self._learned: dict[str, tuple[list[int], int]] = {}
-        self._verdicts: dict[int, Verdict] = {}
+    def __init__(self, case: Case, job: Job, judge: Judge) -> None:
+        self.case, self.job, self.judge = case, job, judge
+        self.known: dict[Box, tuple[Tensor, Tensor]] = {}
+        self._verdicts: dict[Box, Verdict] = {}
 
     def replay(self, variant: Variant) -> Figures:
         """What a variant picks, and what it is worth."""
         config = replace(self.case.config, **variant.options)
-        if config.estimator == "table":
-            cells, inpaintings = self._candidates(variant, config)
-            scores = self._evaluate.scores(cells, self._relevance)
-            ranked = rank(scores, config.ranking, alpha=config.ranking_alpha, beta=config.ranking_beta)
-            return self._worth(cells[ranked.order[0]], inpaintings)
-        run = start_run(self.case.request, self.case.models, config)
-        for _record in run:
-            pass
-        result = run.result()
-        return self._worth(self._place[result.best.box_xyxy], result.cost.inpaintings)
+        anchors = random_anchors(self.case, config.anchors) if variant.anchors_at_random else None
+        run = EditRun(self.case.request, self.case.models, config, anchors=anchors)
+        self._lend(run)
+        if variant.sizes_at_random:
+            edited, losses = self._drawn(run)
+            inpaintings = len(run.anchors)
+        else:
+            for _record in run:
+                pass
+            result = run.result()
+            edited, best = result.best, result.order[0]
+            losses = torch.stack([part[best] for part in _parts(result.losses)])
+            inpaintings = _looked_at(run)
+        self._take(run)
+        return self._worth(edited, losses, inpaintings)
 
-    def _candidates(self, variant: Variant, config: EditConfig) -> tuple[list[int], int]:
-        """One region an anchor, by its place in the table, and how many were looked at to choose them."""
-        key = variant.name if variant.sizes_at_random else json.dumps([_learning(config), variant.anchors_at_random])
-        if key not in self._learned:
-            anchors = self._anchors(variant, config)
-            regions = propose_regions(anchors, config.sizes, self.case.request.size_yx)
-            places = [self._place[_corners(box)] for box in regions.boxes_xyxy]
-            if variant.sizes_at_random:
-                chosen = random_sizes(self.case, len(anchors))
-                seen = len(anchors)
-            else:
-                chosen, seen = self._learn(regions, len(anchors), places, config)
-            cells = [places[anchor * len(config.sizes) + size] for anchor, size in enumerate(chosen.tolist())]
-            self._evaluate(cells)
-            self._learned[key] = cells, seen
-        return self._learned[key]
+    def _lend(self, run: EditRun) -> None:
+        """Give a run the regions that are known."""
+        boxes = [_corners(box) for box in run.regions.boxes_xyxy]
+        cells = [cell for cell, box in enumerate(boxes) if box in self.known]
+        weights = torch.tensor([run.config.alpha, run.config.beta, run.config.gamma])
+        crops, parts = zip(*(self.known[boxes[cell]] for cell in cells), strict=True) if cells else ((), ())
+        losses = [torch.cat([part, (weights * part).sum()[None]]) for part in parts]
+        run.evaluator.restore(run.evaluator.to_dict() | {"cells": cells, "crops": crops, "losses": losses})
 
-    def _learn(
-        self, regions: Regions, anchors: int, places: Sequence[int], config: EditConfig
-    ) -> tuple[Int[Tensor, " K"], int]:
-        """Method steps 4 to 9 on the table. Returns the size of each anchor, and how many regions were looked at."""
-        features = self._features
-        boxes = scale_to_grid(regions.boxes_xyxy, self.case.request.size_yx, features.grid_yx)
-        projection = frozen_projection(features.features.shape[0])
-        seen_by_net = standardised(region_features(features.features, boxes, projection, anchors))
-        state = start_search(seen_by_net, regions.boxes_xyxy, config, seed=self.case.seed)
+    def _take(self, run: EditRun) -> None:
+        """Keep what a run inpainted."""
+        kept = run.evaluator.to_dict()
+        for cell, crop, losses in zip(kept["cells"], kept["crops"], kept["losses"], strict=True):
+            self.known[_corners(run.regions.boxes_xyxy[cell])] = crop, losses[:3]
 
-        def losses(cells: list[int]) -> Tensor:
-            at = [places[cell] for cell in cells]
-            self._evaluate(at)
-            parts = self._evaluate.losses(at)
-            return config.alpha * parts.clip + config.beta * parts.directional + config.gamma * parts.structure
+    def _drawn(self, run: EditRun) -> tuple[EditedImage, Float[Tensor, " 3"]]:
+        """A random size for each anchor, ranked as the options say: the edit, and the parts of its loss."""
+        config, request = run.config, run.request
+        sizes = random_sizes(replace(self.case, config=config), len(run.anchors)).tolist()
+        cells = [anchor * len(config.sizes) + size for anchor, size in enumerate(sizes)]
+        run.evaluator(cells)
+        scores = run.evaluator.scores(cells, self._relevance)
+        best = cells[rank(scores, config.ranking, alpha=config.ranking_alpha, beta=config.ranking_beta).order[0]]
+        made, losses = run.evaluator.candidates([best]), run.evaluator.losses([best])
+        edited = EditedImage(
+            request=request,
+            box_xyxy=_corners(made.regions.boxes_xyxy[0]),
+            window_xyxy=_corners(made.windows_xyxy[0]),
+            crop=made.crops[0],
+            feather=config.feather,
+        )
+        return edited, torch.cat(_parts(losses))
 
-        for _record in search(state, seen_by_net, losses, config):
-            pass
-        chosen = final_sizes(state, seen_by_net)
-        look_at(state, chosen, losses)
-        return chosen, regions_seen(state)
-
-    def _worth(self, cell: int, inpaintings: int) -> Figures:
+    def _worth(self, edited: EditedImage, losses: Float[Tensor, " 3"], inpaintings: int) -> Figures:
         """The figures of a pick."""
-        truth, box = self.case.truth_xyxy, _corners(self._regions.boxes_xyxy[cell])
-        size_yx = self.case.request.size_yx
-        region = mask_of_box(box, size_yx)
-        self._evaluate([cell])
-        losses = self._evaluate.losses([cell])
-        if cell not in self._verdicts:
-            edited = EditedImage(
-                request=self.case.request,
-                box_xyxy=box,
-                window_xyxy=_corners(self._evaluate.windows_xyxy[cell]),
-                crop=self._evaluate.candidates([cell]).crops[0],
-                feather=self.case.config.feather,
-            )
-            self._verdicts[cell] = self.judge.detect([edited.pil()])[0]
-        parts = judged(self.job, self._verdicts[cell], self._before)
+        truth, box = self.case.truth_xyxy, edited.box_xyxy
+        region = edited.touched()
+        if box not in self._verdicts:
+            self._verdicts[box] = self.judge.detect([edited.pil()])[0]
+        parts = judged(self.job, self._verdicts[box], self._before)
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         return {
             "success": all(parts.values()),
             "parts": parts,
             "region hit": truth[0] <= x < truth[2] and truth[1] <= y < truth[3],
-            "region IoU": mask_iou(region, mask_of_box(truth, size_yx)),
+            "region IoU": mask_iou(region, mask_of_box(truth, self.case.request.size_yx)),
             "region size": float(region.float().mean()),
-            "CLIP loss": float(losses.clip),
-            "directional loss": float(losses.directional),
-            "structure loss": float(losses.structure),
+            **dict(zip(("CLIP loss", "directional loss", "structure loss"), losses.tolist(), strict=True)),
             "inpaintings": inpaintings,
         }
-
-    def _anchors(self, variant: Variant, config: EditConfig) -> Anchors:
-        if variant.anchors_at_random:
-            return random_anchors(self.case, config.anchors)
-        relevance = None if config.anchor_source == "attention" else self._relevance
-        return find_anchors(self._features.attention, relevance, count=config.anchors, source=config.anchor_source)
-
-    @cached_property
-    def _features(self) -> Any:
-        return self.case.models.dino.features(self.case.request.image)
 
     @cached_property
     def _relevance(self) -> Tensor:
@@ -274,31 +249,6 @@ class RegionTable:
     @cached_property
     def _before(self) -> Verdict:
         return self.judge.detect([self.job.image])[0]
-
-    @cached_property
-    def _regions(self) -> Regions:
-        """Every different box of every variant."""
-        boxes: list[Tensor] = []
-        for variant in self.among:
-            config = replace(self.case.config, **variant.options)
-            anchors = self._anchors(variant, config)
-            boxes.append(propose_regions(anchors, config.sizes, self.case.request.size_yx).boxes_xyxy)
-        different = torch.cat(boxes).unique(dim=0)
-        nothing = torch.zeros(len(different), dtype=torch.long)
-        return Regions(boxes_xyxy=different, anchor_index=nothing, size_index=nothing)
-
-    @cached_property
-    def _place(self) -> dict[Box, int]:
-        """Where in the table a box is."""
-        return {_corners(box): place for place, box in enumerate(self._regions.boxes_xyxy)}
-
-    @cached_property
-    def _evaluate(self) -> RegionEvaluator:
-        models, case = self.case.models, self.case
-        config = case.config.resolved(
-            steps=models.inpainter.recommended_steps, guidance_scale=models.inpainter.recommended_guidance
-        )
-        return RegionEvaluator(case.request, self._regions, models, config, seed=case.seed, stopwatch=Stopwatch())
 
 
 def rows_of(found: Mapping[tuple[str, str], Sequence[Figures]]) -> list[Row]:
@@ -318,9 +268,14 @@ def rows_of(found: Mapping[tuple[str, str], Sequence[Figures]]) -> list[Row]:
     return rows
 
 
-def _learning(config: EditConfig) -> dict[str, Any]:
-    """The options that what is learned depends on: all but the ranking's."""
-    return {name: value for name, value in config.to_dict().items() if not name.startswith("ranking")}
+def _parts(losses: Losses) -> tuple[Tensor, Tensor, Tensor]:
+    return losses.clip, losses.directional, losses.structure
+
+
+def _looked_at(run: EditRun) -> int:
+    """How many different regions the search looked at, lent or inpainted."""
+    found = run.state()["search"]
+    return len(found["same_as"][~found["table"].flatten().isnan()].unique())
 
 
 def _corners(box: Tensor) -> Box:

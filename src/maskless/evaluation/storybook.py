@@ -19,7 +19,7 @@ from PIL import Image
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.engine.editor import Editor
-from maskless.evaluation import baselines, cases, figures, gallery, metrics, release, tasks
+from maskless.evaluation import baselines, cases, figures, metrics, release, side_by_side, tasks
 from maskless.evaluation.baselines import METHODS
 from maskless.evaluation.cases import Box, Case, attempt
 from maskless.evaluation.figures import background_figures, clip_figures, structure_figure
@@ -156,7 +156,7 @@ def measure(name: str, case: Case, job: Job, judge: Judge, *, pictured: bool) ->
         "box": list(made.box_xyxy),
     }
     if pictured:
-        found["picture"] = gallery.encoded(picture)
+        found["picture"] = side_by_side.encoded(picture)
     return found
 
 
@@ -189,15 +189,15 @@ def draw_page(jobs: Sequence[Job], found: dict[str, list[Figures]], file: Path) 
     lines = []
     for number, job in enumerate(jobs):
         shown = [
-            gallery.Shown(
-                picture=gallery.decoded(each[number]["picture"]) if "picture" in each[number] else None,
+            side_by_side.Shown(
+                picture=side_by_side.decoded(each[number]["picture"]) if "picture" in each[number] else None,
                 box_xyxy=each[number].get("box"),
                 success=each[number]["success"],
             )
             for each in found.values()
         ]
-        lines.append(gallery.Line(text=f"{job.caption} becomes {job.prompt}", source=job.image, shown=shown))
-    gallery.write_page(lines, list(found), file)
+        lines.append(side_by_side.Line(text=f"{job.caption} becomes {job.prompt}", source=job.image, shown=shown))
+    side_by_side.write_page(lines, list(found), file)
 
 
 def _key(seed: int, pictured: bool) -> str:

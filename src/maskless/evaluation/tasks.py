@@ -20,10 +20,10 @@ from PIL import Image, ImageDraw
 from maskless.data.errors import MasklessError
 from maskless.data.types import EditResult
 from maskless.engine.editor import Editor
-from maskless.evaluation.gallery import decoded, encoded
 from maskless.evaluation.ledger import Figures, Ledger, drawn_world, fingerprint
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.rows import Row, share_row
+from maskless.evaluation.side_by_side import decoded, encoded
 from maskless.storybook.backgrounds import BACKGROUNDS
 from maskless.storybook.captions import STYLE_WORDS
 from maskless.storybook.edits import other

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.markup import escape
 
 from maskless.data.config import NEED_NO_PROMPT, TASKS, EditConfig
 from maskless.data.errors import MasklessError
@@ -23,17 +20,20 @@ from maskless.interfaces.console import EditConsole
 from maskless.interfaces.options import (
     CHECKPOINTS,
     DISPLAY,
-    MODELS,
     OUTPUT,
     BoxText,
     Caption,
     CheckpointDir,
+    ClipName,
+    DinoName,
     ExtendText,
     Instructed,
     MaskFile,
+    ModelsName,
     OutputDir,
     Prompt,
     TaskName,
+    config_options,
 )
 
 if TYPE_CHECKING:
@@ -85,41 +85,6 @@ def _complain(message: str, status: int) -> int:
     return status
 
 
-def _config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one flag for every field of EditConfig, in place of its parameter `options`, and its context."""
-    signature = inspect.signature(command, eval_str=True)
-    parameters = []
-    for parameter in signature.parameters.values():
-        parameters += [_flag(option) for option in fields(EditConfig)] if parameter.name == "options" else [parameter]
-
-    def with_config(**given: Any) -> None:
-        options = {option.name: given.pop(option.name) for option in fields(EditConfig)}
-        command(**given, options=options)
-
-    at = next(index for index, parameter in enumerate(parameters) if parameter.name == "invoked")
-    parameters[at] = parameters[at].replace(annotation=typer.Context)
-    with_config.__name__, with_config.__doc__ = command.__name__, command.__doc__
-    with_config.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_config.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_config
-
-
-def _flag(option: Field[Any]) -> inspect.Parameter:
-    """The command-line flag of one field. Ranges are left to EditConfig, whose message says more than click's."""
-    base, _, optional = str(option.type).partition(" | ")
-    kind: Any = {"int": int, "float": float, "str": str, "bool": bool}[base]
-    choices = option.metadata["choices"]
-    told = option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
-    flag = typer.Option(
-        "--" + option.name.replace("_", "-"),
-        help=escape(told),
-        rich_help_panel=option.metadata["group"],
-        show_default=option.default not in (None, "", False),
-    )
-    annotation = Annotated[kind | None if optional else kind, flag]
-    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)
-
-
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
@@ -130,7 +95,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 @app.command()
-@_config_options
+@config_options
 def edit(
     *,
     invoked: Any,
@@ -163,19 +128,9 @@ def edit(
             show_default=False,
         ),
     ] = None,
-    models: Annotated[
-        str,
-        typer.Option(
-            help="storybook (bundled), a folder with inpainting/, dino/ and clip/, or a hub id for the inpainting.",
-            rich_help_panel=MODELS,
-        ),
-    ] = "storybook",
-    dino: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the DINO model.", rich_help_panel=MODELS, show_default=False)
-    ] = None,
-    clip: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the CLIP model.", rich_help_panel=MODELS, show_default=False)
-    ] = None,
+    models: ModelsName = "storybook",
+    dino: DinoName = None,
+    clip: ClipName = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=DISPLAY)
     ] = False,
@@ -328,3 +283,4 @@ def _command_line(invoked: Any) -> str:
 app.command("inspect")(commands.inspect_checkpoint)
 app.command("status")(commands.show_status)
 app.command("evaluate")(commands.evaluate)
+app.command("gallery")(commands.gallery)

@@ -1,4 +1,4 @@
-"""The shorter commands: what looks at runs, checkpoints and models, and edits nothing by itself."""
+"""The shorter commands: the gallery, and what looks at runs, checkpoints and models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,22 @@ from typing import Annotated, Any
 
 import typer
 
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.interfaces.console import EvaluationConsole, print_checkpoint, print_status
-from maskless.interfaces.options import MODELS, OUTPUT, CheckpointDir, OutputDir
+from maskless.interfaces.console import EvaluationConsole, GalleryConsole, print_checkpoint, print_status
+from maskless.interfaces.options import (
+    DISPLAY,
+    MODELS,
+    OUTPUT,
+    Caption,
+    CheckpointDir,
+    ClipName,
+    DinoName,
+    ModelsName,
+    OutputDir,
+    Prompt,
+    config_options,
+)
 
 
 def inspect_checkpoint(
@@ -34,6 +47,42 @@ def show_status(
     from maskless.engine.status import read_status
 
     print_status(read_status(output_dir, checkpoint_dir), as_json=json_only)
+
+
+@config_options
+def gallery(
+    *,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture of your own, in place of the samples.", show_default=False)
+    ] = None,
+    caption: Caption = "",
+    prompt: Prompt = None,
+    options: dict[str, Any],
+    output_dir: OutputDir = Path("output"),
+    models: ModelsName = "storybook",
+    dino: DinoName = None,
+    clip: ClipName = None,
+    json_only: Annotated[
+        bool, typer.Option("--json", help="Print what was made as a JSON list.", rich_help_panel=DISPLAY)
+    ] = False,
+) -> None:
+    """Do all ten kinds of edit and a generation, and show them on a page: editing_results/index.html.
+
+    Stopped in the middle, it goes on where it was.
+    """
+    config = EditConfig(**options)
+    from maskless.data.files import require_writable
+    from maskless.engine.gallery import exhibits, make_gallery
+
+    planned = exhibits(image, caption, prompt or "")
+    folder = output_dir / "editing_results"
+    require_writable(folder)
+    console = GalleryConsole(json_only=json_only)
+    with console.waiting("Loading the models"):
+        from maskless import Editor
+
+        editor = Editor.from_pretrained(models, dino=dino, clip=clip, config=config)
+    console.show(make_gallery(editor, planned, folder), [exhibit.title for exhibit in planned], folder)
 
 
 def evaluate(

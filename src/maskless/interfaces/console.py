@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from maskless.data.errors import MasklessError
+
 if TYPE_CHECKING:
     from maskless.data.types import EditResult, StepRecord
     from maskless.engine.checkpoints import Checkpoint
     from maskless.engine.fill import FillRun
+    from maskless.engine.gallery import Shown
     from maskless.engine.outputs import SavedEdit
     from maskless.engine.sequence import SequenceRun
     from maskless.engine.status import CheckpointStatus, ResultStatus, Status
@@ -132,6 +135,51 @@ class _Progress:
         """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.stop()
+
+
+class GalleryConsole:
+    """Reports a gallery: progress on stderr, the page's place on stdout; with json a list of what was made, alone."""
+
+    def __init__(self, *, json_only: bool = False) -> None:
+        self._json = json_only
+        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def waiting(self, what: str) -> AbstractContextManager[Any]:
+        """A spinner, where a terminal can show one."""
+        return self._err.status(what) if self._err.is_terminal else nullcontext()
+
+    def show(self, gallery: Iterator[Shown], titles: Sequence[str], folder: Path) -> None:
+        """A line for every picture as it is done, then where the page is.
+
+        Raises:
+            MasklessError: when all is done, if some of it was not possible.
+        """
+        done: list[Shown] = []
+        while True:
+            number = min(len(done) + 1, len(titles))
+            with self.waiting(f"{number}/{len(titles)} {titles[number - 1]}"):
+                shown = next(gallery, None)
+            if shown is None:
+                break
+            done.append(shown)
+            told = "there already" if shown.kept else f"{shown.facts.get('seconds', 0):.1f} s"
+            if shown.problem is not None:
+                told = f"[yellow]not possible:[/] {_plain(shown.problem)}"
+            self._err.print(f"{len(done):>2}/{len(titles)}  {shown.exhibit.file:<25} {told}")
+        if self._json:
+            print(json.dumps([self._entry(shown) for shown in done], ensure_ascii=False, allow_nan=False))
+        else:
+            print(f"Page     {folder / 'index.html'}")
+        failed = [shown.exhibit.task for shown in done if shown.problem is not None]
+        if failed:
+            raise MasklessError(f"{len(failed)} of {len(done)} edits were not possible: {', '.join(failed)}")
+
+    @staticmethod
+    def _entry(shown: Shown) -> dict[str, Any]:
+        exhibit, left_out = shown.exhibit, ("asked", "mask", "prompt")
+        told = {name: value for name, value in shown.facts.items() if name not in left_out}
+        asked = {"task": exhibit.task, "caption": exhibit.caption, "prompt": exhibit.prompt}
+        return {"file": str(shown.path), **asked, **told, "problem": shown.problem}
 
 
 def print_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:

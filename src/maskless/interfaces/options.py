@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from maskless.data.config import TASKS
+from maskless.data.config import TASKS, EditConfig
 
 OUTPUT, CHECKPOINTS, MODELS, DISPLAY = "Output", "Checkpoints", "Models", "Display"
 """The help's groups."""
@@ -46,3 +50,53 @@ OutputDir = Annotated[Path, typer.Option(help="Where the pictures go.", rich_hel
 CheckpointDir = Annotated[
     Path, typer.Option(help="Where last.pth, run.json and the numbered checkpoints go.", rich_help_panel=CHECKPOINTS)
 ]
+ModelsName = Annotated[
+    str,
+    typer.Option(
+        help="storybook (bundled), a folder with inpainting/, dino/ and clip/, or a hub id for the inpainting.",
+        rich_help_panel=MODELS,
+    ),
+]
+DinoName = Annotated[
+    str | None, typer.Option(help="Folder or hub id of the DINO model.", rich_help_panel=MODELS, show_default=False)
+]
+ClipName = Annotated[
+    str | None, typer.Option(help="Folder or hub id of the CLIP model.", rich_help_panel=MODELS, show_default=False)
+]
+
+
+def config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag for every field of EditConfig, in place of its parameter `options`; one that is
+    named `invoked` gets the context."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters = []
+    for parameter in signature.parameters.values():
+        parameters += [_flag(option) for option in fields(EditConfig)] if parameter.name == "options" else [parameter]
+
+    def with_config(**given: Any) -> None:
+        options = {option.name: given.pop(option.name) for option in fields(EditConfig)}
+        command(**given, options=options)
+
+    for at, parameter in enumerate(parameters):
+        if parameter.name == "invoked":
+            parameters[at] = parameter.replace(annotation=typer.Context)
+    with_config.__name__, with_config.__doc__ = command.__name__, command.__doc__
+    with_config.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_config.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_config
+
+
+def _flag(option: Field[Any]) -> inspect.Parameter:
+    """The command-line flag of one field. Ranges are left to EditConfig, whose message says more than click's."""
+    base, _, optional = str(option.type).partition(" | ")
+    kind: Any = {"int": int, "float": float, "str": str, "bool": bool}[base]
+    choices = option.metadata["choices"]
+    told = option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
+    flag = typer.Option(
+        "--" + option.name.replace("_", "-"),
+        help=escape(told),
+        rich_help_panel=option.metadata["group"],
+        show_default=option.default not in (None, "", False),
+    )
+    annotation = Annotated[kind | None if optional else kind, flag]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)

@@ -39,7 +39,8 @@ class SearchState:
     """All that a search needs to go on where it stopped; the one mutable thing of the method.
 
     table: l(k, m), NaN where unseen. same_as: for each cell the first cell with the very same box, so that boxes which
-    meet at the picture's border count as one region. pending: region edits since the last update.
+    meet at the picture's border count as one region. place_cost: what a region pays for missing the place that the
+    caption names, in spreads of the losses; zeros where no place is named. pending: region edits since the last update.
     """
 
     anchor_net: AnchorNet
@@ -47,6 +48,7 @@ class SearchState:
     generator: torch.Generator
     table: Float[Tensor, "K M"]
     same_as: Int[Tensor, " N"]
+    place_cost: Float[Tensor, "K M"]
     probabilities_before: Float[Tensor, "K M"]
     iteration: int = 0
     pending: int = 0
@@ -90,13 +92,19 @@ class SearchState:
 
 
 def start_search(
-    regions: Float[Tensor, "K C 8 8"], boxes_xyxy: Int[Tensor, "N 4"], config: EditConfig, *, seed: int
+    regions: Float[Tensor, "K C 8 8"],
+    boxes_xyxy: Int[Tensor, "N 4"],
+    config: EditConfig,
+    *,
+    seed: int,
+    place_cost: Float[Tensor, "K M"] | None = None,
 ) -> SearchState:
     """A search that has seen nothing.
 
     Args:
         regions: region features, method step 4. boxes_xyxy: the K * M boxes, anchor-major.
         seed: of AnchorNet's first weights and of the draws; the global generator is never touched.
+        place_cost: what each region pays beside its losses, in spreads of those; None for nothing.
     """
     generator = torch.Generator().manual_seed(seed)
     anchor_count = regions.shape[0]
@@ -113,6 +121,7 @@ def start_search(
         generator=generator,
         table=torch.full((anchor_count, size_count), torch.nan),
         same_as=torch.tensor(same_as),
+        place_cost=torch.zeros(anchor_count, size_count) if place_cost is None else place_cost,
         probabilities_before=before,
     )
 
@@ -146,7 +155,7 @@ def search(
             total_iterations=config.total_iterations,
             epoch=1 + (state.iteration - 1) // max(config.iterations, 1),
             loss=float(state.table.gather(1, chosen[:, None]).mean()),
-            expected_loss=expected_loss(policy(state, regions), state.table),
+            expected_loss=expected_loss(policy(state, regions), objective(state)),
             chosen=tuple(chosen.tolist()),
             inpaintings=regions_seen(state),
             updates=state.updates,
@@ -208,13 +217,18 @@ def expected_loss(probabilities: Float[Tensor, "K M"], table: Float[Tensor, "K M
 
 def report(state: SearchState, regions: Float[Tensor, "K C 8 8"]) -> AnchorNetReport:
     """What was learned, over all the cells seen by now."""
-    after = policy(state, regions)
+    after, minimised = policy(state, regions), objective(state)
     return AnchorNetReport(
         probabilities_before=state.probabilities_before,
         probabilities_after=after,
-        expected_loss_before=expected_loss(state.probabilities_before, state.table),
-        expected_loss_after=expected_loss(after, state.table),
+        expected_loss_before=expected_loss(state.probabilities_before, minimised),
+        expected_loss_after=expected_loss(after, minimised),
     )
+
+
+def objective(state: SearchState) -> Float[Tensor, "K M"]:
+    """What AnchorNet minimises the expectation of: l(k, m) and the cost of the place; NaN where unseen."""
+    return state.table + _spread(state.table) * state.place_cost
 
 
 def planned_updates(anchor_count: int, config: EditConfig) -> int:
@@ -232,7 +246,7 @@ def _update(
 ) -> None:
     """Method step 9: Adam on the expected loss, its rate falling by a cosine over the whole budget."""
     planned = planned_updates(regions.shape[0], config)
-    advantages, spread = _advantages(state.table)
+    advantages, spread = in_row_spreads(objective(state)), _spread(state.table)
     by_table = config.estimator == "table"
     with _one_thread() if by_table else nullcontext():
         for _ in range(_updates_each(config)):
@@ -243,7 +257,7 @@ def _update(
             if by_table:
                 loss = (log_probs.exp() * advantages).sum()
             else:
-                loss = _straight_through(state, log_probs, soft_losses) / spread
+                loss = _straight_through(state, log_probs, soft_losses, spread) / spread
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             state.optimizer.step()
@@ -261,22 +275,30 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _advantages(table: Float[Tensor, "K M"]) -> tuple[Float[Tensor, "K M"], float]:
-    """l(k, m) less its anchor's mean, in units of the table's spread; 0 where unseen.
+def in_row_spreads(table: Float[Tensor, "K M"]) -> Float[Tensor, "K M"]:
+    """Each value less its anchor's mean, in units of the table's spread; 0 where unseen.
 
     The mean changes no gradient of a full row and makes an unseen size count as an average one. The unit keeps the
     published learning rate and weight decay in proportion whatever the spread of the losses is.
     """
+    return _centred(table) / _spread(table)
+
+
+def _spread(table: Float[Tensor, "K M"]) -> float:
+    """The standard deviation of the seen around their anchors' means; 1 where there is none."""
+    seen = int((~table.isnan()).sum())
+    return math.sqrt(float(_centred(table).square().sum()) / max(seen, 1)) or 1.0
+
+
+def _centred(table: Float[Tensor, "K M"]) -> Float[Tensor, "K M"]:
     seen = ~table.isnan()
     filled = table.nan_to_num()
     mean = (filled * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
-    centred = (filled - mean) * seen
-    spread = math.sqrt(float(centred.square().sum() / max(int(seen.sum()), 1))) or 1.0
-    return centred / spread, spread
+    return (filled - mean) * seen
 
 
 def _straight_through(
-    state: SearchState, log_probs: Float[Tensor, "K M"], soft_losses: SoftLosses | None
+    state: SearchState, log_probs: Float[Tensor, "K M"], soft_losses: SoftLosses | None, spread: float
 ) -> Float[Tensor, ""]:
     """The paper's estimator: a hard choice forwards, the Gumbel-softmax's gradient backwards, through the composite."""
     if soft_losses is None:
@@ -285,7 +307,8 @@ def _straight_through(
     soft = noisy.softmax(dim=1)
     chosen = soft.argmax(dim=1)
     hard = torch.nn.functional.one_hot(chosen, soft.shape[1]).to(soft)
-    return soft_losses(chosen, hard - soft.detach() + soft).sum()
+    weights = hard - soft.detach() + soft
+    return soft_losses(chosen, weights).sum() + spread * (weights * state.place_cost).sum()
 
 
 def _gumbel(like: Tensor, generator: torch.Generator) -> Tensor:
