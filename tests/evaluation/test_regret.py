@@ -3,14 +3,21 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from maskless.data.errors import MasklessError
+from maskless.engine.editor import Editor
 from maskless.evaluation import region_table
+from maskless.evaluation.ledger import Ledger
 from maskless.evaluation.metrics import spearman, variance_shares
-from maskless.evaluation.policies import Replay, policies
+from maskless.evaluation.models import bundled_folder
+from maskless.evaluation.policies import Replay, maskless, policies
 from maskless.evaluation.regret import policy_rows, preview_rows, run, table_rows
+from maskless.evaluation.storybook import case_of
+from maskless.evaluation.tasks import draw_jobs
+from maskless.storybook.judge import Judge
 from planted_tables import planted_table
 
 QUICK = {"split": "validation", "limit": 1, "steps": 2, "anchors": 1, "iterations": 1, "seeds": 2}
@@ -135,6 +142,21 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch):
     forwards = _values(rows, "by caption")["UNet forwards"]
     assert forwards == 4, "two steps, with and without the prompt"
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+
+
+def test_the_replay_of_ours_is_what_the_editor_does():
+    """The same region, after as many inpaintings, as an edit of the same request and seed."""
+    options = {"steps": 1, "guidance_scale": 1.0, "anchors": 2, "iterations": 2, "updates": 20, "views": 1}
+    editor = Editor.from_pretrained("storybook", **options)
+    judge = Judge.from_pretrained(bundled_folder("storybook") / "judge")
+    for job in draw_jobs("replace", "validation", 2):
+        case = case_of(editor, job)
+        ledger = Ledger(None, suite="regret", fingerprint="")
+        table = region_table.fill_table(case, job, judge, ledger, noises=1, previews=())
+        made = maskless(table, 0, np.random.default_rng(0))
+        result = editor.edit(case.request)
+        assert tuple(table.boxes_xyxy[made.picked].tolist()) == result.best.box_xyxy
+        assert made.inpaintings == result.cost.inpaintings and made.forwards == result.cost.unet_forwards
 
 
 def test_an_unknown_policy_is_named():

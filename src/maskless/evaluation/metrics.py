@@ -66,6 +66,11 @@ def ssim(a: Picture, b: Picture) -> float:
 
     The mean over all pixels, the picture mirrored at its border, as torchmetrics has it.
     """
+    return float(ssim_map(a, b).mean())
+
+
+def ssim_map(a: Picture, b: Picture) -> Float[Tensor, "3 H W"]:
+    """Structural similarity around each pixel, by channel, in double precision."""
     steps = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
     bell = torch.exp(-(steps**2) / (2 * SSIM_SIGMA**2))
     bell = bell / bell.sum()
@@ -80,7 +85,13 @@ def ssim(a: Picture, b: Picture) -> float:
     covariance = blurred(x * y) - mean_x * mean_y
     top = (2 * mean_x * mean_y + SSIM_C1) * (2 * covariance + SSIM_C2)
     bottom = (mean_x**2 + mean_y**2 + SSIM_C1) * (var_x + var_y + SSIM_C2)
-    return float((top / bottom).mean())
+    return (top / bottom)[0]
+
+
+def ssim_outside(before: Picture, after: Picture, edited: Mask) -> float:
+    """Mean structural similarity of the pixels that are not edited, the source in the edited part of both pictures, so
+    that no window sees the edit. NaN where there are none."""
+    return float(ssim_map(before, torch.where(edited, before, after))[:, ~edited].mean())
 
 
 def mask_of_box(box_xyxy: Sequence[int], size_yx: tuple[int, int]) -> Mask:

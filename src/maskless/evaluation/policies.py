@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from maskless.data.config import EditConfig
 from maskless.evaluation.region_table import RegionTable
 from maskless.method.ranking import rank
-from maskless.method.search import final_sizes, look_at, search, start_search
+from maskless.method.search import final_sizes, in_row_spreads, look_at, search, start_search
 
 KEPT = 2
 """Successive halving keeps one in so many of each round."""
@@ -38,16 +39,20 @@ Policy = Callable[[RegionTable, int, np.random.Generator], Replay]
 
 
 def maskless(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
-    """This package by its defaults: AnchorNet learns the sizes, the ranking picks among one region an anchor."""
-    columns, seen = _learn(table, noise)
+    """This package by its defaults: AnchorNet learns the sizes, the ranking picks among one region an anchor.
+
+    Its search minds the place as well as the losses, and its ranking the place alone, so its regret, which is of losses
+    only, says less of it than the judge does.
+    """
     config = table.config
+    columns, seen = _learn(table, noise, config)
     ranked = rank(table.scores_of(noise, columns), config.ranking, alpha=config.ranking_alpha, beta=config.ranking_beta)
     return _replay(table, columns[ranked.order[0]], finished=seen)
 
 
 def maskless_by_loss(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
-    """The same search; the pick is the candidate of least loss, which is what regret counts in."""
-    columns, seen = _learn(table, noise)
+    """The same search for the losses alone, which regret counts in; the pick is the candidate of least loss."""
+    columns, seen = _learn(table, noise, replace(table.config, place=0.0))
     return _replay(table, _least(table.losses[noise], columns), finished=seen)
 
 
@@ -197,7 +202,7 @@ def policies(previews: Sequence[int], proposals: int = 54) -> dict[str, Policy]:
     return named
 
 
-def _learn(table: RegionTable, noise: int) -> tuple[list[int], int]:
+def _learn(table: RegionTable, noise: int, config: EditConfig) -> tuple[list[int], int]:
     """The method's search on the table: one column an anchor, and how many regions were inpainted."""
     flat, losses, asked = table.place.flatten(), table.losses[noise], set()
 
@@ -205,8 +210,15 @@ def _learn(table: RegionTable, noise: int) -> tuple[list[int], int]:
         asked.update(flat[cells].tolist())
         return losses[flat[cells]]
 
-    state = start_search(table.features, table.boxes_xyxy[flat], table.config, seed=table.seed + noise)
-    for _record in search(state, table.features, looked_up, table.config):
+    focus = table.scores["focus"][noise][table.place]
+    state = start_search(
+        table.features,
+        table.boxes_xyxy[flat],
+        config,
+        seed=table.seed + noise,
+        place_cost=-config.place * in_row_spreads(focus),
+    )
+    for _record in search(state, table.features, looked_up, config):
         pass
     chosen = final_sizes(state, table.features)
     look_at(state, chosen, looked_up)

@@ -66,9 +66,11 @@ def run(
     Raises:
         MasklessError: an unknown policy, an option out of range, a file that cannot be written.
     """
-    shape = {name: value for name, value in (("steps", steps), ("anchors", anchors)) if value is not None}
+    shape: dict[str, Any] = {
+        name: value for name, value in (("steps", steps), ("anchors", anchors)) if value is not None
+    }
     config = EditConfig(**shape)
-    learning = replace(config, **({} if iterations is None else {"iterations": iterations}))
+    searched = config if iterations is None else replace(config, iterations=iterations)
     editor = Editor.from_pretrained(models, config=config)
     folder = bundled_folder(models) / "judge"
     judge = Judge.from_pretrained(folder)
@@ -83,7 +85,7 @@ def run(
     tables = []
     for done, job in enumerate(jobs, start=1):
         table = fill_table(case_of(editor, job), job, judge, book, noises=noises, previews=previews)
-        search = replace(table.config, iterations=learning.iterations)
+        search = replace(table.config, iterations=searched.iterations)
         tables.append(replace(table, config=search))
         if progress is not None:
             progress(done, len(jobs))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskless.data.errors import MasklessError
-from maskless.evaluation.pie_bench import PIE_SIDE, decode_mask, encode_mask, read_folder
+from maskless.evaluation.benchmarks import PIE_SIDE, decode_mask, encode_mask, read_folder
 
 
 def _pie_bench(folder, **changes):
