@@ -1,4 +1,4 @@
-"""LPIPS in plain torch: torchmetrics' own network and published heads give the same; weights are read by their names."""
+"""LPIPS in plain torch: torchmetrics' own and the published heads give the same; weights are read by name."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def test_weights_that_cannot_be_used_are_named(tmp_path, spoil, told):
         Lpips.from_folder(tmp_path)
 
 
-def test_pictures_of_two_sizes_or_too_small_are_refused(folder):
+def test_pictures_of_two_sizes_or_too_small_are_refused(folder, unchecked):
     net = Lpips.from_folder(folder)
     for a, b in ((torch.zeros(3, 32, 32), torch.zeros(3, 32, 40)), (torch.zeros(3, 8, 32), torch.zeros(3, 8, 32))):
         with pytest.raises(MasklessError, match="two pictures of one size"):

@@ -74,11 +74,11 @@ def ssim_map(a: Picture, b: Picture) -> Float[Tensor, "3 H W"]:
     steps = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
     bell = torch.exp(-(steps**2) / (2 * SSIM_SIGMA**2))
     bell = bell / bell.sum()
-    kernel = (bell[:, None] * bell[None]).expand(3, 1, -1, -1)
+    down, across = bell.view(1, 1, -1, 1).expand(3, -1, -1, -1), bell.view(1, 1, 1, -1).expand(3, -1, -1, -1)
     x, y = (F.pad(picture[None].double(), [SSIM_WINDOW // 2] * 4, mode="reflect") for picture in (a, b))
 
     def blurred(values: Tensor) -> Tensor:
-        return F.conv2d(values, kernel, groups=3)
+        return F.conv2d(F.conv2d(values, down, groups=3), across, groups=3)
 
     mean_x, mean_y = blurred(x), blurred(y)
     var_x, var_y = blurred(x * x) - mean_x**2, blurred(y * y) - mean_y**2

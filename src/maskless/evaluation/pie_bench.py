@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -39,6 +38,7 @@ from maskless.evaluation.protocols import (
     pie_figures,
     region_figures,
     target_figures,
+    unit,
     whole_figures,
 )
 from maskless.evaluation.rows import Row, mean_row, share_row
@@ -221,10 +221,7 @@ def _edited(editor: Editor, item: BenchItem, place: Path | None) -> Made | None:
     pixels = np.asarray(result.best.pil())
     if place is not None:
         save_image(place.with_suffix(".png"), pixels)
-    outside = metrics.exact_outside(
-        torch.from_numpy(_pixels(item.image)).movedim(-1, 0), torch.from_numpy(pixels.copy()).movedim(-1, 0),
-        result.best.touched(),
-    )  # fmt: skip
+    outside = metrics.exact_outside(unit(_pixels(item.image)), unit(pixels), result.best.touched())
     cost = {
         "identical outside the region": outside,
         "inpaintings": float(result.cost.inpaintings),

@@ -53,7 +53,7 @@ class Instruments:
     lpips: Lpips | None = None
 
 
-def last_square(pixels: Pixels) -> Pixels:
+def last_square(pixels: Pixels) -> UInt8[np.ndarray, "h w 3"]:
     """PIE-Bench's rule for results: the last 512 x 512 pixels of what is not square, else all."""
     height, width = pixels.shape[:2]
     if height == width:
@@ -65,7 +65,7 @@ def last_square(pixels: Pixels) -> Pixels:
 
 def pie_figures(tools: Instruments, source: Pixels, result: Pixels, edited: Mask, prompt: str) -> dict[str, float]:
     """PIE-Bench's seven, under its names; NaN where it writes "nan"."""
-    before, after = _unit(source), _unit(result)
+    before, after = unit(source), unit(result)
     psnr = metrics.background_psnr(before, after, edited)
     found = {
         "psnr_unedit_part": psnr if math.isnan(psnr) else min(psnr, PERFECT_DB),
@@ -90,7 +90,7 @@ def corrected_figures(
     tools: Instruments, source: Pixels, result: Pixels, edited: Mask, caption: str, prompt: str
 ) -> dict[str, float]:
     """The same questions, of the background's own pixels and of the edited part alone."""
-    before, after = _unit(source), _unit(result)
+    before, after = unit(source), unit(result)
     psnr = metrics.psnr_outside(before, after, edited)
     found = {
         "background PSNR dB": psnr if math.isnan(psnr) else min(psnr, PERFECT_DB),
@@ -109,9 +109,9 @@ def whole_figures(tools: Instruments, source: Pixels, result: Pixels, caption: s
     change of the picture and the change of the text (where there is a caption)."""
     found = {}
     if tools.dino is not None:
-        found["structure distance"] = _structure(tools.dino, _unit(source), _unit(result))
+        found["structure distance"] = _structure(tools.dino, unit(source), unit(result))
     if tools.clip is not None:
-        was, now = tools.clip.encode(torch.stack([_unit(source), _unit(result)])).embedding
+        was, now = tools.clip.encode(torch.stack([unit(source), unit(result)])).embedding
         asked = tools.clip.encode_text(prompt)
         found["CLIP whole"] = float(now @ asked)
         if caption.strip():
@@ -124,7 +124,7 @@ def target_figures(tools: Instruments, target: Pixels, result: Pixels) -> dict[s
     """MagicBrush's (github.com/OSU-NLP-Group/MagicBrush): how far from the picture that was wanted. L1 and L2 are means
     of absolute and squared differences of values in [0, 1]; CLIP-I and DINO are cosines of embeddings, DINO's that of
     its CLS token."""
-    wanted, made = _unit(target), _unit(result)
+    wanted, made = unit(target), unit(result)
     found = {"L1": float((wanted - made).abs().mean()), "L2": float((wanted - made).square().mean())}
     if tools.clip is not None:
         a, b = tools.clip.encode(torch.stack([wanted, made])).embedding
@@ -153,7 +153,7 @@ def clip_score(clip: Clip, pixels: Pixels, text: str) -> float:
     size = max(side, int(width * scale)), max(side, int(height * scale))
     resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    seen = _unit(np.asarray(resized.crop((left, top, left + side, top + side))))
+    seen = unit(np.asarray(resized.crop((left, top, left + side, top + side))))
     return max(0.0, 100 * float(clip.encode(seen[None]).embedding[0] @ clip.encode_text(text)))
 
 
@@ -162,9 +162,7 @@ def _of_the_part(tools: Instruments, result: Pixels, edited: Mask, prompt: str) 
         return {}
     box = torch.tensor([mask_box(edited)])
     return {
-        "CLIP of the edited part": float(
-            tools.clip.encode_crops(_unit(result), box)[0] @ tools.clip.encode_text(prompt)
-        )
+        "CLIP of the edited part": float(tools.clip.encode_crops(unit(result), box)[0] @ tools.clip.encode_text(prompt))
     }
 
 
@@ -185,5 +183,6 @@ def _cls(dino: Dino, image: Float[Tensor, "3 H W"]) -> Float[Tensor, " D"]:
     return output.last_hidden_state[0, 0].float().cpu()
 
 
-def _unit(pixels: Pixels) -> Float[Tensor, "3 H W"]:
+def unit(pixels: Pixels) -> Float[Tensor, "3 H W"]:
+    """Values from 0 to 1, as every metric takes them."""
     return torch.from_numpy(pixels.astype(np.float32) / 255).movedim(-1, 0)
