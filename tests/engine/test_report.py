@@ -165,3 +165,10 @@ def test_it_stays_small_with_many_candidates(make_result, scene):
     files = [f"results/a{index}.png" for index in range(256)]
     html = edit_report(result, noise, noise, [noise] * 256, files, versions={})
     assert len(html) < MOST_BYTES and "236 more" in html and "The first 32 of 256 anchors" in html
+
+
+def test_only_a_replacement_is_in_place_of_something(make_result, scene):
+    result = make_result(scene, caption="a red car", prompt="a striped red car")
+    textured = replace(result, request=replace(result.request, task="texture"))
+    told = Outline(report(textured)).text
+    assert "in place of" not in told and "task texture, caption “a red car”" in told

@@ -7,10 +7,10 @@ import pytest
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.evaluation import ablations
-from maskless.evaluation.ablations import RegionTable, Variant, rows_of, run, variants
+from maskless.evaluation.ablations import LentRegions, Variant, rows_of, run, variants
 from maskless.evaluation.models import bundled_folder
-from maskless.evaluation.storybook import case_of
 from maskless.evaluation.tasks import draw_jobs
+from maskless.evaluation.trials import case_of
 from maskless.storybook.judge import Judge
 
 QUICK = {"steps": 1, "iterations": 2, "anchors": 3, "updates": 10}
@@ -37,11 +37,11 @@ def among() -> list[Variant]:
 
 
 @pytest.fixture(scope="module")
-def table(editor, judge) -> RegionTable:
+def table(editor, judge) -> LentRegions:
     """The table of one request, three anchors, on small random models."""
     quick = type(editor)(editor.models, replace(editor.config, **QUICK))
     job = draw_jobs("replace", "validation", 1)[0]
-    return RegionTable(case_of(quick, job), job, judge)
+    return LentRegions(case_of(quick, job), job, judge)
 
 
 @pytest.mark.parametrize("number", range(len(CHANGED)))
@@ -88,7 +88,7 @@ def test_the_suite_resumes(tmp_path, monkeypatch):
     rows = run(**options)
     assert {row["task"] for row in rows} == {"ranking"} and {row["suite"] for row in rows} == {"ablations"}
     assert all(row["low"] <= row["value"] <= row["high"] and row["n"] == 1 for row in rows)
-    monkeypatch.setattr(RegionTable, "replay", pytest.fail)
+    monkeypatch.setattr(LentRegions, "replay", pytest.fail)
     assert run(**options) == rows
     with pytest.raises(MasklessError, match="the groups of ablations are regions"):
         run(**options | {"methods": ["paint"]})
@@ -97,7 +97,7 @@ def test_the_suite_resumes(tmp_path, monkeypatch):
 def test_slow_variants_are_measured_on_a_tenth(monkeypatch):
     asked = []
     figures = {"success": True, "region hit": True, **dict.fromkeys(ablations.MEANS, 0.5)}
-    monkeypatch.setattr(RegionTable, "replay", lambda self, variant: asked.append(variant.label) or figures)
+    monkeypatch.setattr(LentRegions, "replay", lambda self, variant: asked.append(variant.label) or figures)
     rows = run(split="validation", limit=11, steps=1, methods=["estimator", "losses"])
     assert (asked.count("straight-through"), asked.count("without L_dir")) == (1, 11)
     assert {row["n"] for row in rows if row["task"] == "estimator"} == {1}

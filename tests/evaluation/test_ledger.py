@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.evaluation.ledger import Ledger, fingerprint
+from maskless.evaluation.ledger import Ledger, decoded, encoded, fingerprint
 
 NAMES = {"suite": "storybook", "fingerprint": "f"}
 
@@ -92,6 +93,28 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MasklessError, match="cannot write"):
         Ledger(tmp_path / "file" / "x.jsonl", **NAMES).measured("ours", 1, lambda: {"value": 1})
+
+
+def test_code_is_what_a_file_imports_and_no_more():
+    from maskless.evaluation import storybook, trials
+    from maskless.evaluation.ledger import PACKAGE, sources_of
+
+    def named(module) -> set[str]:
+        return {path.relative_to(PACKAGE).as_posix() for path in sources_of([Path(module.__file__)])}
+
+    meant = {"evaluation/trials.py", "evaluation/release.py", "method/search.py", "engine/fill.py", "models/clip.py"}
+    meant |= {"data/regions.py", "data/images.py", "storybook/judge.py", "storybook/captions.py", "evaluation/tasks.py"}
+    assert meant <= named(trials)
+    shows = {"engine/page.py", "engine/report.py", "evaluation/results.py", "evaluation/side_by_side.py"}
+    assert not (shows | {"evaluation/storybook.py", "interfaces/cli.py"}) & named(trials)
+    assert named(trials) | {"evaluation/storybook.py", "evaluation/side_by_side.py"} <= named(storybook)
+
+
+def test_a_picture_is_kept_as_text():
+    from PIL import Image
+
+    picture = Image.new("RGB", (5, 3), "#123456")
+    assert decoded(json.loads(json.dumps(encoded(picture)))).tobytes() == picture.tobytes()
 
 
 def test_the_fingerprint_follows_weights_options_and_code(editor, tiny_models, tmp_path):

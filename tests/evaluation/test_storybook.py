@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 
 from maskless.data.errors import MasklessError
-from maskless.evaluation import storybook
+from maskless.evaluation import trials
 from maskless.evaluation.baselines import METHODS
-from maskless.evaluation.storybook import MEANS, chosen_methods, rows_of, run, truth_of
+from maskless.evaluation.storybook import MEANS, chosen_methods, rows_of, run
 from maskless.evaluation.tasks import draw_jobs
+from maskless.evaluation.trials import truth_of
 
 QUICK = {"split": "validation", "limit": 2, "steps": 1, "iterations": 1, "anchors": 2}
 BOTH = ["maskless", "oracle_box"]
@@ -33,15 +34,15 @@ def finished(tmp_path_factory):
     lines = files["ledger"].read_text("utf-8").splitlines()
     assert len(lines) == 3 and not files["page"].exists()
     files["ledger"].write_text("\n".join(lines) + '\n{"suite": "storybook", "meth', "utf-8")
-    original = storybook.attempt
-    storybook.attempt = lambda method, case: counted.append(method.__name__) or original(method, case)
+    original = trials.attempt
+    trials.attempt = lambda method, case: counted.append(method.__name__) or original(method, case)
     try:
         rows = run(**QUICK, methods=BOTH, **files)
         assert counted == ["oracle_box"], "what was measured before the kill is not measured again"
         again = run(**QUICK, methods=BOTH, **files)
         assert counted == ["oracle_box"] and again == rows
     finally:
-        storybook.attempt = original
+        trials.attempt = original
     return rows, files
 
 

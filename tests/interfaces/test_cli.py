@@ -574,7 +574,7 @@ class TestEvaluate:
         assert "maskless evaluate storybook --limit 1 --steps 1 --methods oracle_box" in (
             folder / "storybook.md"
         ).read_text("utf-8")
-        monkeypatch.setattr("maskless.evaluation.storybook.attempt", pytest.fail)
+        monkeypatch.setattr("maskless.evaluation.trials.attempt", pytest.fail)
         again = maskless(*self.COMMAND)
         assert (again[0], json.loads(again[1])) == (0, rows)
 

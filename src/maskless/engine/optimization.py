@@ -20,7 +20,7 @@ from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_anchors, find_free_anchors
 from maskless.method.ranking import free_first, rank
-from maskless.method.search import final_sizes, in_row_spreads, look_at, policy, report, search, start_search
+from maskless.method.search import final_sizes, in_row_spreads, look_at, objective, policy, report, search, start_search
 from maskless.models.pretrained import EditModels
 
 OCCUPIED_COST = 3.0
@@ -121,6 +121,11 @@ class EditRun:
     def probabilities(self) -> Float[Tensor, "K M"]:
         """pi(m|k) as AnchorNet has it now; rows sum to 1."""
         return policy(self._search, self._seen_by_net)
+
+    @property
+    def objective(self) -> Float[Tensor, "K M"]:
+        """The losses seen and the cost of the place: what AnchorNet minimises the expectation of; NaN where unseen."""
+        return objective(self._search)
 
     def __iter__(self) -> Iterator[StepRecord]:
         """Search until the budget is used up; method steps 6 to 9."""

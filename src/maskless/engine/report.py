@@ -68,7 +68,7 @@ def edit_report(
     ]
     caption = _one_line(request.caption)
     words = _one_line(request.prompt) or request.task
-    title = f"{words} in place of {caption}" if caption else words
+    title = f"{words} in place of {caption}" if caption and request.task == "replace" else words
     return page(f"{title[:120]} · Maskless", "\n".join(part for part in parts if part))
 
 
@@ -76,7 +76,9 @@ def _head(result: EditResult) -> str:
     request = result.request
     width, height = _size_px(result)
     path = request.source.path if request.source is not None else None
-    caption = f"in place of “{_one_line(request.caption)}”" if request.caption.strip() else ""
+    caption = f"“{_one_line(request.caption)}”" if request.caption.strip() else ""
+    if caption:
+        caption = f"in place of {caption}" if request.task == "replace" else f"task {request.task}, caption {caption}"
     if not caption and result.anchors is not None:
         caption = "place not named"
     seed = result.config.seed if request.seed is None else request.seed

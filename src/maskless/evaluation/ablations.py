@@ -22,15 +22,14 @@ from maskless.data.errors import MasklessError
 from maskless.data.types import EditedImage, Losses
 from maskless.engine.editor import Editor
 from maskless.engine.optimization import EditRun
-from maskless.evaluation import storybook
 from maskless.evaluation.baselines import AS_IN_THE_PAPER
-from maskless.evaluation.cases import Box, Case, random_anchors, random_sizes
+from maskless.evaluation.cases import Box, Case, Progress, random_anchors, random_sizes
 from maskless.evaluation.ledger import Figures, Ledger, fingerprint
 from maskless.evaluation.metrics import mask_iou, mask_of_box
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.rows import Row, mean_row, share_row
-from maskless.evaluation.storybook import Progress, case_of
 from maskless.evaluation.tasks import Job, draw_jobs, judged
+from maskless.evaluation.trials import case_of
 from maskless.method.ranking import rank
 from maskless.storybook.judge import Judge, Verdict
 
@@ -136,18 +135,17 @@ def run(
     editor = Editor.from_pretrained(models, config=config)
     folder = bundled_folder(models) / "judge"
     judge = Judge.from_pretrained(folder)
-    code = [__file__, *storybook.code()]
-    book = Ledger(ledger, suite="ablations", fingerprint=fingerprint(editor.models, config, code, judge=folder))
+    book = Ledger(ledger, suite="ablations", fingerprint=fingerprint(editor.models, config, [__file__], judge=folder))
     jobs = draw_jobs("replace", split, 50 if limit is None else limit, seed_offset)
     chosen = _chosen(variants(config), methods)
     few = max(1, len(jobs) // SLOW_SHARE)
     planned = [(job, v) for n, job in enumerate(jobs) for v in chosen if n < few or not v.slow]
-    tables: dict[int, RegionTable] = {}
+    tables: dict[int, LentRegions] = {}
     found: dict[tuple[str, str], list[Figures]] = {}
     for done, (job, variant) in enumerate(planned, start=1):
         seed = job.scene.graph.detail_seed
         if seed not in tables:
-            tables = {seed: RegionTable(case_of(editor, job), job, judge)}
+            tables = {seed: LentRegions(case_of(editor, job), job, judge)}
         figures = book.measured(variant.name, seed, partial(tables[seed].replay, variant))
         found.setdefault((variant.group, variant.label), []).append(figures)
         if progress is not None:
@@ -163,7 +161,7 @@ def _chosen(every: Sequence[Variant], groups: Sequence[str] | None) -> list[Vari
     return [v for v in every if groups is None or v.group in groups]
 
 
-class RegionTable:
+class LentRegions:
     """All regions of one request that any variant looks at, each inpainted once: every variant's run is lent what those
     before it inpainted, with the losses weighed anew."""
 

@@ -19,6 +19,8 @@ from maskless.engine.stopwatch import peak_memory_mb, reset_peak_memory
 from maskless.models.pretrained import EditModels
 
 Box = tuple[int, int, int, int]
+Progress = Callable[[int, int], None]
+"""Told how many measurements are done, of how many."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,22 +9,26 @@ follow from. A line of another fingerprint counts for nothing and stays: going b
 
 from __future__ import annotations
 
+import ast
+import base64
 import hashlib
+import io
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from maskless.data.config import EditConfig
 from maskless.data.files import one_line_write_errors
 
+PACKAGE = Path(__file__).parents[1]
 Key = int | str
 Figures = dict[str, Any]
-MEANT = ("data", "method", "models", "engine")
-"""Folders of this package whose code every figure follows from."""
 WORLD = ("scenes", "shapes", "backgrounds", "styles", "captions", "edits", "judge")
 """Modules of the drawn world that scenes, their truth and the judge follow from."""
 WEIGHTS = (".safetensors", ".bin", ".json", ".txt")
@@ -79,23 +83,57 @@ def fingerprint(models: Any, config: EditConfig | None, code: Sequence[str | Pat
 
     Args:
         models: EditModels, by the contents of their folders (a hub id, by its name), device and number format; or None.
-        code: files whose source the figures follow from too, such as the suite's own; all of MEANT is in already.
+        code: files whose source the figures follow from, such as the one that measures; what they import of this
+            package, and so on, is meant too. What only shows figures is best kept out of them.
         more: anything else with a plain form, such as the judge's folder as a Path, or a number of views.
     """
     parts: list[Any] = [config.to_dict() if config is not None else None]
     if models is not None:
         parts += [str(models.device), str(models.dtype)]
         parts += [[part, _contents(source)] for part, source in sorted(models.names.items())]
-    package = Path(__file__).parents[1]
-    sources = [path for folder in MEANT for path in sorted((package / folder).glob("*.py"))]
-    parts += [_digest(path) for path in (*sources, *map(Path, code))]
+    parts += sorted(_digest(path) for path in sources_of(map(Path, code)))
     parts += [[name, _contents(value) if isinstance(value, Path) else value] for name, value in sorted(more.items())]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def sources_of(files: Iterable[Path]) -> list[Path]:
+    """These files and all files of this package that they import, directly or not, wherever in a file that stands."""
+    waiting, found = [path.resolve() for path in files], set[Path]()
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imported(path, path.stat().st_mtime_ns)
+    return sorted(found)
+
+
+@cache
+def _imported(path: Path, changed_ns: int) -> tuple[Path, ...]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    inner = [PACKAGE.joinpath(*name.split(".")[1:]) for name in sorted(names) if name.startswith(f"{PACKAGE.name}.")]
+    return tuple(file for name in inner if (file := name.with_suffix(".py")).is_file())
+
+
 def drawn_world() -> list[Path]:
-    """Source files to give as `code` for figures of drawn scenes."""
-    return [Path(__file__).parents[1] / "storybook" / f"{name}.py" for name in WORLD]
+    """Source files to give as `code` for figures of drawn scenes, where that code imports them not by name."""
+    return [PACKAGE / "storybook" / f"{name}.py" for name in WORLD]
+
+
+def encoded(picture: Image.Image) -> str:
+    """A picture as text, to be kept among the figures."""
+    kept = io.BytesIO()
+    picture.save(kept, "PNG", optimize=True)
+    return base64.b64encode(kept.getvalue()).decode("ascii")
+
+
+def decoded(text: str) -> Image.Image:
+    """The picture of such a text."""
+    return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
 
 
 def _contents(source: str | Path) -> Any:

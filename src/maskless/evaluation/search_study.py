@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from maskless.data.images import load_image
-from maskless.data.regions import inside_less_outside, propose_regions
+from maskless.data.regions import propose_regions
 from maskless.data.types import AnchorNetReport, EditResult
 from maskless.engine.editor import Editor
 from maskless.engine.optimization import EditRun
@@ -24,7 +24,6 @@ from maskless.storybook.scenes import COLOURS, KINDS, render, split_seed
 SOURCES = ("attention", "text", "both")
 RULES = ("paper", "located")
 CROP_RULES = ("crop shows the caption", "crop shows the caption, its edit the prompt")
-PLACE_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 CLEAN_COVER, CLEAN_SPILL = 0.8, 0.25
 """A clean region covers more than this of the named thing and less than that of every other."""
 
@@ -136,7 +135,7 @@ def learning_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
         }
         for metric, value in figures.items():
             means.setdefault(metric, []).append(value)
-        for rule, box in (_picks(run, result, task) | _placed(editor, run, task)).items():
+        for rule, box in _picks(run, result, task).items():
             picked.setdefault(rule, []).append(box)
     names = {"suite": "search", "method": "table", "task": "learning"}
     rows = [share_row(fell, **names, metric="expected loss fell", gate=0.9)]
@@ -152,7 +151,7 @@ def learning_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
 
 def _of_the_gap(run: EditRun, result: EditResult) -> dict[str, float]:
     """How much of the way from the uniform policy to each anchor's best size was learned, over the sizes seen."""
-    table: Tensor = run.state()["search"]["table"]
+    table = run.objective
     seen = ~table.isnan()
     uniform = (table.nan_to_num() * seen).sum(dim=1) / seen.sum(dim=1)
     best = table.nan_to_num(torch.inf).min(dim=1)
@@ -175,26 +174,6 @@ def _picks(run: EditRun, result: EditResult, task: Task) -> dict[str, tuple[int,
     picks |= {rule: tuple(boxes[int(score.argmax())].tolist()) for rule, score in scores.items()}
     ideal = max(boxes.tolist(), key=lambda box: (is_clean(box, task), _overlap(box, task)))
     return picks | {"best of the candidates": tuple(ideal)}
-
-
-def _placed(editor: Editor, run: EditRun, task: Task) -> dict[str, tuple[int, ...]]:
-    """What a term for the place in the loss would give: each anchor's size of least loss less weight * place, the best
-    of them by its crop. Loss and place count in their spreads; infinity stands for the place alone."""
-    image = run.request.image
-    relevance = editor.models.clip.relevance(image, task.caption)
-    boxes = run.regions.boxes_xyxy
-    place = inside_less_outside(relevance, boxes, run.request.size_yx)
-    losses = run.state()["search"]["table"].flatten().nan_to_num(torch.inf)
-    spread = losses[losses.isfinite()].std()
-    shown = editor.models.clip.encode_crops(image, boxes) @ editor.models.clip.encode_text(task.caption)
-    picks = {}
-    for weight in (*PLACE_WEIGHTS, torch.inf):
-        value = -place if weight == torch.inf else losses / spread - weight * place / place.std()
-        cells = value.reshape(len(run.anchors), -1).argmin(dim=1) + torch.arange(len(run.anchors)) * len(
-            run.config.sizes
-        )
-        picks[f"place {weight:g}"] = tuple(boxes[cells[int(shown[cells].argmax())]].tolist())
-    return picks
 
 
 def estimator_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:

@@ -1,9 +1,7 @@
-"""One page of pictures: requests down, the source and what each method made of it across; and pictures as text."""
+"""One page of pictures: requests down, the source and what each method made of it across."""
 
 from __future__ import annotations
 
-import base64
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,18 +65,6 @@ def draw_page(lines: Sequence[Line], methods: Sequence[str]) -> Image.Image:
             _cell(page, pen, (TEXT_PX + column * step, top), cell)
     _text(pen, (GAP_PX, height - FOOT_PX // 2), LEGEND, anchor="lm", size=14)
     return page
-
-
-def encoded(picture: Image.Image) -> str:
-    """A picture as text, to be kept among figures."""
-    kept = io.BytesIO()
-    picture.save(kept, "PNG", optimize=True)
-    return base64.b64encode(kept.getvalue()).decode("ascii")
-
-
-def decoded(text: str) -> Image.Image:
-    """The picture of such a text."""
-    return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
 
 
 def _cell(page: Image.Image, pen: ImageDraw.ImageDraw, corner: tuple[int, int], shown: Shown) -> None:

@@ -6,28 +6,23 @@ one page that shows all methods side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.engine.editor import Editor
-from maskless.evaluation import baselines, cases, figures, metrics, release, side_by_side, tasks
+from maskless.evaluation import side_by_side, trials
 from maskless.evaluation.baselines import METHODS
-from maskless.evaluation.cases import Box, Case, attempt
-from maskless.evaluation.figures import background_figures, clip_figures, structure_figure
-from maskless.evaluation.ledger import Figures, Ledger, drawn_world, fingerprint
-from maskless.evaluation.metrics import exact_outside, mask_iou, mask_of_box
+from maskless.evaluation.cases import Progress
+from maskless.evaluation.ledger import Figures, Ledger, decoded, fingerprint
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.rows import Row, mean_row, share_row
-from maskless.evaluation.tasks import Job, draw_jobs, judged
+from maskless.evaluation.tasks import Job, draw_jobs
+from maskless.evaluation.trials import case_of, measure
 from maskless.storybook.judge import Judge
 
 TASK = "replace"
@@ -50,9 +45,6 @@ MEANS = (
     "peak memory MB",
 )
 """Figures whose mean is a row, in this order."""
-
-Progress = Callable[[int, int], None]
-"""Told how many measurements are done, of how many."""
 
 
 def run(
@@ -83,9 +75,8 @@ def run(
     editor = Editor.from_pretrained(models, config=config)
     folder = bundled_folder(models) / "judge"
     judge = Judge.from_pretrained(folder)
-    book = Ledger(
-        ledger, suite="storybook", fingerprint=fingerprint(editor.models, editor.config, code(), judge=folder)
-    )
+    meant = fingerprint(editor.models, config, [trials.__file__], judge=folder)
+    book = Ledger(ledger, suite="storybook", fingerprint=meant)
     jobs = draw_jobs(TASK, split, 100 if limit is None else limit, seed_offset)
     found: dict[str, list[Figures]] = {name: [] for name in names}
     for number, job in enumerate(jobs):
@@ -107,57 +98,6 @@ def chosen_methods(methods: Sequence[str] | None) -> list[str]:
     if unknown or methods is not None and not methods:
         raise MasklessError(f"methods must be among {', '.join(METHODS)}, got {', '.join(unknown) or 'none'}")
     return [name for name in METHODS if methods is None or name in methods]
-
-
-def case_of(editor: Editor, job: Job) -> Case:
-    """A job as every method gets it; the noise is the scene's own, the same for all of them."""
-    seed = job.scene.graph.detail_seed
-    request = editor.request(job.image, caption=job.caption, prompt=job.prompt, task=job.task, seed=seed, **job.options)
-    return Case(models=editor.models, request=request, config=editor.config, truth_xyxy=truth_of(job))
-
-
-def truth_of(job: Job) -> Box:
-    """Where the thing that the caption names is, half-open, in pixels."""
-    kept = {thing.index for thing in job.kept}
-    return next(thing.box_xyxy for thing in job.scene.objects if thing.index not in kept)
-
-
-def measure(name: str, case: Case, job: Job, judge: Judge, *, pictured: bool) -> Figures:
-    """One method on one request. pictured: keep the picture as well."""
-    tried = attempt(METHODS[name], case)
-    cost = {
-        "seconds": tried.cost.seconds["total"],
-        "UNet forwards": tried.cost.unet_forwards,
-        "inpaintings": tried.cost.inpaintings,
-        "peak memory MB": tried.cost.peak_memory_mb,
-    }
-    if tried.outcome is None:
-        return {"success": False, "parts": {}, "refused": True, **cost}
-    made = tried.outcome
-    picture = Image.fromarray(made.pixels)
-    was, seen = judge.detect([job.image, picture])
-    parts = judged(job, seen, was)
-    before = case.request.image
-    after = torch.from_numpy(made.pixels.astype(np.float32) / 255).movedim(-1, 0)
-    truth = mask_of_box(case.truth_xyxy, case.request.size_yx)
-    x0, y0, x1, y1 = made.box_xyxy
-    left, top, right, bottom = case.truth_xyxy
-    found: Figures = {
-        "success": all(parts.values()),
-        "parts": parts,
-        "hit": left <= (x0 + x1) / 2 < right and top <= (y0 + y1) / 2 < bottom,
-        "region IoU": mask_iou(made.region, truth),
-        "region size": float(made.region.float().mean()),
-        "identical outside": exact_outside(before, after, made.region),
-        **background_figures(before, after, truth),
-        **clip_figures(case.models, before, after, truth, caption=job.caption, prompt=job.prompt),
-        "structure distance": structure_figure(case.models, before, after),
-        **cost,
-        "box": list(made.box_xyxy),
-    }
-    if pictured:
-        found["picture"] = side_by_side.encoded(picture)
-    return found
 
 
 def rows_of(found: dict[str, list[Figures]]) -> list[Row]:
@@ -190,7 +130,7 @@ def draw_page(jobs: Sequence[Job], found: dict[str, list[Figures]], file: Path) 
     for number, job in enumerate(jobs):
         shown = [
             side_by_side.Shown(
-                picture=side_by_side.decoded(each[number]["picture"]) if "picture" in each[number] else None,
+                picture=decoded(each[number]["picture"]) if "picture" in each[number] else None,
                 box_xyxy=each[number].get("box"),
                 success=each[number]["success"],
             )
@@ -203,9 +143,3 @@ def draw_page(jobs: Sequence[Job], found: dict[str, list[Figures]], file: Path) 
 def _key(seed: int, pictured: bool) -> str:
     """What is measured with its picture is another entry: a page needs those of its own requests."""
     return f"{seed} with picture" if pictured else str(seed)
-
-
-def code() -> list[Any]:
-    """Source files that the figures follow from, beside those of the method."""
-    modules = (baselines, cases, figures, metrics, release, tasks)
-    return [__file__, *(module.__file__ for module in modules), *drawn_world()]

@@ -20,10 +20,9 @@ from PIL import Image, ImageDraw
 from maskless.data.errors import MasklessError
 from maskless.data.types import EditResult
 from maskless.engine.editor import Editor
-from maskless.evaluation.ledger import Figures, Ledger, drawn_world, fingerprint
+from maskless.evaluation.ledger import Figures, Ledger, decoded, encoded, fingerprint
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.rows import Row, share_row
-from maskless.evaluation.side_by_side import decoded, encoded
 from maskless.storybook.backgrounds import BACKGROUNDS
 from maskless.storybook.captions import STYLE_WORDS
 from maskless.storybook.edits import other
@@ -87,7 +86,7 @@ def run(
     editor = Editor.from_pretrained(models)
     folder, count = bundled_folder(models) / "judge", 100 if limit is None else limit
     judge = Judge.from_pretrained(folder)
-    meant = fingerprint(editor.models, editor.config, [__file__, *drawn_world()], judge=folder)
+    meant = fingerprint(editor.models, editor.config, [__file__], judge=folder)
     book, chosen = Ledger(ledger, suite="tasks", fingerprint=meant), list(tasks or JOBS)
     rows: list[Row] = []
     for place, task in enumerate(chosen):
