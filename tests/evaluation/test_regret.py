@@ -15,8 +15,8 @@ from maskless.evaluation.metrics import spearman, variance_shares
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.policies import Replay, maskless, policies
 from maskless.evaluation.regret import policy_rows, preview_rows, run, table_rows
-from maskless.evaluation.storybook import case_of
 from maskless.evaluation.tasks import draw_jobs
+from maskless.evaluation.trials import case_of
 from maskless.storybook.judge import Judge
 from planted_tables import planted_table
 
@@ -46,7 +46,7 @@ def test_regret_is_that_of_the_mean_over_the_noises():
     assert (second["inpaintings"], second["UNet forwards"], second["seconds"]) == (2, 7, 0.5)
     assert _values(rows, "centre")["regret"] == pytest.approx(-1.5), "the middle is none of the proposals"
     assert _values(rows, "exhaustive")["regret"] == 0 and _values(rows, "exhaustive")["best"] == 1
-    one = _values(rows, "exhaustive, one noise")
+    one = _values(rows, "exhaustive of one noise")
     assert one["regret"] == pytest.approx(0.25), "luck with the first noise leads it to 5, the second to 6"
     assert one["best"] == 0.5
 

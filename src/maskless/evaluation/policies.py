@@ -196,8 +196,8 @@ def policies(previews: Sequence[int], proposals: int = 54) -> dict[str, Policy]:
     if previews:
         named["halving"] = halving
     for steps in previews:
-        named[f"preview {steps}, finish 3"] = partial(funnel, steps=steps, finalists=3)
-    named["exhaustive, one noise"] = exhaustive_one_noise
+        named[f"preview {steps} then finish 3"] = partial(funnel, steps=steps, finalists=3)
+    named["exhaustive of one noise"] = exhaustive_one_noise
     named["exhaustive"] = exhaustive
     return named
 

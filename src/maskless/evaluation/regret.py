@@ -22,15 +22,16 @@ from maskless.data.errors import MasklessError
 from maskless.data.files import write_bytes
 from maskless.engine.editor import Editor
 from maskless.engine.overview import ACCENT, FAINT, INK, STYLE
-from maskless.evaluation import baselines, cases, region_table, storybook, tasks
+from maskless.evaluation import baselines, cases, region_table, tasks, trials
 from maskless.evaluation.ledger import Ledger, drawn_world, fingerprint
 from maskless.evaluation.metrics import spearman, variance_shares
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.policies import Policy, policies
 from maskless.evaluation.region_table import RegionTable, fill_table
 from maskless.evaluation.rows import Row, mean_row
-from maskless.evaluation.storybook import Progress, case_of
+from maskless.evaluation.storybook import Progress
 from maskless.evaluation.tasks import draw_jobs
+from maskless.evaluation.trials import case_of
 from maskless.storybook.judge import Judge
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run(
     editor = Editor.from_pretrained(models, config=config)
     folder = bundled_folder(models) / "judge"
     judge = Judge.from_pretrained(folder)
-    code = [module.__file__ or "" for module in (baselines, cases, region_table, storybook, tasks)]
+    code = [module.__file__ or "" for module in (baselines, cases, region_table, tasks, trials)]
     mark = fingerprint(editor.models, config, [*code, *drawn_world()], judge=folder)
     book = Ledger(ledger, suite="regret", fingerprint=mark)
     jobs = draw_jobs("replace", split, SCENES if limit is None else limit, seed_offset)

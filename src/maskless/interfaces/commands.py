@@ -151,12 +151,12 @@ def evaluate(
     }  # fmt: skip
     chosen = {option: value for option, value in chosen.items() if value is not None}
     taken = signature(run).parameters
-    chosen |= {"split": split, "seed_offset": seed_offset}
-    if split == "held-out" and "split" not in taken:
-        del chosen["split"]
+    if "split" in taken or split != "held-out":
+        chosen["split"] = split
     for option in chosen:
         if option not in taken:
             raise MasklessError(f"the suite {suite} takes no {NAMED_BY_PLACE.get(option, '--' + option)}")
+    chosen["seed_offset"] = seed_offset
     require_writable(output_dir)
     # What a suite can use of these it has among its parameters.
     offered = {"ledger": output_dir / f"{name}.jsonl", "page": output_dir / f"{name}.jpg", "sheets": output_dir / name}
