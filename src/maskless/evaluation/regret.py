@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -57,6 +57,7 @@ def run(
     ledger: Path | None = None,
     sheets: Path | None = None,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> list[Row]:
     """Tables of `limit` scenes (20) and `seeds` noises (2), and every policy replayed on them.
 
@@ -64,6 +65,7 @@ def run(
         methods: policies; all by default. steps: of a finished edit; the model's own where None.
         iterations: of the search that is replayed. anchors: K.
         ledger: a file of what was measured, to go on from and to add to. sheets: a folder for the plot.
+        note: is told where it is.
     Raises:
         MasklessError: an unknown policy, an option out of range, a file that cannot be written.
     """
@@ -93,6 +95,8 @@ def run(
     rows = policy_rows(tables, chosen) + preview_rows(tables) + table_rows(tables)
     if sheets is not None:
         write_bytes(sheets / "regret.png", draw_regret(rows))
+        if note is not None:
+            note(f"Regret against cost: {sheets / 'regret.png'}")
     return rows
 
 
