@@ -63,7 +63,7 @@ def test_previews_are_ranked_against_the_finished():
     early = [list(range(12)) + [-99], list(range(12))[::-1] + [0]]
     rows = preview_rows([planted_table(late, previews={2: early})])
     values = {row["method"]: row["value"] for row in rows}
-    assert values == {"2 steps": pytest.approx(0), "another noise": pytest.approx(1)}
+    assert values == {"preview 2": pytest.approx(0), "another noise": pytest.approx(1)}
 
 
 def test_where_the_variance_comes_from():

@@ -148,7 +148,7 @@ def preview_rows(tables: Sequence[RegionTable]) -> list[Row]:
     rows = []
     for steps in sorted(set.intersection(*(set(table.previews) for table in tables))):
         values = [_agreement(table, steps) for table in tables]
-        rows.append(_row(values, method=f"{steps} steps", task="preview", metric="Spearman with the finished"))
+        rows.append(_row(values, method=f"preview {steps}", task="preview", metric="Spearman with the finished"))
     others = [
         fmean(
             spearman(_own(table, table.losses[a]), _own(table, table.losses[b]))
@@ -199,25 +199,33 @@ def draw_regret(rows: Sequence[Row]) -> bytes:
         figure = Figure(figsize=(13, 5.6), layout="constrained")
         FigureCanvasAgg(figure)
         figure.suptitle("Regret against cost: means over scenes, 95 % intervals", fontsize=12, color=INK)
-        for axes, cost in zip(figure.subplots(1, 2, sharey=True), ("UNet forwards", "seconds"), strict=True):
+        by_forwards, by_seconds, key = figure.subplots(1, 3, width_ratios=(5, 5, 2))
+        for axes, cost in ((by_forwards, "UNet forwards"), (by_seconds, "seconds")):
             _panel(axes, at, cost)
+        told = "\n".join(f"{number}  {name}" for number, name in enumerate(at, start=1))
+        key.text(0, 1, told, va="top", fontsize=8, linespacing=1.5, transform=key.transAxes)
+        key.set_axis_off()
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=110)
     return out.getvalue()
 
 
 def _panel(axes: Axes, at: dict[str, dict[str, Row]], cost: str) -> None:
+    """Every policy by its number; those that differ in their budget alone are joined by a line."""
     for family in ("random", "UCB", "GP"):
         line = [at[name] for name in at if name.split()[0] == family]
         across, up = ([each[metric]["value"] for each in line] for metric in (cost, "regret in SDs"))
         axes.plot(across, up, color=FAINT, linewidth=0.9, zorder=1)
-    for name, figures in at.items():
+    for number, (name, figures) in enumerate(at.items(), start=1):
         x, regret = figures[cost]["value"], figures["regret in SDs"]
-        ours = name.startswith("maskless")
-        axes.plot([x, x], [regret["low"], regret["high"]], color=FAINT, linewidth=1.6, zorder=1)
-        axes.plot(x, regret["value"], "o", color=ACCENT if ours else INK, markersize=5, zorder=2)
-        axes.annotate(name, (x, regret["value"]), xytext=(5, 3), textcoords="offset points", fontsize=7)
+        colour = ACCENT if name.startswith("maskless") else INK
+        axes.plot([x, x], [regret["low"], regret["high"]], color=FAINT, linewidth=1.2, alpha=0.6, zorder=1)
+        axes.plot(x, regret["value"], "o", color=colour, markersize=4, zorder=2)
+        # Many end close together: every other label goes below its point.
+        lift = 4 if number % 2 else -10
+        axes.annotate(str(number), (x, regret["value"]), xytext=(3, lift), textcoords="offset points", color=colour)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _place: f"{value:g}")
     axes.set_xlabel(cost)
     axes.set_ylabel("regret, in SDs of the table's losses")
     axes.axhline(0, color=FAINT, linewidth=0.6)
