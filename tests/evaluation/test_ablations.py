@@ -8,6 +8,7 @@ from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.evaluation import ablations
 from maskless.evaluation.ablations import LentRegions, Variant, rows_of, run, variants
+from maskless.evaluation.baselines import AS_IN_THE_PAPER
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.tasks import draw_jobs
 from maskless.evaluation.trials import case_of
@@ -73,10 +74,13 @@ def test_the_default_is_measured_once_whatever_it_is_called():
     groups = {variant.group: [v for v in every if v.group == variant.group] for variant in every}
     default = groups["regions"][0].name
     for group, members in groups.items():
-        if group != "regions as in the paper":
+        if not group.endswith("as in the paper"):
             assert members[0].name == default, f"the default comes first in {group}"
         assert len({variant.name for variant in members}) == len({v.label for v in members}) == len(members)
     assert len({variant.name for variant in every}) < len(every)
+    paper = [v.options | {"beta": 1.0} for v in groups["losses as in the paper"] if v.label == "without L_dir"]
+    assert paper == [AS_IN_THE_PAPER | {"beta": 1.0}]
+    assert groups["losses as in the paper"][0].name == groups["regions as in the paper"][0].name != default
     assert [v.label for v in groups["anchors K"]] == ["9", "1", "3", "16"]
     for variant in groups["sizes M"]:
         assert len(replace(EditConfig(), **variant.options).sizes) == int(variant.label)

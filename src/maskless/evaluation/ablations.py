@@ -86,11 +86,11 @@ def variants(config: EditConfig) -> list[Variant]:
             anchors_at_random=True,
             sizes_at_random=True,
         ),
-        Variant(group="losses", label="all"),
-        Variant(group="losses", label="without L_clip", options={"alpha": 0.0}),
-        Variant(group="losses", label="without L_dir", options={"beta": 0.0}),
-        Variant(group="losses", label="without L_str", options={"gamma": 0.0}),
     ]
+    for group, options in (("losses", {}), ("losses as in the paper", AS_IN_THE_PAPER)):
+        made.append(Variant(group=group, label="all", options=options))
+        for weight, left_out in (("alpha", "L_clip"), ("beta", "L_dir"), ("gamma", "L_str")):
+            made.append(Variant(group=group, label=f"without {left_out}", options={**options, weight: 0.0}))
     made += [
         Variant(group="anchors from", label=source, options={"anchor_source": source})
         for source in ("both", "attention", "text")
