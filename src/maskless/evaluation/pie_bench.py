@@ -27,7 +27,7 @@ from maskless.data.errors import MasklessError
 from maskless.data.images import load_image, save_image
 from maskless.data.instructions import parse_instruction
 from maskless.engine.editor import Editor
-from maskless.evaluation import benchmarks, lpips, metrics, protocols
+from maskless.evaluation import metrics
 from maskless.evaluation.benchmarks import SUFFIXES, BenchItem, read_folder
 from maskless.evaluation.ledger import Figures, Ledger, fingerprint
 from maskless.evaluation.lpips import Lpips
@@ -108,7 +108,7 @@ def run(
     config = EditConfig(**{name: value for name, value in options.items() if value is not None})
     editor = None if results is not None else Editor.from_pretrained(models, config=config)
     sources = {name: Path(value) for name, value in named.items() if value is not None}
-    mark = fingerprint(None if editor is None else editor.models, config, _code(), **sources)
+    mark = fingerprint(None if editor is None else editor.models, config, [__file__], **sources)
     book = Ledger(ledger, suite="pie-bench", fingerprint=mark)
     method = OURS if results is None else results.name or "results"
     is_pie = (folder / "mapping_file.json").is_file()
@@ -280,7 +280,3 @@ def _digest(file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()[:8]
     except OSError as error:
         raise MasklessError(f"{file}: cannot be read ({error.strerror or error})") from error
-
-
-def _code() -> list[str]:
-    return [__file__, *(module.__file__ or "" for module in (benchmarks, lpips, metrics, protocols))]
