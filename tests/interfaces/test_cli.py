@@ -346,6 +346,10 @@ class TestErrors:
         assert "nonsense" in refused("nonsense")
         assert "suite must be one of" in refused("evaluate", "nonsense")
         assert "the suite models takes no --iterations" in refused("evaluate", "models", "--iterations", "3")
+        assert "the suite models takes no folder" in refused("evaluate", "models", ".")
+        assert "pie-bench needs the folder of a benchmark" in refused("evaluate", "pie-bench")
+        assert "the suite pie-bench takes no --split" in refused("evaluate", "pie-bench", ".", "--split", "train")
+        assert "must hold mapping_file.json" in refused("evaluate", "pie-bench", ".")
         assert "methods must be among maskless" in refused("evaluate", "storybook", "--methods", "paint")
         assert "is a file, not a folder" in refused("evaluate", "models", "--output-dir", "scene.png")
         assert "no such checkpoint" in refused("inspect", "none.pth")
@@ -592,6 +596,29 @@ class TestEvaluate:
         }  # fmt: skip
         assert maskless("evaluate", "storybook", "--split", "validation", "--limit", "3", "--seed-offset", "9")[0] == 0
         assert (asked["split"], asked["limit"], asked["seed_offset"]) == ("validation", 3, 9)
+
+    def test_a_benchmarks_folder_comes_second(self, maskless, scene):
+        Path("bench").mkdir()
+        Path("bench/requests.csv").write_text("image,caption,prompt,mask\nscene.png,x,y,mask.png\n", "utf-8")
+        with Image.open("scene.png") as picture:
+            picture.save("bench/scene.png")
+            Image.new("L", picture.size, 255).save("bench/mask.png")
+        status, out, err = maskless("evaluate", "pie-bench", "bench", "--results", ".", "--clip", "no", "--json")
+        assert status == 2 and out == "" and "clip" in err.lower()
+        status, out, err = maskless("evaluate", "pie-bench", "bench", "--results", ".", "--json")
+        assert (status, json.loads(out)) == (0, []), "all of it is edited and no network is named: nothing to measure"
+        assert "Left out: LPIPS; name the network's folder with --lpips" in err
+        Path("bench/mask.png").unlink()
+        Path("bench/requests.csv").write_text("image,caption,prompt,mask\nscene.png,x,y,half.png\n", "utf-8")
+        with Image.open("scene.png") as picture:
+            half = Image.new("L", picture.size)
+            half.paste(255, (0, 0, picture.width // 2, picture.height))
+            half.save("bench/half.png")
+        status, out, _ = maskless("evaluate", "pie-bench", "bench", "--results", ".", "--json")
+        assert {row["metric"]: row["value"] for row in json.loads(out)} == {
+            "background PSNR dB": 100, "background MSE": 0, "background SSIM": 1, "background identical": 1,
+        }  # fmt: skip
+        assert "maskless evaluate pie-bench bench --results ." in Path("output/evaluation/pie_bench.md").read_text()
 
     def test_a_hyphen_stands_for_an_underscore(self, maskless, scene, monkeypatch):
         monkeypatch.setattr("maskless.evaluation.search_study.run", lambda **_: [])

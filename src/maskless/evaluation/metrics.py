@@ -66,21 +66,32 @@ def ssim(a: Picture, b: Picture) -> float:
 
     The mean over all pixels, the picture mirrored at its border, as torchmetrics has it.
     """
+    return float(ssim_map(a, b).mean())
+
+
+def ssim_map(a: Picture, b: Picture) -> Float[Tensor, "3 H W"]:
+    """Structural similarity around each pixel, by channel, in double precision."""
     steps = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
     bell = torch.exp(-(steps**2) / (2 * SSIM_SIGMA**2))
     bell = bell / bell.sum()
-    kernel = (bell[:, None] * bell[None]).expand(3, 1, -1, -1)
+    down, across = bell.view(1, 1, -1, 1).expand(3, -1, -1, -1), bell.view(1, 1, 1, -1).expand(3, -1, -1, -1)
     x, y = (F.pad(picture[None].double(), [SSIM_WINDOW // 2] * 4, mode="reflect") for picture in (a, b))
 
     def blurred(values: Tensor) -> Tensor:
-        return F.conv2d(values, kernel, groups=3)
+        return F.conv2d(F.conv2d(values, down, groups=3), across, groups=3)
 
     mean_x, mean_y = blurred(x), blurred(y)
     var_x, var_y = blurred(x * x) - mean_x**2, blurred(y * y) - mean_y**2
     covariance = blurred(x * y) - mean_x * mean_y
     top = (2 * mean_x * mean_y + SSIM_C1) * (2 * covariance + SSIM_C2)
     bottom = (mean_x**2 + mean_y**2 + SSIM_C1) * (var_x + var_y + SSIM_C2)
-    return float((top / bottom).mean())
+    return (top / bottom)[0]
+
+
+def ssim_outside(before: Picture, after: Picture, edited: Mask) -> float:
+    """Mean structural similarity of the pixels that are not edited, the source in the edited part of both pictures, so
+    that no window sees the edit. NaN where there are none."""
+    return float(ssim_map(before, torch.where(edited, before, after))[:, ~edited].mean())
 
 
 def mask_of_box(box_xyxy: Sequence[int], size_yx: tuple[int, int]) -> Mask:
@@ -112,3 +123,38 @@ def key_self_similarity(keys: Float[Tensor, "T D"]) -> Float[Tensor, "T T"]:
 def structure_distance(before_keys: Float[Tensor, "T D"], after_keys: Float[Tensor, "T D"]) -> float:
     """Mean squared difference of the two key self-similarities, as in PIE-Bench."""
     return float((key_self_similarity(before_keys) - key_self_similarity(after_keys)).square().mean())
+
+
+def spearman(a: Float[Tensor, " N"], b: Float[Tensor, " N"]) -> float:
+    """Spearman's rank correlation: Pearson's of the ranks, ties sharing their mean rank. NaN where one is constant."""
+    x, y = (_ranks(values) - (len(values) - 1) / 2 for values in (a, b))
+    spread = float(x.norm() * y.norm())
+    return float(x @ y) / spread if spread > 0 else math.nan
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """0 for the least; equal values share their mean."""
+    values = values.double()
+    below = (values[None] < values[:, None]).sum(dim=1)
+    same = (values[None] == values[:, None]).sum(dim=1)
+    return below + (same - 1) / 2
+
+
+def variance_shares(values: Float[Tensor, "S R"]) -> tuple[float, float, float]:
+    """Shares of the variance that are due to the column, to the row, and to neither: random-effects components of a
+    two-way analysis of variance, one value a cell (Searle, Casella and McCulloch 1992, section 4.3).
+
+    A component that comes out negative counts as 0. The last holds the interaction and the noise, which one value a
+    cell cannot tell apart. NaN where nothing varies; needs two rows and two columns.
+    """
+    rows, columns = values.shape
+    if rows < 2 or columns < 2:
+        raise ValueError(f"a two-way analysis needs two rows and two columns, got {rows} x {columns}")
+    values = values.double()
+    mean, of_columns, of_rows = values.mean(), values.mean(dim=0), values.mean(dim=1)
+    rest = (values - of_columns[None] - of_rows[:, None] + mean).square().sum() / ((rows - 1) * (columns - 1))
+    due_to_columns = (of_columns - mean).square().sum() * rows / (columns - 1)
+    due_to_rows = (of_rows - mean).square().sum() * columns / (rows - 1)
+    parts = torch.stack([(due_to_columns - rest) / rows, (due_to_rows - rest) / columns, rest]).clamp(min=0)
+    column, row, neither = (parts / parts.sum()).tolist()
+    return column, row, neither

@@ -27,6 +27,9 @@ from maskless.interfaces.options import (
     config_options,
 )
 
+NAMED_BY_PLACE = {"folder": "folder"}
+"""Arguments of `evaluate` that have no flag, and what they are called."""
+
 
 def inspect_checkpoint(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A .pth file.", show_default=False)],
@@ -89,6 +92,10 @@ def evaluate(
     suite: Annotated[
         str, typer.Argument(metavar="SUITE", help="What to measure, such as storybook.", show_default=False)
     ],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="A benchmark's folder, for pie-bench.", show_default=False),
+    ] = None,
     split: Annotated[str, typer.Option(help="Which scenes: train, validation or held-out.")] = "held-out",
     limit: Annotated[int | None, typer.Option(min=1, help="Requests at most.", show_default=False)] = None,
     seed_offset: Annotated[int, typer.Option(min=0, help="First scene of the split.")] = 0,
@@ -99,8 +106,21 @@ def evaluate(
         str | None,
         typer.Option(metavar="A,B,…", help="Methods to compare, of those of the suite.", show_default=False),
     ] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="A benchmark's folder, for a suite that reads one.", show_default=False)
+    results: Annotated[
+        Path | None, typer.Option(help="Pictures of another tool, to score in place of edits.", show_default=False)
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="CLIP that measures.", rich_help_panel=MODELS, show_default=False)
+    ] = None,
+    dino: Annotated[
+        str | None, typer.Option(help="DINO that measures.", rich_help_panel=MODELS, show_default=False)
+    ] = None,
+    lpips: Annotated[
+        Path | None,
+        typer.Option(help="Folder of LPIPS's SqueezeNet.", rich_help_panel=MODELS, show_default=False),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Noises of each region, for regret.", show_default=False)
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Denoising steps, of all methods.", show_default=False)
@@ -126,38 +146,36 @@ def evaluate(
     run, name = _suite(suite), suite.replace("-", "_")
     chosen: dict[str, Any] = {
         "limit": limit, "models": models, "steps": steps, "iterations": iterations, "anchors": anchors,
-        "folder": folder,
+        "folder": folder, "results": results, "clip": clip, "dino": dino, "lpips": lpips, "seeds": seeds,
         "methods": None if methods is None else [method.strip() for method in methods.split(",") if method.strip()],
     }  # fmt: skip
     chosen = {option: value for option, value in chosen.items() if value is not None}
     taken = signature(run).parameters
+    if "split" in taken or split != "held-out":
+        chosen["split"] = split
     for option in chosen:
         if option not in taken:
-            raise MasklessError(f"the suite {suite} takes no --{option}")
+            raise MasklessError(f"the suite {suite} takes no {NAMED_BY_PLACE.get(option, '--' + option)}")
+    chosen["seed_offset"] = seed_offset
     require_writable(output_dir)
     # What a suite can use of these it has among its parameters.
     offered = {"ledger": output_dir / f"{name}.jsonl", "page": output_dir / f"{name}.jpg", "sheets": output_dir / name}
     console = EvaluationConsole(json_only=json_only)
     with console.measuring(suite) as progress:
-        offered_here = {**offered, "progress": progress}
-        rows = run(
-            split=split,
-            seed_offset=seed_offset,
-            **chosen,
-            **{option: value for option, value in offered_here.items() if option in taken},
-        )
+        offered_here = {**offered, "progress": progress, "note": console.note}
+        rows = run(**chosen, **{option: value for option, value in offered_here.items() if option in taken})
     from maskless.evaluation.results import write_results
 
-    command = _evaluate_line(suite, {"split": split, "seed_offset": seed_offset} | chosen)
+    command = _evaluate_line(suite, chosen)
     files = write_results(rows, output_dir, name, command=command)
     console.measured(rows, [*files, *(file for file in (offered["page"],) if "page" in taken)])
 
 
 def _evaluate_line(suite: str, chosen: dict[str, Any]) -> str:
     """What makes the same figures again, for a shell."""
-    words = ["maskless", "evaluate", suite]
+    words = ["maskless", "evaluate", suite, *(str(chosen[option]) for option in NAMED_BY_PLACE if option in chosen)]
     for option, value in chosen.items():
-        if (option, value) not in (("split", "held-out"), ("seed_offset", 0)):
+        if option not in NAMED_BY_PLACE and (option, value) not in (("split", "held-out"), ("seed_offset", 0)):
             told = ",".join(value) if isinstance(value, list) else str(value)
             words += ["--" + option.replace("_", "-"), told]
     return shlex.join(words)

@@ -316,6 +316,10 @@ class EvaluationConsole:
             task = bar.add_task(suite, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
+    def note(self, line: str) -> None:
+        """Something to know about the figures."""
+        self._err.print(escape(line))
+
     def measured(self, rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
         """The figures, and where they were written."""
         print_rows(rows, as_json=self._json)
