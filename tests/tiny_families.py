@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
 from tiny_models import _text_config, _tokenizer
 
 NATIVE_PX = 32
-WORDS = "a blue red house tree with the and of in picture describe image user assistant system".split()
+WORDS = ["a", "blue", "red", "house", "tree", "with", "the", "and", "of", "in", "picture"]
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -27,6 +28,10 @@ def build_family(name: str, folder: Path) -> Path:
         torch.manual_seed(0)
         pipeline = BUILDERS[name](folder)
         pipeline.save_pretrained(folder)
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    if "processor" in index:
+        index["processor"] = ["transformers", "Qwen2VLProcessor"]
+        (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
     advice = {"steps": 2, "native_px": NATIVE_PX}
     (folder / "maskless.json").write_text(json.dumps(advice), encoding="utf-8")
     return folder
@@ -112,7 +117,7 @@ def _sdxl(folder: Path, in_channels: int, inpainting: bool = True):
     )  # fmt: skip
 
 
-def _t5(folder: Path):
+def _t5(folder: Path, width: int = 32):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
@@ -122,7 +127,7 @@ def _t5(folder: Path):
     folder.mkdir(parents=True, exist_ok=True)
     core.save(str(folder / "tokenizer.json"))
     tokenizer = T5TokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), extra_ids=0, model_max_length=64)
-    config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    config = T5Config(vocab_size=64, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     return tokenizer, T5EncoderModel(config)
 
 
@@ -131,7 +136,7 @@ def _sd3(folder: Path):
     from transformers import CLIPTextModelWithProjection
 
     first, second = _tokenizer(folder / "tokenizer"), _tokenizer(folder / "tokenizer_2")
-    third, t5 = _t5(folder / "tokenizer_3")
+    third, t5 = _t5(folder / "tokenizer_3", width=64)
     transformer = SD3Transformer2DModel(
         sample_size=NATIVE_PX // 2, patch_size=2, in_channels=16, out_channels=16, num_layers=1, attention_head_dim=8,
         num_attention_heads=4, joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=64,
@@ -239,7 +244,8 @@ def _qwen_vision(tokenizer):
     }  # fmt: skip
     config = Qwen2_5_VLConfig(
         text_config=text, vision_config=vision, image_token_id=ids["image_pad"], video_token_id=ids["video_pad"],
-        vision_start_token_id=ids["vision_start"], vision_end_token_id=ids["vision_end"],
+        vision_start_token_id=ids["vision_start"], vision_end_token_id=ids["vision_end"], bos_token_id=None,
+        eos_token_id=None,
     )  # fmt: skip
     return Qwen2_5_VLForConditionalGeneration(config)
 
@@ -256,9 +262,12 @@ def _qwen(folder: Path, editing: bool = False):
     # The editing pipeline always works on 1024 x 1024 pixels, so its autoencoder makes few latents of them.
     levels = 6 if editing else 1
     vae = AutoencoderKLQwenImage(
-        base_dim=4, z_dim=4, dim_mult=[1] * (levels + 1), num_res_blocks=1, temperal_downsample=[False] * levels,
+        base_dim=2, z_dim=4, dim_mult=[1] * (levels + 1), num_res_blocks=0, temperal_downsample=[False] * levels,
         latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
     )  # fmt: skip
+    # Or nothing of the latents would come through that many random layers.
+    for weight in [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]:
+        weight.data.mul_((4 if editing else 2) if weight.ndim > 3 else 1)
     transformer = QwenImageTransformer2DModel(
         patch_size=2, in_channels=16, out_channels=4, num_layers=1, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=16, guidance_embeds=False, axes_dims_rope=(4, 6, 6),
@@ -269,13 +278,13 @@ def _qwen(folder: Path, editing: bool = False):
     }  # fmt: skip
     if not editing:
         return QwenImagePipeline(**parts)
-    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor
-
-    pixels = {"min_pixels": 28 * 28, "max_pixels": 56 * 56}
-    processor = Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**pixels), tokenizer=tokenizer, chat_template=CHAT
-    )
-    return QwenImageEditPipeline(**parts, processor=processor)
+    # What Qwen2VLProcessor.save_pretrained writes; it cannot be made without torchvision, which videos need.
+    (folder / "processor").mkdir()
+    tokenizer.save_pretrained(folder / "processor")
+    pixels = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
+    settings = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor", "size": pixels}
+    (folder / "processor" / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return QwenImageEditPipeline(**parts, processor=None)
 
 
 BUILDERS: dict[str, Callable[[Path], object]] = {

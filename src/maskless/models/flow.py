@@ -6,7 +6,8 @@ own with the same seed, and everything stays tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,8 @@ class FlowFamily:
     pipeline: class of diffusers. opens: the classes in model_index.json whose folders it opens. steps, guidance_scale:
     the family's own advice. guidance: the argument that guidance_scale goes to. encode: pipeline, prompt and negative
     prompt to the call's arguments. settings: further arguments of every call. sees: the pipeline reads the prompt and
-    the picture together, one picture at a time. negative: whether it takes a negative prompt.
+    the picture together, one picture at a time. negative: whether it takes a negative prompt. parts: source to parts of
+    the pipeline that its own loading would not give.
     """
 
     pipeline: str
@@ -47,6 +49,7 @@ class FlowFamily:
     settings: dict[str, Any] = field(default_factory=dict)
     sees: bool = False
     negative: bool = True
+    parts: Callable[[str], dict[str, Any]] | None = None
 
 
 class FlowInpainter:
@@ -83,6 +86,9 @@ class FlowInpainter:
         self._family = family
         self.cell_px = int(pipeline.vae_scale_factor) * 2
         self.native_px = native_px or LARGEST_PX // self.cell_px * self.cell_px
+        if family.sees:
+            # Such a pipeline draws at its own size, whatever is asked for; what it gives is brought to native_px.
+            self.cell_px = max(1, self.cell_px * self.native_px // LARGEST_PX)
         if self.native_px % self.cell_px:
             raise MasklessError(f"native_px must be a multiple of {self.cell_px} for this model, got {self.native_px}")
         distilled = bool(pipeline.config.get("is_distilled", False))
@@ -147,22 +153,36 @@ class FlowInpainter:
         guidance = {self._family.guidance: guidance_scale} | self._family.settings
         if self._family.pipeline == "ZImageInpaintPipeline" and guidance_scale <= 1:
             guidance["guidance_scale"] = 0.0
-        output = self.pipeline(
-            image=images,
-            mask_image=masks,
-            height=self.native_px,
-            width=self.native_px,
-            num_inference_steps=steps,
-            strength=strength,
-            generator=[torch.Generator().manual_seed(seed) for _ in range(count)],
-            output_type="pt",
-            **{name: _repeated(value, count) for name, value in prompt.arguments.items()},
-            **guidance,
-        )
+        with _quiet_diffusers():
+            output = self.pipeline(
+                image=images,
+                mask_image=masks,
+                height=self.native_px,
+                width=self.native_px,
+                num_inference_steps=steps,
+                strength=strength,
+                generator=[torch.Generator().manual_seed(seed) for _ in range(count)],
+                output_type="pt",
+                **{name: _repeated(value, count) for name, value in prompt.arguments.items()},
+                **guidance,
+            )
         return output.images.float()
 
     def _count(self, _module: Any, positional: Any, named: dict[str, Any], _output: Any) -> None:
         self.unet_forwards += len(named["hidden_states"] if "hidden_states" in named else positional[0])
+
+
+@contextlib.contextmanager
+def _quiet_diffusers() -> Iterator[None]:
+    """No advice from the pipelines; the level is put back afterwards."""
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _repeated(value: Any, count: int) -> Any:
@@ -209,6 +229,21 @@ def _encode_qwen(pipeline: Any, prompt: str, negative_prompt: str) -> dict[str, 
 
 def _texts(_pipeline: Any, prompt: str, negative_prompt: str) -> dict[str, Any]:
     return {"prompt": prompt, "negative_prompt": negative_prompt or " "}
+
+
+def _without_videos(source: str) -> dict[str, Any]:
+    """Qwen-VL's processor of pictures and texts. transformers' own also reads videos, and so needs torchvision."""
+    from transformers import Qwen2VLProcessor
+    from transformers.processing_utils import ProcessorMixin
+
+    class PictureProcessor(Qwen2VLProcessor):
+        def __init__(self, image_processor: Any, tokenizer: Any, chat_template: Any = None, **_ignored: Any) -> None:
+            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    return {"processor": PictureProcessor.from_pretrained(source, subfolder="processor")}
 
 
 def _encode_z_image(pipeline: Any, prompt: str, negative_prompt: str) -> dict[str, Any]:
@@ -273,6 +308,7 @@ FAMILIES = (
         guidance="true_cfg_scale",
         encode=_texts,
         sees=True,
+        parts=_without_videos,
     ),
     FlowFamily(
         pipeline="ZImageInpaintPipeline",

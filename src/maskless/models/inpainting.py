@@ -77,6 +77,9 @@ def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pick
     chosen = getattr(diffusers, PIPELINES[kind])
     checked = chosen is diffusers.StableDiffusionInpaintPipeline
     options: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if checked else {}
+    family = next((family for family in FAMILIES if family.pipeline == chosen.__name__), None)
+    if family is not None and family.parts is not None:
+        options |= family.parts(source)
     return chosen.from_pretrained(
         source,
         dtype=torch.float32 if kind in UNET_PIPELINES else dtype,

@@ -93,13 +93,12 @@ def _layers(pipeline: Any, lora: LoraFile, allow_pickle: bool) -> dict[str, Laye
     weights, alphas, metadata = _read(pipeline, lora, allow_pickle)
     sides: dict[str, dict[str, Tensor]] = {}
     for key, value in weights.items():
-        found = LAYER.fullmatch(key.replace(".processor", ""))
+        found = LAYER.fullmatch(key)
         if found is None:
             raise MasklessError(f"LoRA {lora.source} holds something other than LoRA layers: {key}")
-        name = found["module"].removesuffix(".lora")
-        name = name + ".0" if name.endswith(".to_out") else name
-        name = name if name.split(".")[0] in PARTS else f"{_denoiser(pipeline)}.{name}"
-        sides.setdefault(name, {})["down" if found["side"] in ("down", "A") else "up"] = value
+        side = "down" if found["side"] in ("down", "A") else "up"
+        sides.setdefault(_module_name(pipeline, found["module"]), {})[side] = value
+    alphas = {_module_name(pipeline, _without_side(key.removesuffix(".alpha"))): each for key, each in alphas.items()}
     layers = {}
     for name, pair in sides.items():
         if set(pair) != {"down", "up"}:
@@ -128,15 +127,32 @@ def _read(
         options["unet_config"] = pipeline.unet.config
     if "return_alphas" in inspect.signature(read).parameters:
         options["return_alphas"] = True
+    from safetensors import SafetensorError
+
     try:
         found = read(source, use_safetensors=None if allow_pickle else True, return_lora_metadata=True, **options)
-    except (ValueError, KeyError, IndexError, AttributeError, RuntimeError, OSError) as error:
+    except (ValueError, KeyError, IndexError, AttributeError, RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MasklessError(
             f"cannot read {lora.source} as a LoRA for {type(pipeline).__name__}: {reason}; use one for this family"
         ) from error
     weights, alphas = found[0], found[1] if len(found) == 3 and found[1] else {}
-    return weights, {name.removesuffix(".alpha"): float(value) for name, value in alphas.items()}, found[-1] or {}
+    return weights, alphas, found[-1] or {}
+
+
+def _without_side(key: str) -> str:
+    found = LAYER.fullmatch(key)
+    return key if found is None else found["module"]
+
+
+def _module_name(pipeline: Any, name: str) -> str:
+    """The layer's name in the pipeline, where the file has an older one."""
+    name = name.replace(".processor", "")
+    if name.split(".")[0] not in PARTS:
+        name = f"{_denoiser(pipeline)}.{name}"
+    if name.startswith("text_encoder"):
+        return re.sub(r"\.self_attn\.to_(q|k|v|out)$", r".self_attn.\1_proj", name)
+    return re.sub(r"\.to_out$", ".to_out.0", name)
 
 
 def _denoiser(pipeline: Any) -> str:
