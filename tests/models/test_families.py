@@ -65,6 +65,10 @@ def test_flux_fill_takes_no_negative_prompt(family_model):
         family_model("flux-fill").encode_prompt("a house", "a tree")
 
 
+def test_only_unets_can_be_stopped_between_two_steps(family_model):
+    assert family_model("sd").resumable and not family_model("flux").resumable
+
+
 def test_a_flow_keeps_its_scheduler(family_model, draw):
     with pytest.raises(MasklessError, match="scheduler lcm does not serve FluxInpaintPipeline"):
         family_model("flux", scheduler="lcm")

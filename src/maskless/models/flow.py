@@ -56,8 +56,10 @@ class FlowInpainter:
     """A pipeline of one of the families below.
 
     native_px, cell_px, unet_forwards, recommended_steps, recommended_guidance: as StableDiffusionInpainter's; calls of
-    the transformer count as the UNet's. A run cannot be stopped between two steps: there is no `begin` here.
+    the transformer count as the UNet's. Not resumable: a pipeline of diffusers runs from its first step to its last.
     """
+
+    resumable = False
 
     def __init__(
         self,

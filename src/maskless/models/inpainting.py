@@ -38,6 +38,7 @@ class InpaintingModel(Protocol):
     native_px: int
     cell_px: int
     unet_forwards: int
+    resumable: bool
     recommended_steps: int | None
     recommended_guidance: float | None
 

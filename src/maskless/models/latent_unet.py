@@ -16,6 +16,7 @@ from torch import Tensor
 from maskless.data.errors import MasklessError
 from maskless.models.clip import text_pieces
 from maskless.models.schedulers import choose_scheduler, set_steps, step_options
+from maskless.models.weighting import encode_weighted, is_weighted
 
 WITH_MASK, WITHOUT_MASK = 9, 4
 """Input channels of a UNet that is told the mask and the masked picture, and of one that is not."""
@@ -79,9 +80,12 @@ class StableDiffusionInpainter:
     the mask is put back, noised as it should be, after each step.
 
     native_px: side of the square pictures it works on. cell_px: side of the square that one latent stands for.
-    unet_forwards: denoiser calls so far, counted per picture.
+    unet_forwards: denoiser calls so far, counted per picture. resumable: a run can be stopped between two steps, with
+    `begin`, `advance` and `picture`.
     recommended_steps, recommended_guidance: what the model's folder or the scheduler advises; None where nothing does.
     """
+
+    resumable = True
 
     def __init__(
         self,
@@ -123,7 +127,9 @@ class StableDiffusionInpainter:
     @torch.no_grad()
     def encode_prompt(self, prompt: str, negative_prompt: str = "") -> PromptEmbedding:
         """Both texts, once for all candidates. A text longer than the context is encoded in pieces laid end to end,
-        so nothing is cut off; the shorter of the two is filled up with empty pieces."""
+        so nothing is cut off; the shorter of the two is filled up with empty pieces. Weights are compel's to read."""
+        if is_weighted(prompt, negative_prompt):
+            return PromptEmbedding(**encode_weighted(self.pipeline, prompt, negative_prompt))
         hidden, pooled = [], None
         for tokenizer, encoder in self._texts:
             context = int(encoder.config.max_position_embeddings)
