@@ -92,10 +92,11 @@ def test_few_step_models_recommend_few_steps(family_folder):
 
 
 def test_bfloat16_runs(family_folder, draw):
-    for name in ("flux", "sdxl"):
+    for name, part in (("flux", "transformer"), ("sd3", "transformer"), ("z-image", "transformer"), ("sdxl", "unet")):
         pipeline = load_pipeline(str(family_folder(name)), dtype=torch.bfloat16)
         drawn = draw(make_inpainter(pipeline, dtype=torch.bfloat16, native_px=NATIVE_PX))
         assert drawn.shape == (1, 3, NATIVE_PX, NATIVE_PX)
+        assert getattr(pipeline, part).dtype == torch.bfloat16
 
 
 def test_every_class_that_is_opened_is_one_of_diffusers():

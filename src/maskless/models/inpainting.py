@@ -81,13 +81,19 @@ def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pick
     family = next((family for family in FAMILIES if family.pipeline == chosen.__name__), None)
     if family is not None and family.parts is not None:
         options |= family.parts(source)
-    return chosen.from_pretrained(
+    dtype = torch.float32 if kind in UNET_PIPELINES else dtype
+    pipeline = chosen.from_pretrained(
         source,
-        dtype=torch.float32 if kind in UNET_PIPELINES else dtype,
+        dtype=dtype,
         use_safetensors=None if allow_pickle else True,
         low_cpu_mem_usage=is_accelerate_available(),
         **options,
     )
+    for part in pipeline.components.values():
+        # Without accelerate, diffusers 0.42 leaves SD 3's transformer in the format of its file.
+        if isinstance(part, torch.nn.Module) and part.dtype != dtype:
+            part.to(dtype=dtype)
+    return pipeline
 
 
 def make_inpainter(
