@@ -32,6 +32,20 @@ def test_a_family_edits_wide_and_tall_pictures_exactly_and_again_the_same(family
     assert torch.equal(again[1], again[2])
 
 
+@pytest.mark.parametrize("name", ["sd", "flux"])
+def test_a_wide_region_is_drawn_in_tiles(family_editor, name):
+    """A region three times as wide as it is high, and larger than what the model draws at a time."""
+    image = torch.rand(3, 40, 120, generator=torch.Generator().manual_seed(4))
+    editor = family_editor(name)
+    result = editor.edit(image, prompt="a blue house", box=(8, 8, 110, 34))
+    edited = result.best.tensor()
+    assert edited.shape == image.shape
+    outside = torch.ones(40, 120, dtype=torch.bool)
+    outside[8:34, 8:110] = False
+    assert torch.equal(edited[:, outside], result.request.image[:, outside])
+    assert result.cost.inpaintings > 4 * 2, "each of the four tries takes a whole view and several tiles"
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_noise_prompt_and_batch(family_model, draw, name):
     """The noise is the seed's, whatever the batch; the prompt matters."""

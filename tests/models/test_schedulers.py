@@ -58,5 +58,5 @@ def test_too_many_steps_for_lcm_are_one_clear_line(family_model, draw):
 
 
 def test_an_unknown_scheduler_is_refused():
-    with pytest.raises(MasklessError, match="scheduler must be one of ddim, dpm"):
+    with pytest.raises(MasklessError, match="scheduler must be one of ddim, deis"):
         EditConfig(scheduler="magic")

@@ -18,7 +18,10 @@ TASKS = (
 NEED_NO_PROMPT = ("complete", "extend", "repair", "remove")
 """Tasks that can do without a prompt: what belongs there follows from the surroundings."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-SCHEDULERS = ("ddim", "dpm++", "dpm++-karras", "euler", "euler-a", "unipc", "lcm", "tcd", "hyper-sd")
+SCHEDULERS = (
+    "ddim", "deis", "dpm++", "dpm++-karras", "dpm++-sde", "euler", "euler-a", "heun", "pndm", "unipc", "lcm", "tcd",
+    "hyper-sd",
+)  # fmt: skip
 
 
 def _option(

@@ -38,12 +38,16 @@ class NamedScheduler:
 
 SCHEDULERS = {
     "ddim": NamedScheduler(kind="DDIMScheduler"),
+    "deis": NamedScheduler(kind="DEISMultistepScheduler"),
     "dpm++": NamedScheduler(kind="DPMSolverMultistepScheduler", settings={"algorithm_type": "dpmsolver++"}),
     "dpm++-karras": NamedScheduler(
         kind="DPMSolverMultistepScheduler", settings={"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}
     ),
+    "dpm++-sde": NamedScheduler(kind="DPMSolverMultistepScheduler", settings={"algorithm_type": "sde-dpmsolver++"}),
     "euler": NamedScheduler(kind="EulerDiscreteScheduler"),
     "euler-a": NamedScheduler(kind="EulerAncestralDiscreteScheduler"),
+    "heun": NamedScheduler(kind="HeunDiscreteScheduler"),
+    "pndm": NamedScheduler(kind="PNDMScheduler", settings={"skip_prk_steps": True}),
     "unipc": NamedScheduler(kind="UniPCMultistepScheduler"),
     "lcm": NamedScheduler(kind="LCMScheduler", steps=6, guidance_scale=1.0),
     "tcd": NamedScheduler(kind="TCDScheduler", steps=6, guidance_scale=1.0),
