@@ -123,7 +123,7 @@ def _read(
         raise MasklessError(f"no such LoRA file: {source}")
     if path.is_file() and path.suffix != ".safetensors" and not allow_pickle:
         raise MasklessError(f"LoRA {source} is not a .safetensors file; others can run code, and need --allow-pickle")
-    if hasattr(pipeline, "unet") and "unet_config" in inspect.getsource(read):
+    if hasattr(pipeline, "unet"):
         options["unet_config"] = pipeline.unet.config
     if "return_alphas" in inspect.signature(read).parameters:
         options["return_alphas"] = True
