@@ -21,7 +21,13 @@ ALLOWED["interfaces"].add("storybook")
 RESTRICTED = {
     "transformers": ("models/", "storybook/"),
     "tokenizers": ("models/", "storybook/"),
-    "diffusers": ("models/inpainting.py", "models/pretrained.py", "storybook/"),
+    "diffusers": (
+        "models/inpainting.py",
+        "models/flow.py",
+        "models/schedulers.py",
+        "models/pretrained.py",
+        "storybook/",
+    ),
     "gradio": ("interfaces/web.py",),
     "ray": ("engine/batch.py",),
     "torchvision": (),

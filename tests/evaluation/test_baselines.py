@@ -8,7 +8,7 @@ import torch
 
 from maskless.data.regions import propose_regions
 from maskless.data.types import Anchors, EditRequest
-from maskless.evaluation.baselines import METHODS, best_square, budget, own_regions
+from maskless.evaluation.baselines import METHODS, best_square, budget, own_regions, prompt_difference
 from maskless.evaluation.cases import Attempt, Case, attempt
 from maskless.evaluation.metrics import mask_of_box
 from maskless.evaluation.release import release_anchors, release_boxes
@@ -168,8 +168,9 @@ class TestDifferenceMap:
     def test_two_texts_that_agree_differ_nowhere(self, case):
         inpainter = case.models.inpainter
         frame = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-        same = inpainter.prompt_difference(frame, inpainter.encode_prompt("a car", "a car"), seeds=[1, 2])
-        other = inpainter.prompt_difference(frame, inpainter.encode_prompt("a car", "a house"), seeds=[1, 2])
+        car, house = inpainter.encode_prompt("a car"), inpainter.encode_prompt("a house")
+        same = prompt_difference(inpainter, frame, car, car, seeds=[1, 2])
+        other = prompt_difference(inpainter, frame, car, house, seeds=[1, 2])
         assert same.shape == (8, 8) and float(same.max()) < 1e-5 < float(other.max())
 
     def test_it_finds_where_the_denoiser_hears_the_prompt(self, case, monkeypatch):
@@ -188,11 +189,11 @@ class TestDifferenceMap:
                 sample[:, :, :3, 5:] = encoder_hidden_states.square().mean(dim=(1, 2))[:, None, None, None]
                 return type("Output", (), {"sample": sample})
 
-        prompt = inpainter.encode_prompt("a blue house", "a red square")
-        prompt = replace(prompt, prompt=prompt.prompt * 3)
+        asked, there = inpainter.encode_prompt("a blue house"), inpainter.encode_prompt("a red square")
+        asked = replace(asked, prompt=asked.prompt * 3)
         monkeypatch.setattr(inpainter, "unet", Planted())
         before = inpainter.unet_forwards
-        found = inpainter.prompt_difference(torch.rand(3, 64, 64), prompt, seeds=[1, 2, 3])
+        found = prompt_difference(inpainter, torch.rand(3, 64, 64), asked, there, seeds=[1, 2, 3])
         assert inpainter.unet_forwards == before + 6
         assert bool((found[:3, 5:] > 0).all()) and float(found.sum()) == pytest.approx(float(found[:3, 5:].sum()))
         box = best_square(found / found.max(), (4, 6, 8), (64, 64))

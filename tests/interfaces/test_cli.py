@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
@@ -95,12 +97,15 @@ class TestEdit:
         assert Path("output/0_a red square/result.json").is_file()
 
     def test_every_option_reaches_the_config(self, maskless, scene, tiny_models):
+        layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+        save_file({f"{layer}.lora_{side}.weight": torch.ones(32, 32) for side in "AB"}, "style.safetensors")
         given = {
             "iterations": 1, "epochs": 2, "lr": 0.01, "gradient_accumulation": 3, "updates": 7, "seed": 5, "anchors": 1,
             "anchor_source": "attention", "max_window_size": 8, "min_window_size": 6, "window_step": 1, "alpha": 0.5,
             "beta": 0.25, "gamma": 0.125, "views": 1, "ranking_alpha": 3.0, "ranking_beta": 0.5, "steps": 1,
             "guidance_scale": 2.0, "negative_prompt": "grey", "context": 0.25, "feather": 0.1, "batch_size": 2,
             "checkpoint_interval": 2, "device": "cpu", "dtype": "float32", "ranking": "paper", "estimator": "table",
+            "scheduler": "unipc", "lora": "style.safetensors:0.5",
         }  # fmt: skip
         flags = [text for name, value in given.items() for text in ("--" + name.replace("_", "-"), str(value))]
         status, out, _ = maskless(

@@ -49,7 +49,15 @@ class Editor:
             MasklessError: unknown or damaged models, a device that is not there, an option out of range.
         """
         chosen = _with_options(config or EditConfig(), options)
-        loaded = load_models(str(models), dino=dino, clip=clip, device=chosen.device, dtype=chosen.dtype)
+        loaded = load_models(
+            str(models),
+            dino=dino,
+            clip=clip,
+            device=chosen.device,
+            dtype=chosen.dtype,
+            scheduler=chosen.scheduler,
+            lora=chosen.lora,
+        )
         return cls(loaded, chosen)
 
     def request(

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from maskless.data.errors import MasklessError
 from maskless.data.regions import (
     inside_less_outside,
     propose_regions,
@@ -29,6 +30,8 @@ from maskless.evaluation.cases import Box, Case, Method, Outcome, random_anchors
 from maskless.evaluation.release import release
 from maskless.method.anchors import find_anchors
 from maskless.method.ranking import rank, rank_by_place
+from maskless.models.inpainting import InpaintingModel
+from maskless.models.latent_unet import PromptEmbedding, StableDiffusionInpainter
 
 AS_IN_THE_PAPER: dict[str, Any] = {"anchor_source": "attention", "place": 0.0, "ranking": "paper"}
 """Options that leave out what this package adds to the paper."""
@@ -93,12 +96,12 @@ def full_frame_sdedit(case: Case) -> Outcome:
 def difference_map_box(case: Case) -> Outcome:
     """DiffEdit's idea (arXiv 2210.11427): the square that best holds the places where prompt and caption differ."""
     inpainter, size_yx = case.models.inpainter, case.request.size_yx
-    frame = resize(case.request.image, (inpainter.native_px, inpainter.native_px))
-    found = inpainter.prompt_difference(
-        frame,
-        inpainter.encode_prompt(case.request.prompt, case.request.caption),
+    found = prompt_difference(
+        inpainter,
+        resize(case.request.image, (inpainter.native_px, inpainter.native_px)),
+        inpainter.encode_prompt(case.request.prompt),
+        inpainter.encode_prompt(case.request.caption),
         seeds=[case.seed + number for number in range(DIFFERENCE_NOISES)],
-        strength=DIFFERENCE_STRENGTH,
     )
     span = (found.max() - found.min()).clamp(min=1e-12)
     return _best_of(case, _one(best_square((found - found.min()) / span, case.config.sizes, size_yx)))
@@ -162,6 +165,39 @@ def budget(case: Case) -> int:
     more than there are different boxes."""
     different = len(own_regions(case).boxes_xyxy.unique(dim=0))
     return min(different, case.config.anchors * (case.config.total_iterations + 1))
+
+
+def prompt_difference(
+    inpainter: InpaintingModel,
+    image: Float[Tensor, "3 S S"],
+    asked: PromptEmbedding,
+    there: PromptEmbedding,
+    *,
+    seeds: Sequence[int],
+) -> Float[Tensor, "h w"]:
+    """Where two texts ask for different things: DiffEdit's map (arXiv 2210.11427, section 3.2), in latents' cells.
+
+    The picture is noised to a half, once with each seed's noise, and the denoiser asked with each text how it will end,
+    the whole frame masked. The absolute difference of its two answers, mean over channels and noises; not below 0.
+
+    image: RGB in [0, 1], S = native_px.
+
+    Raises:
+        MasklessError: a model whose runs cannot be stopped in the middle.
+    """
+    if not isinstance(inpainter, StableDiffusionInpainter):
+        raise MasklessError("the difference of two prompts needs a UNet on latents, which can be stopped on its way")
+    frame, everywhere = image[None], torch.ones(1, 1, *image.shape[1:])
+    differences = []
+    for seed in seeds:
+        guesses = []
+        for text in (asked, there):
+            run = inpainter.begin(
+                frame, everywhere, text, seed=seed, steps=100, guidance_scale=1.0, strength=DIFFERENCE_STRENGTH
+            )
+            guesses.append(inpainter.advance(run, 1).foreseen)
+        differences.append((guesses[0] - guesses[1]).abs().mean(dim=(0, 1)))
+    return torch.stack(differences).mean(dim=0).cpu()
 
 
 def best_square(found: Float[Tensor, "h w"], sizes: Sequence[int], size_yx: tuple[int, int]) -> Box:

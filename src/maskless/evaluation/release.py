@@ -89,7 +89,7 @@ def _whole_frame(case: Case, square: Tensor, box_xyxy: list[int], seed: int) -> 
         crop_window(square, frame, side)[None],
         window_mask(box_xyxy, frame, side)[None],
         inpainter.encode_prompt(case.request.prompt, config.negative_prompt),
-        noise=inpainter.draw_noise(seed),
+        seed=seed,
         steps=resolved.steps,
         guidance_scale=resolved.guidance_scale,
     )

@@ -15,13 +15,13 @@ import torch
 from maskless.data.errors import MasklessError
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
-from maskless.models.inpainting import StableDiffusionInpainter, load_pipeline
+from maskless.models.inpainting import InpaintingModel, load_pipeline, make_inpainter
 
 BUNDLED = "storybook"
 PARTS = ("inpainting", "dino", "clip")
 RECOMMENDATIONS = "maskless.json"
-"""Beside model_index.json: {"steps": ..., "guidance_scale": ...}, what a model works best with. The user's own choice
-always comes first."""
+"""Beside model_index.json: {"steps": ..., "guidance_scale": ..., "native_px": ...}, what a model works best with. The
+user's own choice always comes first."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +30,7 @@ class EditModels:
 
     dino: Dino
     clip: Clip
-    inpainter: StableDiffusionInpainter
+    inpainter: InpaintingModel
     names: dict[str, str]
     device: torch.device
     dtype: torch.dtype
@@ -43,6 +43,8 @@ def load_models(
     clip: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    scheduler: str | None = None,
+    lora: str | None = None,
 ) -> EditModels:
     """The models of that name.
 
@@ -51,6 +53,7 @@ def load_models(
             folder with model_index.json or a hub id. The last two need dino and clip.
         dino, clip: a folder or a hub id in place of what `models` would give.
         device: auto, cpu, cuda or mps. dtype: of the UNet: auto, float32, bfloat16 or float16.
+        scheduler: a name of SCHEDULERS in place of the inpainting model's own. lora: FILE[:SCALE], separated by commas.
     Raises:
         MasklessError: unknown models, missing or damaged files, a device that is not there.
     """
@@ -68,6 +71,9 @@ def load_models(
                 "inpainting",
                 device=chosen_device,
                 dtype=chosen_dtype,
+                scheduler=scheduler,
+                lora=lora or "",
+                native_px=recommended.get("native_px"),
                 recommended_steps=recommended.get("steps"),
                 recommended_guidance=recommended.get("guidance_scale"),
             ),
@@ -170,20 +176,8 @@ def _load_clip(source: str, *, device: torch.device) -> Clip:
     return Clip(model.to(device), CLIPTokenizer.from_pretrained(source), mean=mean, std=std)
 
 
-def _load_inpainter(
-    source: str,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    recommended_steps: int | None,
-    recommended_guidance: float | None,
-) -> StableDiffusionInpainter:
-    return StableDiffusionInpainter(
-        load_pipeline(source).to(device),
-        dtype=dtype,
-        recommended_steps=recommended_steps,
-        recommended_guidance=recommended_guidance,
-    )
+def _load_inpainter(source: str, *, device: torch.device, dtype: torch.dtype, **options: Any) -> InpaintingModel:
+    return make_inpainter(load_pipeline(source, dtype=dtype).to(device), dtype=dtype, **options)
 
 
 def _loaded(load: Any, source: str, part: str, **options: Any) -> Any:
