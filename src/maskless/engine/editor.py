@@ -41,15 +41,25 @@ class Editor:
         """Load models and choose options.
 
         Args:
-            models: "storybook" (bundled), a folder with inpainting/, dino/ and clip/, or an inpainting model alone, by
-                folder or hub id, with `dino` and `clip` named as well.
+            models: "storybook" (bundled) or another preset (`maskless models` lists them), a folder with inpainting/,
+                dino/ and clip/, or an inpainting model alone, by folder, .safetensors file or hub id, with `dino` and
+                `clip` named as well.
             config: the options; the defaults where none are given.
             options: fields of EditConfig to change, such as iterations=5 or device="cpu".
         Raises:
             MasklessError: unknown or damaged models, a device that is not there, an option out of range.
         """
         chosen = _with_options(config or EditConfig(), options)
-        loaded = load_models(str(models), dino=dino, clip=clip, device=chosen.device, dtype=chosen.dtype)
+        loaded = load_models(
+            str(models),
+            dino=dino,
+            clip=clip,
+            device=chosen.device,
+            dtype=chosen.dtype,
+            memory=chosen.memory,
+            offline=chosen.offline,
+            allow_pickle=chosen.allow_pickle,
+        )
         return cls(loaded, chosen)
 
     def request(

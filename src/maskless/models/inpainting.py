@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskless.data.errors import MasklessError
 from maskless.models.clip import text_pieces
+from maskless.models.memory import execution_device
 
 DETERMINISTIC = (
     "DDIMScheduler",
@@ -91,7 +92,7 @@ class StableDiffusionInpainter:
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return execution_device(self.unet)
 
     @torch.no_grad()
     def encode_prompt(self, prompt: str, negative_prompt: str = "") -> PromptEmbedding:
@@ -197,11 +198,17 @@ def _without_noise(scheduler: Any) -> Any:
     return DDIMScheduler.from_config(scheduler.config)
 
 
-def load_pipeline(source: str) -> Any:
-    """A StableDiffusionInpaintPipeline from a folder or a hub id, in float32, without its safety checker."""
+def load_pipeline(source: str, *, allow_pickle: bool = False) -> Any:
+    """A StableDiffusionInpaintPipeline from a folder, in float32, without its safety checker. allow_pickle: also read
+    weights that are not safetensors."""
     from diffusers import StableDiffusionInpaintPipeline
 
     pipeline = StableDiffusionInpaintPipeline.from_pretrained(
-        source, safety_checker=None, requires_safety_checker=False, low_cpu_mem_usage=False
+        source,
+        safety_checker=None,
+        requires_safety_checker=False,
+        low_cpu_mem_usage=False,
+        use_safetensors=None if allow_pickle else True,
+        local_files_only=True,
     )
     return pipeline.to(dtype=torch.float32)
