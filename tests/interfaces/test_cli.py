@@ -287,7 +287,7 @@ class TestErrors:
             (["scene.png", "-p", "x", "--load-checkpoint", "scene.png"], "cannot read the checkpoint scene.png"),
             (
                 ["scene.png", "-p", "x", "--models", "no-such-models"],
-                "models must be 'storybook', a folder or a hub id",
+                "models must be one of storybook, sd15, sd2, sdxl",
             ),
         ],
     )

@@ -9,7 +9,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from maskless.data.errors import MasklessError
-from maskless.models.memory import LEVELS, execution_device, is_out_of_memory, less_memory, place
+from maskless.models.memory import (
+    LEVELS,
+    _visit_in_layers,
+    execution_device,
+    is_out_of_memory,
+    less_memory,
+    place,
+)
 from maskless.models.pretrained import EditModels, load_models
 
 ACCELERATOR = torch.device("meta")
@@ -117,7 +124,9 @@ def use_all(models: EditModels, *, encoders: bool) -> list[str]:
         ("minimal", True, [""] * 5),
     ],
 )
-def test_networks_take_turns_on_the_device(fake_models, memory, encoders, expected):
+def test_networks_take_turns_on_the_device(fake_models, monkeypatch, memory, encoders, expected):
+    # Weights without values cannot be cast in place; that float8 and layers go together is tested below.
+    monkeypatch.setattr("maskless.models.memory._store_in_float8", lambda *_: "")
     model = fake_models.inpainter
     networks = [model.text_encoder, model.vae, model.unet]
     others = [fake_models.dino.model, fake_models.clip.model] if encoders else []
@@ -125,6 +134,17 @@ def test_networks_take_turns_on_the_device(fake_models, memory, encoders, expect
     assert "at a time on the device" in told
     assert {execution_device(network) for network in (*networks, *others)} == {ACCELERATOR}
     assert use_all(fake_models, encoders=encoders) == expected
+
+
+def test_float8_weights_visit_in_layers_and_stay_what_they_are(tiny_models):
+    whole, layered = (load_models(str(tiny_models), device="cpu", dtype="float32", memory="minimal") for _ in range(2))
+    kept = {name: weight.clone() for name, weight in layered.inpainter.unet.state_dict().items()}
+    for network in (layered.inpainter.unet, layered.inpainter.vae, layered.inpainter.text_encoder):
+        _visit_in_layers(network, torch.device("cpu"))
+    assert torch.equal(inpainted(whole), inpainted(layered))
+    after = layered.inpainter.unet.state_dict()
+    assert all(after[name].dtype == weight.dtype for name, weight in kept.items())
+    assert all(torch.equal(after[name].float(), weight.float()) for name, weight in kept.items())
 
 
 def test_running_out_of_memory_is_known_and_says_what_to_try(tiny_models, monkeypatch):

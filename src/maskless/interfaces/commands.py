@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from maskless.data.errors import MasklessError
-from maskless.interfaces.console import print_checkpoint, print_rows, print_status
+from maskless.interfaces.console import print_checkpoint, print_presets, print_rows, print_status
 from maskless.interfaces.options import CheckpointDir, OutputDir
 
 
@@ -32,6 +32,16 @@ def show_status(
     from maskless.engine.status import read_status
 
     print_status(read_status(output_dir, checkpoint_dir), as_json=json_only)
+
+
+def list_models(
+    json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """List the sets of models that go by a name: licence, download, memory, and whether they are on this disk."""
+    from maskless.models.presets import PRESETS
+    from maskless.models.pretrained import on_disk
+
+    print_presets([(preset, on_disk(preset.name)) for preset in PRESETS], as_json=json_only)
 
 
 def evaluate(

@@ -13,12 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from maskless.data.config import EditConfig
     from maskless.data.types import EditResult, StepRecord
     from maskless.engine.checkpoints import Checkpoint
     from maskless.engine.fill import FillRun
     from maskless.engine.outputs import SavedEdit
     from maskless.engine.sequence import SequenceRun
     from maskless.engine.status import CheckpointStatus, ResultStatus, Status
+    from maskless.models.presets import Preset
     from maskless.models.pretrained import EditModels
 
 PLAIN_LINES = 20
@@ -42,11 +44,22 @@ class EditConsole:
         with self._err.status(what):
             yield
 
+    def fetching(self, models: str, *, dino: str | None, clip: str | None, config: EditConfig) -> None:
+        """Download what of the models is not on this disk yet, with bars where somebody sees them."""
+        from maskless.models.pretrained import fetch_models
+
+        shown = not self._quiet and self._err.is_terminal
+        fetch_models(
+            models, dino=dino, clip=clip, offline=config.offline, allow_pickle=config.allow_pickle, progress=shown
+        )
+
     def models_loaded(self, models: EditModels, seconds: float) -> None:
         """What was loaded, and onto what."""
         size = models.inpainter.native_px
         dtype = str(models.dtype).removeprefix("torch.")
         self._err.print(f"[bold]Models[/]   {size} × {size} pixels, on {models.device}, {dtype}, in {seconds:.1f} s")
+        if models.placement:
+            self._err.print(f"[bold]Memory[/]   {models.memory}: {models.placement}")
 
     def started(self, anchors: int, sizes: int, resumed: str | None) -> None:
         """What the search begins with. resumed: which checkpoint it goes on from, and with how much of it."""
@@ -234,6 +247,42 @@ def _plain_table(*columns: str) -> Table:
 def _plain(text: str) -> str:
     """A text from a file that may hold anything, for a terminal."""
     return escape("".join(letter if letter.isprintable() else " " for letter in text))
+
+
+def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> None:
+    """The presets, each with whether all its files are on this disk."""
+    if as_json:
+        records = [
+            {
+                "name": preset.name, "kind": preset.kind, "inpainting": list(preset.inpainting) or None,
+                "dino": preset.dino if preset.inpainting else None, "clip": preset.clip if preset.inpainting else None,
+                "licence": preset.licence, "gated": preset.gated, "native_px": preset.native_px,
+                "download_gb": round(preset.download_gb, 1), "memory_gb": round(preset.memory_gb, 1), "on_disk": there,
+            }
+            for preset, there in presets
+        ]  # fmt: skip
+        print(json.dumps(records, ensure_ascii=False))
+        return
+    table = _plain_table("Name", "Pixels", "Download", "Memory", "On disk", "Licence")
+    for preset, there in presets:
+        notes = [
+            preset.licence,
+            *(["gated"] if preset.gated else []),
+            *(["edits by instruction"] * (preset.kind != "inpainting")),
+        ]
+        table.add_row(
+            preset.name,
+            str(preset.native_px),
+            f"{preset.download_gb:.1f} GB" if preset.inpainting else "bundled",
+            f"{preset.memory_gb:.1f} GB",
+            "[green]yes[/]" if there else "no",
+            ", ".join(notes),
+        )
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(
+        "Sizes are of the weights, computed from the architectures; an edit needs memory on top. See docs/models.md."
+    )
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

@@ -148,12 +148,43 @@ def _download(repo_id: str, revision: str | None, allow_pickle: bool, settings_o
             entry = _plan(repo_id, revision, allow_pickle, settings_only)
             # Written before the download: one that is broken off goes on at the same commit.
             _write_lock(_read_lock() | {repo_id: entry})
+        for name in entry["files"]:
+            if PurePosixPath(name).suffix in (".safetensors", *PICKLES):
+                _download_weights(repo_id, entry["commit"], name)
         names = [glob.escape(name) for name in entry["files"]]
         snapshot_download(repo_id, revision=entry["commit"], allow_patterns=names, max_workers=4)
     absent = _absent(repo_id, entry)
     if absent:
         raise OSError(f"{len(absent)} files did not come, the first is {absent[0]}")
     return Snapshot(repo_id=repo_id, commit=entry["commit"], folder=_folder(repo_id, entry["commit"]))
+
+
+def _download_weights(repo_id: str, commit: str, name: str) -> None:
+    """Bring one large file into the cache as a blob, for the hub's client to find there.
+
+    The client itself throws away what it has of a file when it is stopped; here that stays, and the next run asks for
+    the rest alone.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+
+    if (_folder(repo_id, commit) / name).is_file():
+        return
+    url = hf_hub_url(repo_id, name, revision=commit)
+    about = get_hf_file_metadata(url)
+    if about.etag is None or about.size is None:  # a mirror that does not say; then the client's own way
+        return
+    blob = _folder(repo_id, commit).parents[1] / "blobs" / about.etag
+    part = blob.with_name(f"{blob.name}.maskless")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(blob.with_name(f"{blob.name}.lock")):
+        if blob.is_file():  # of another model, or of another process that was faster
+            return
+        with part.open("ab") as file:
+            have = file.tell()
+            http_get(url, file, resume_size=have, headers=build_hf_headers(), expected_size=about.size)
+        part.replace(blob)
 
 
 def _plan(repo_id: str, revision: str | None, allow_pickle: bool, settings_only: bool) -> dict[str, Any]:

@@ -56,7 +56,7 @@ PRESETS = (
     Preset(
         name="storybook",
         licence="Apache-2.0",
-        denoiser_m=14.7, text_m=1.3, autoencoder_m=0.8, stored_bytes=4, native_px=128, encoders_m=5.1,
+        denoiser_m=14.7, text_m=1.3, autoencoder_m=0.8, stored_bytes=4, native_px=64, encoders_m=5.1,
     ),
     Preset(
         name="sd15",
