@@ -276,7 +276,7 @@ def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> N
             f"{preset.download_gb:.1f} GB" if preset.inpainting else "bundled",
             f"{preset.memory_gb:.1f} GB",
             "[green]yes[/]" if there else "no",
-            ", ".join(notes),
+            _plain(", ".join(notes)),
         )
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)

@@ -85,7 +85,7 @@ PRESETS = (
     Preset(
         name="flux-fill",
         inpainting=("black-forest-labs/FLUX.1-Fill-dev",),
-        licence="FLUX.1 [dev] Non-Commercial", gated=True,
+        licence="FLUX.1-dev Non-Commercial", gated=True,
         denoiser_m=11902.4, text_m=123.1 + 4762.3, autoencoder_m=83.8, stored_bytes=2, native_px=1024,
     ),
     Preset(
@@ -109,7 +109,7 @@ PRESETS = (
     Preset(
         name="kontext",
         inpainting=("black-forest-labs/FLUX.1-Kontext-dev",),
-        licence="FLUX.1 [dev] Non-Commercial", gated=True, kind="instruction",
+        licence="FLUX.1-dev Non-Commercial", gated=True, kind="instruction",
         denoiser_m=11901.4, text_m=123.1 + 4762.3, autoencoder_m=83.8, stored_bytes=2, native_px=1024,
     ),
     Preset(
