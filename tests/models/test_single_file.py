@@ -125,6 +125,15 @@ def test_other_files_are_one_line(tmp_path, tiny_models, shapes, message):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_pickle_or_a_file_for_clip_is_one_line(tmp_path, tiny_models):
+    (tmp_path / "model.ckpt").write_bytes(b"x")
+    folders = {"dino": str(tiny_models / "dino"), "clip": str(tiny_models / "clip")}
+    with pytest.raises(MasklessError, match="must be a .safetensors file, got .*model.ckpt"):
+        load_models(str(tmp_path / "model.ckpt"), **folders, device="cpu")
+    with pytest.raises(MasklessError, match="clip model must be a folder or a hub id"):
+        load_models(str(tiny_models), clip=str(tmp_path / "model.ckpt"), device="cpu")
+
+
 def test_a_file_that_is_cut_short_is_one_line(tmp_path, tiny_models):
     path = written(tmp_path / "file.safetensors", {FIRST_CONVOLUTION: (4, 9, 3, 3)})
     path.write_bytes(path.read_bytes()[:-10])

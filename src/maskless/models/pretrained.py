@@ -169,6 +169,8 @@ def model_sources(models: str, *, dino: str | None = None, clip: str | None = No
             raise MasklessError(f"{models} is an inpainting model alone; say which {part} goes with it (--{part})")
         if Path(source).is_dir():
             check_weights(Path(source))
+        elif Path(source).is_file() and part == "clip":
+            raise MasklessError(f"the clip model must be a folder or a hub id, got the file {source}")
         elif not Path(source).is_file() and not hub.is_hub_id(source):
             raise MasklessError(f"no such {part} model: {source!r} is neither a folder nor a hub id such as owner/name")
     return {part: str(source) for part, source in found.items()}
@@ -213,7 +215,8 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float16
         native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if native else torch.float32
     if name not in known:

@@ -25,6 +25,8 @@ def settings_of(path: Path) -> str:
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.suffix != ".safetensors":
+        raise MasklessError(f"a model in one file must be a .safetensors file, got {path}")
     beside = path.with_suffix("")
     if (beside / "model_index.json").is_file():
         return str(beside)
