@@ -194,16 +194,18 @@ def test_pickles_need_to_be_allowed_or_converted_by_the_hub(served, tmp_path):
     assert torch.allclose(allowed.clip.encode_text("a car"), converted.clip.encode_text("a car"), atol=1e-6)
 
 
-def test_a_snapshot_of_another_program_is_used_offline(served, tmp_path):
-    hub.fetch([IDS["dino"]])
+def test_a_snapshot_of_another_program_is_used_if_it_is_whole(served, tmp_path):
+    for name in (IDS["dino"], IDS["inpainting"]):
+        hub.fetch([name])
+        storage = tmp_path / "home" / "hub" / f"models--{name.replace('/', '--')}"
+        (storage / "refs").mkdir(exist_ok=True)
+        (storage / "refs" / "main").write_text(served.commits[name])
     (tmp_path / "home" / hub.LOCK_NAME).unlink()
-    reference = tmp_path / "home" / "hub" / "models--acme--dino" / "refs" / "main"
-    reference.parent.mkdir(exist_ok=True)
-    reference.write_text(served.commits[IDS["dino"]])
-    from huggingface_hub import snapshot_download
-
-    snapshot_download(IDS["dino"])
-    assert hub.fetch([IDS["dino"]], offline=True).commit == served.commits[IDS["dino"]]
+    for name in (IDS["dino"], IDS["inpainting"]):
+        assert hub.fetch([name], offline=True).commit == served.commits[name]
+    shutil.rmtree(storage / "snapshots" / served.commits[name] / "vae")
+    with pytest.raises(MasklessError, match="acme/inpainting is not on this disk"):
+        hub.fetch([name], offline=True)
 
 
 def test_a_damaged_lock_file_is_one_line(served, tmp_path):

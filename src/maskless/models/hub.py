@@ -217,13 +217,18 @@ def _listing(api: Any, repo_id: str, revision: str | None) -> tuple[str, list[st
 
 
 def _components(repo_id: str, commit: str) -> list[str]:
-    """The folders that a pipeline's model_index.json names."""
     from huggingface_hub import hf_hub_download
 
-    index = json.loads(Path(hf_hub_download(repo_id, "model_index.json", revision=commit)).read_text("utf-8"))
-    left_out = ("safety_checker", "image_encoder")
+    return _folders_of(Path(hf_hub_download(repo_id, "model_index.json", revision=commit)))
+
+
+def _folders_of(index: Path) -> list[str]:
+    """The folders of a pipeline that its model_index.json names, without the safety checker, which is never loaded."""
+    parts = json.loads(index.read_text("utf-8"))
     return [
-        name for name, kind in index.items() if isinstance(kind, list) and kind[0] is not None and name not in left_out
+        name
+        for name, kind in parts.items()
+        if isinstance(kind, list) and kind[0] is not None and name != "safety_checker"
     ]
 
 
@@ -236,20 +241,18 @@ def _converted(api: Any, repo_id: str) -> str | None:
 
 
 def _found_elsewhere(sources: Sequence[str]) -> Snapshot | None:
-    """A model that another program downloaded into the same cache, if it is whole."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+    """A model that another program downloaded into the same cache, if all its parts are there."""
     lock = _read_lock()
     for repo_id, revision in map(_split, sources):
-        if repo_id in lock:  # ours, and known to be incomplete
+        reference = _folder(repo_id, "").parent / "refs" / (revision or "main")
+        commit = reference.read_text("utf-8").strip() if reference.is_file() else revision
+        if commit is None or repo_id in lock:  # one in the lock file is ours, and known to be incomplete
             continue
-        try:
-            folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
-        except LocalEntryNotFoundError:
-            continue
-        if any(folder.rglob("*.safetensors")):
-            return Snapshot(repo_id=repo_id, commit=folder.name, folder=folder)
+        folder = _folder(repo_id, commit)
+        index = folder / "model_index.json"
+        needed = _folders_of(index) if index.is_file() else ["config.json"]
+        if all((folder / name).exists() for name in needed) and any(map(Path.is_file, folder.rglob("*.safetensors"))):
+            return Snapshot(repo_id=repo_id, commit=commit, folder=folder)
     return None
 
 
