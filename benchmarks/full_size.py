@@ -1,7 +1,7 @@
 """One edit at full size on each memory level: time and peak memory of Stable Diffusion 2 inpainting, DINO ViT-B/8 and
 CLIP ViT-B/16 with random weights, built from their published sizes, so that nothing is downloaded.
 
-    python benchmarks/full_size.py [--levels full low] [--device cpu] [--steps 2] [--json]
+    python benchmarks/full_size.py [--levels full low] [--device cpu] [--steps 2] [--anchors 1] [--json]
 
 What the pictures show means nothing; what they cost does not depend on the weights. Each level runs in a process of its
 own, for the peak is a process's. 12 GB of memory are enough on a CPU.
@@ -85,14 +85,21 @@ def build_models(device: torch.device, dtype: torch.dtype, memory: str) -> EditM
     )  # fmt: skip
 
 
-def measure(level: str, device: str, dtype: str, steps: int) -> dict[str, Any]:
-    """One edit of a picture of 512 pixels a side: one anchor, one inpainting, no caption to look for."""
+def measure(level: str, device: str, dtype: str, steps: int, anchors: int) -> dict[str, Any]:
+    """One edit of a picture of 512 pixels a side: one inpainting for each anchor, no caption to look for."""
     on = resolve_device(device)
     began = time.perf_counter()
     models = build_models(on, resolve_dtype(dtype, on), level)
     built, loaded_mb = time.perf_counter() - began, peak_memory_mb(on)
     config = EditConfig(
-        steps=steps, guidance_scale=7.5, iterations=0, anchors=1, views=1, memory=level, device=device, dtype=dtype
+        steps=steps,
+        guidance_scale=7.5,
+        iterations=0,
+        anchors=anchors,
+        views=1,
+        memory=level,
+        device=device,
+        dtype=dtype,
     )
     image = torch.rand(3, 512, 512, generator=torch.Generator().manual_seed(0))
     began, cpu_began = time.perf_counter(), time.process_time()
@@ -113,13 +120,17 @@ def main() -> None:
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument(
+        "--anchors", type=int, default=1, help="inpaintings, which come in batches at full and balanced"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a level")
     asked = parser.parse_args()
     if len(asked.levels) == 1:
-        print(json.dumps(measure(asked.levels[0], asked.device, asked.dtype, asked.steps)), flush=True)
+        print(json.dumps(measure(asked.levels[0], asked.device, asked.dtype, asked.steps, asked.anchors)), flush=True)
         return
     for level in asked.levels:
         same = ["--device", asked.device, "--dtype", asked.dtype, "--steps", str(asked.steps)]
+        same += ["--anchors", str(asked.anchors)]
         run = subprocess.run([sys.executable, __file__, "--levels", level, *same], capture_output=True, text=True)
         if run.returncode:
             print(f"{level}: failed: {(run.stderr.strip().splitlines() or ['killed'])[-1]}", flush=True)
@@ -129,7 +140,7 @@ def main() -> None:
             print(json.dumps(found), flush=True)
         else:
             times = f"{found['edit_seconds']:7.1f} s ({found['cpu_seconds']:.1f} s of CPU)"
-            what = f"{found['inpaintings']} inpainting of {asked.steps} steps, {found['dtype']} on {found['device']}"
+            what = f"{found['inpaintings']} inpaintings of {asked.steps} steps, {found['dtype']} on {found['device']}"
             print(f"{level:<9} {found['peak_mb'] / 1e3:5.1f} GB  {times}  {what}", flush=True)
 
 
