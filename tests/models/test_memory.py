@@ -9,6 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from maskless.data.errors import MasklessError
+from maskless.models.inpainting import load_pipeline
 from maskless.models.memory import (
     LEVELS,
     _visit_in_layers,
@@ -134,6 +135,15 @@ def test_networks_take_turns_on_the_device(fake_models, monkeypatch, memory, enc
     assert "at a time on the device" in told
     assert {execution_device(network) for network in (*networks, *others)} == {ACCELERATOR}
     assert use_all(fake_models, encoders=encoders) == expected
+
+
+@pytest.mark.parametrize("memory", LEVELS[1:])
+def test_a_pipeline_of_diffusers_knows_where_its_networks_compute(tiny_models, memory):
+    pipeline = load_pipeline(str(tiny_models / "inpainting"))
+    networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    place(networks, [], device=ACCELERATOR, memory=memory, dtype=torch.float32)
+    assert pipeline._execution_device == ACCELERATOR
+    assert {parameter.device.type for network in networks for parameter in network.parameters()} == {"cpu"}
 
 
 def test_float8_weights_visit_in_layers_and_stay_what_they_are(tiny_models):

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 LEVELS = ("full", "balanced", "low", "minimal")
-_EXECUTES_ON = "maskless_execution_device"
 
 
 def execution_device(network: nn.Module) -> torch.device:
     """Where a network computes: not always where its weights lie, which may come and go."""
-    return getattr(network, _EXECUTES_ON, None) or next(network.parameters()).device
+    hook = getattr(network, "_hf_hook", None)
+    return next(network.parameters()).device if hook is None else hook.execution_device
+
+
+def _executes_on(network: nn.Module, device: torch.device) -> None:
+    """Keep the device where diffusers' pipelines look for it as well."""
+    network._hf_hook = SimpleNamespace(execution_device=device)  # type: ignore[assignment]
 
 
 def place(
@@ -115,7 +121,7 @@ class _Turns:
     def __init__(self, networks: Sequence[nn.Module], device: torch.device) -> None:
         self._visitors = [_Visitor(list(network.modules()), device) for network in networks]
         for network, visitor in zip(networks, self._visitors, strict=True):
-            setattr(network, _EXECUTES_ON, device)
+            _executes_on(network, device)
             # A network may be entered through one of its parts, as an autoencoder is through its encoder.
             for part in (network, *network.children()):
                 part.register_forward_pre_hook(self._turn_of(visitor))
@@ -132,7 +138,7 @@ class _Turns:
 
 def _visit_in_layers(network: nn.Module, device: torch.device) -> None:
     """Each module's own weights are on the device while it computes."""
-    setattr(network, _EXECUTES_ON, device)
+    _executes_on(network, device)
     inside_attention = {
         id(part)
         for module in network.modules()
