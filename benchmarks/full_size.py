@@ -62,7 +62,7 @@ def build_pipeline(dtype: torch.dtype) -> Any:
         unet=unet,
         text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT, hidden_act="gelu")),
         tokenizer=CLIPTokenizer.from_pretrained(ASSETS / "storybook" / "inpainting" / "tokenizer"),
-        scheduler=diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False),
+        scheduler=diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
