@@ -21,7 +21,14 @@ ALLOWED["interfaces"].add("storybook")
 RESTRICTED = {
     "transformers": ("models/", "storybook/"),
     "tokenizers": ("models/", "storybook/"),
-    "diffusers": ("models/inpainting.py", "models/pretrained.py", "models/single_file.py", "storybook/"),
+    "diffusers": (
+        "models/inpainting.py",
+        "models/flow.py",
+        "models/schedulers.py",
+        "models/pretrained.py",
+        "models/single_file.py",
+        "storybook/",
+    ),
     "huggingface_hub": ("models/hub.py",),
     "gradio": ("interfaces/web.py",),
     "ray": ("engine/batch.py",),

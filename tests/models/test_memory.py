@@ -29,7 +29,7 @@ def inpainted(models: EditModels) -> torch.Tensor:
     masks = torch.zeros(2, 1, 64, 64)
     masks[:, :, 16:48, 16:48] = 1
     prompt = model.encode_prompt("a blue house")
-    return model.inpaint(images, masks, prompt, noise=model.draw_noise(1), steps=2, guidance_scale=5.0)
+    return model.inpaint(images, masks, prompt, seed=1, steps=2, guidance_scale=5.0)
 
 
 @pytest.mark.parametrize("memory", LEVELS[1:])
@@ -62,7 +62,7 @@ def fake_models(tiny_models):
     """The tiny models with weights that have no values, not yet placed; inside a FakeTensorMode."""
     models = load_models(str(tiny_models), device="cpu", dtype="float32")
     mode, model = FakeTensorMode(allow_non_fake_inputs=True), models.inpainter
-    for network in (model.unet, model.vae, model.text_encoder, models.dino.model, models.clip.model):
+    for network in (model.unet, model.vae, model.pipeline.text_encoder, models.dino.model, models.clip.model):
         for module in network.modules():
             for tensors in (module._parameters, module._buffers):
                 for name, tensor in tensors.items():
@@ -85,7 +85,7 @@ def use_all(models: EditModels, *, encoders: bool) -> list[str]:
     """Run the networks one after the other, as an edit does; after each, which of them lie on the accelerator."""
     model, dino, clip = models.inpainter, models.dino, models.clip
     networks = {
-        "text": model.text_encoder,
+        "text": model.pipeline.text_encoder,
         "vae": model.vae,
         "unet": model.unet,
         "dino": dino.model,
@@ -109,7 +109,7 @@ def use_all(models: EditModels, *, encoders: bool) -> list[str]:
     predicted = model.unet(inputs, torch.ones(1, device=model.device), encoder_hidden_states=prompt).sample
     assert predicted.device == ACCELERATOR
     note()
-    assert model._decode(latents).device.type == "cpu"
+    assert model.vae.decode(latents).sample.device == ACCELERATOR
     if encoders:
         clip.encode_text("a house")
         assert clip.encode(torch.rand(1, 3, 64, 64)).embedding.device.type == "cpu"
@@ -129,7 +129,7 @@ def test_networks_take_turns_on_the_device(fake_models, monkeypatch, memory, enc
     # Weights without values cannot be cast in place; that float8 and layers go together is tested below.
     monkeypatch.setattr("maskless.models.memory._store_in_float8", lambda *_: "")
     model = fake_models.inpainter
-    networks = [model.text_encoder, model.vae, model.unet]
+    networks = [model.pipeline.text_encoder, model.vae, model.unet]
     others = [fake_models.dino.model, fake_models.clip.model] if encoders else []
     told = place(networks, others, device=ACCELERATOR, memory=memory, dtype=torch.float32)
     assert "at a time on the device" in told
@@ -149,7 +149,7 @@ def test_a_pipeline_of_diffusers_knows_where_its_networks_compute(tiny_models, m
 def test_float8_weights_visit_in_layers_and_stay_what_they_are(tiny_models):
     whole, layered = (load_models(str(tiny_models), device="cpu", dtype="float32", memory="minimal") for _ in range(2))
     kept = {name: weight.clone() for name, weight in layered.inpainter.unet.state_dict().items()}
-    for network in (layered.inpainter.unet, layered.inpainter.vae, layered.inpainter.text_encoder):
+    for network in (layered.inpainter.unet, layered.inpainter.vae, layered.inpainter.pipeline.text_encoder):
         _visit_in_layers(network, torch.device("cpu"))
     assert torch.equal(inpainted(whole), inpainted(layered))
     after = layered.inpainter.unet.state_dict()

@@ -85,8 +85,8 @@ def test_a_single_file_is_the_same_model(tiny_models, single_file):
     folder = load_models(str(tiny_models), **options)
     assert one.names["inpainting"] == str(single_file)
     for part in ("unet", "vae", "text_encoder"):
-        expected = getattr(folder.inpainter, part).state_dict()
-        found = getattr(one.inpainter, part).state_dict()
+        expected = getattr(folder.inpainter.pipeline, part).state_dict()
+        found = getattr(one.inpainter.pipeline, part).state_dict()
         assert expected.keys() == found.keys()
         assert all(torch.equal(found[name], value) for name, value in expected.items())
     prompts = [models.inpainter.encode_prompt("a blue house").prompt for models in (one, folder)]

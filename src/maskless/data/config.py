@@ -19,6 +19,10 @@ NEED_NO_PROMPT = ("complete", "extend", "repair", "remove")
 """Tasks that can do without a prompt: what belongs there follows from the surroundings."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MEMORY = ("full", "balanced", "low", "minimal")
+SCHEDULERS = (
+    "ddim", "deis", "dpm++", "dpm++-karras", "dpm++-sde", "euler", "euler-a", "heun", "pndm", "unipc", "lcm", "tcd",
+    "hyper-sd",
+)  # fmt: skip
 
 
 def _option(
@@ -111,6 +115,17 @@ class EditConfig:
         minimum=1.0,
         maximum=100.0,
         help="Classifier-free guidance; 1 is none [default: the model's, else 7.5].",
+    )
+    scheduler: str | None = _option(
+        None,
+        group="Inpainting",
+        choices=SCHEDULERS,
+        help="How the noise is taken away, step by step [default: the model's own].",
+    )
+    lora: str | None = _option(
+        None,
+        group="Inpainting",
+        help="LoRA files added to the inpainting model: FILE[:SCALE], separated by commas.",
     )
     negative_prompt: str = _option("", group="Inpainting", help="What the edited region should not show.")
     context: float = _option(

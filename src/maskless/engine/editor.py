@@ -59,6 +59,8 @@ class Editor:
             memory=chosen.memory,
             offline=chosen.offline,
             allow_pickle=chosen.allow_pickle,
+            scheduler=chosen.scheduler,
+            lora=chosen.lora,
         )
         return cls(loaded, chosen)
 

@@ -66,7 +66,6 @@ class RegionEvaluator:
             self._appraiser = Appraiser(self._small, request.caption, request.prompt, models.clip, config, seed=seed)
         with stopwatch.stage("inpainting"):
             self._conditioning = models.inpainter.encode_prompt(request.prompt, config.negative_prompt)
-            self._noise = models.inpainter.draw_noise(seed)
 
     @property
     def inpaintings(self) -> int:
@@ -170,7 +169,7 @@ class RegionEvaluator:
             torch.stack([crop_window(self._request.image, window, size) for window in windows]),
             torch.stack([window_mask(box, window, size) for box, window in zip(boxes, windows, strict=True)]),
             self._conditioning,
-            noise=self._noise,
+            seed=self._seed,
             steps=self._steps,
             guidance_scale=self._guidance,
         )

@@ -85,7 +85,7 @@ class FillRun:
             )
         with self._stopwatch.stage("inpainting"):
             self._conditioning = inpainter.encode_prompt(request.prompt, config.negative_prompt)
-        self._cell = inpainter.native_px // inpainter.draw_noise(0).shape[-1]
+        self._cell = inpainter.cell_px
         self._inpaintings = 0
 
     @property
@@ -192,16 +192,16 @@ class FillRun:
     def _try(self, number: int) -> UInt8[Tensor, "3 S S"]:
         """The window, drawn once: whole, then in tiles where it has more pixels than the model draws at a time."""
         native, strength = self.models.inpainter.native_px, self._strengths[number]
-        noise = self.models.inpainter.draw_noise(self._seed_of(number))
+        seed = self._seed_of(number)
         side = self._window[2] - self._window[0]
         most = native * (FINEST_DETAIL if self._fine else MOST_DETAIL)
         drawn = None
         if side < native * WORTH_DETAIL:
             most = native
         if not self._fine or most == native:
-            drawn = self._inpaint([self._canvas(native)], noise, strength)[0]
+            drawn = self._inpaint([self._canvas(native)], seed, strength)[0]
         if most > native:
-            drawn = self._in_tiles(drawn, min(side, most) // self._cell * self._cell, noise, strength)
+            drawn = self._in_tiles(drawn, min(side, most) // self._cell * self._cell, seed, strength)
         assert drawn is not None
         drawn = self._met(drawn) if self._void else drawn
         return (drawn * 255).round().to(torch.uint8)
@@ -214,9 +214,7 @@ class FillRun:
         grown = F.interpolate(grown, scale_factor=self._cell)[0, :, :side, :side]
         return crop_window(self._source, self._window, side), grown
 
-    def _inpaint(
-        self, canvases: list[tuple[Tensor, Tensor]], noise: Tensor, strength: float
-    ) -> Float[Tensor, "N 3 S S"]:
+    def _inpaint(self, canvases: list[tuple[Tensor, Tensor]], seed: int, strength: float) -> Float[Tensor, "N 3 S S"]:
         assert self.config.steps is not None and self.config.guidance_scale is not None
         pictures, masks = (torch.stack(parts) for parts in zip(*canvases, strict=True))
         steps, guidance = self.config.steps, self.config.guidance_scale
@@ -226,7 +224,7 @@ class FillRun:
                 pictures[batch],
                 masks[batch],
                 self._conditioning,
-                noise=noise,
+                seed=seed,
                 steps=steps,
                 guidance_scale=guidance,
                 strength=strength,
@@ -236,7 +234,7 @@ class FillRun:
         return drawn.to(torch.float32) / 255
 
     def _in_tiles(
-        self, whole: Float[Tensor, "3 s s"] | None, side: int, noise: Tensor, strength: float
+        self, whole: Float[Tensor, "3 s s"] | None, side: int, seed: int, strength: float
     ) -> Float[Tensor, "3 S S"]:
         """The window at a larger side, drawn in overlapping tiles that fade into each other.
 
@@ -253,7 +251,7 @@ class FillRun:
             for x in _starts(side, native, self._cell)
             if bool(mask[0, y : y + native, x : x + native].any())
         ]
-        tiles = self._inpaint([(picture[:, y, x], mask[:, y, x]) for y, x in places], noise, strength)
+        tiles = self._inpaint([(picture[:, y, x], mask[:, y, x]) for y, x in places], seed, strength)
         ramp = torch.minimum(torch.arange(native) + 1, torch.arange(native, 0, -1)).clamp(max=native // 4)
         fade = (ramp[:, None] * ramp[None, :]).to(torch.float32)
         total, weight = torch.zeros_like(picture), torch.zeros(side, side)

@@ -20,6 +20,7 @@ from maskless.data.config import EditConfig
 from maskless.data.regions import context_window, crop_window, paste_back, window_mask
 from maskless.evaluation.rows import Row, mean_row, share_row
 from maskless.method.anchors import find_anchors
+from maskless.models.latent_unet import StableDiffusionInpainter
 from maskless.models.pretrained import EditModels, load_models
 from maskless.storybook.captions import describe_scene
 from maskless.storybook.edits import other, random_edit, window_around
@@ -78,6 +79,7 @@ def _named(task: str, metric: str, gate: float | None) -> dict[str, Any]:
 def autoencoder(bench: Bench, sheets: Path | None) -> list[Row]:
     """PSNR in dB of the whole picture through the autoencoder and back."""
     inpainter, values = bench.models.inpainter, []
+    assert isinstance(inpainter, StableDiffusionInpainter)
     for scene in bench.scenes:
         image = to_tensor(scene.image)[None].to(inpainter.device)
         back = inpainter.vae.decode(inpainter.encode(image * 2 - 1)).sample.float().clamp(-1, 1) / 2 + 0.5
@@ -198,12 +200,13 @@ def inpaint(models: EditModels, scene: Scene, box: tuple[int, int, int, int], pr
     config = ENGINE.resolved(
         steps=models.inpainter.recommended_steps, guidance_scale=models.inpainter.recommended_guidance
     )
+    assert config.steps is not None and config.guidance_scale is not None
     window = context_window(box, (image.shape[1], image.shape[2]), context=ENGINE.context)
     crop = models.inpainter.inpaint(
         crop_window(image, window, size)[None],
         window_mask(box, window, size)[None],
         models.inpainter.encode_prompt(prompt),
-        noise=models.inpainter.draw_noise(seed),
+        seed=seed,
         steps=config.steps,
         guidance_scale=config.guidance_scale,
     )

@@ -16,7 +16,7 @@ from maskless.models import hub
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 from maskless.models.encoders import load_clip, load_dino, read_json
-from maskless.models.inpainting import StableDiffusionInpainter, load_pipeline
+from maskless.models.inpainting import InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.memory import is_out_of_memory, less_memory, place
 from maskless.models.presets import BY_NAME, PINNED, with_mirrors
 from maskless.models.single_file import load_single_file, settings_of
@@ -38,7 +38,7 @@ class EditModels:
 
     dino: Dino
     clip: Clip
-    inpainter: StableDiffusionInpainter
+    inpainter: InpaintingModel
     names: dict[str, str]
     device: torch.device
     dtype: torch.dtype
@@ -61,6 +61,8 @@ def load_models(
     clip: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    scheduler: str | None = None,
+    lora: str | None = None,
     memory: str = "full",
     offline: bool = False,
     allow_pickle: bool = False,
@@ -74,6 +76,7 @@ def load_models(
         dino, clip: a folder or a hub id in place of what `models` would give; for dino also a file of the released
             weights.
         device: auto, cpu, cuda or mps. dtype: of the UNet: auto, float32, bfloat16 or float16.
+        scheduler: a name of SCHEDULERS in place of the inpainting model's own. lora: FILE[:SCALE], separated by commas.
         memory: full, balanced, low or minimal; see maskless.models.memory.
         offline: never ask the hub. allow_pickle: also read weights that are not safetensors.
     Raises:
@@ -87,7 +90,14 @@ def load_models(
         loaded_dino = _loaded(load_dino, parts["dino"], "DINO", **how)
         loaded_clip = _loaded(load_clip, parts["clip"], "CLIP", **how)
         inpainter, networks = _loaded(
-            _load_inpainter, parts["inpainting"], "inpainting", dtype=chosen_dtype, offline=offline, **how
+            _load_inpainter,
+            parts["inpainting"],
+            "inpainting",
+            dtype=chosen_dtype,
+            offline=offline,
+            scheduler=scheduler,
+            lora=lora or "",
+            **how,
         )
         try:
             others = [loaded_dino.model, loaded_clip.model]
@@ -225,8 +235,8 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _load_inpainter(
-    source: Path, *, dtype: torch.dtype, offline: bool, allow_pickle: bool
-) -> tuple[StableDiffusionInpainter, list[torch.nn.Module]]:
+    source: Path, *, dtype: torch.dtype, offline: bool, allow_pickle: bool, **chosen: Any
+) -> tuple[InpaintingModel, list[torch.nn.Module]]:
     """The inpainting model on the CPU, and the networks that it is made of."""
     if source.is_file():
         settings = settings_of(source)
@@ -234,13 +244,16 @@ def _load_inpainter(
             settings = str(hub.fetch(_asked(settings), offline=offline, settings_only=True).folder)
         pipeline = load_single_file(source, Path(settings))
     else:
-        pipeline = load_pipeline(str(source), allow_pickle=allow_pickle)
+        pipeline = load_pipeline(str(source), dtype=dtype, allow_pickle=allow_pickle)
     recommended = _recommendations(source)
-    inpainter = StableDiffusionInpainter(
+    inpainter = make_inpainter(
         pipeline,
         dtype=dtype,
+        allow_pickle=allow_pickle,
+        native_px=recommended.get("native_px"),
         recommended_steps=recommended.get("steps"),
         recommended_guidance=recommended.get("guidance_scale"),
+        **chosen,
     )
     return inpainter, [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
 
