@@ -43,4 +43,12 @@ def test_other_errors_pass_through():
 
 
 def test_the_cpu_takes_moderate_batches():
-    assert batch_size_for(torch.device("cpu"), 512) == batch_size_for(torch.device("cpu"), 64) > 1
+    cpu = torch.device("cpu")
+    assert batch_size_for(cpu, 128) == batch_size_for(cpu, 64) > 1
+    assert batch_size_for(cpu, 64, "low") == batch_size_for(cpu, 64, "minimal") == 1
+
+
+@pytest.mark.parametrize(("gigabytes", "expected"), [(1, 1), (8, 2), (16, 5), (512, 16)])
+def test_on_the_cpu_large_pictures_come_in_batches_that_the_machine_holds(monkeypatch, gigabytes, expected):
+    monkeypatch.setattr("maskless.engine.batching.machine_memory", lambda: gigabytes * 2**30)
+    assert batch_size_for(torch.device("cpu"), 512) == expected

@@ -22,7 +22,8 @@ from maskless.data.errors import MasklessError
 from maskless.engine.checkpoints import load_checkpoint
 from maskless.engine.gallery import Exhibit, Shown
 from maskless.interfaces.cli import main
-from maskless.interfaces.console import GalleryConsole, print_rows
+from maskless.interfaces.console import GalleryConsole
+from maskless.interfaces.tables import print_rows
 
 QUICK = ["--steps", "1", "--anchors", "2", "--iterations", "2", "--views", "1", "--device", "cpu", "--dtype", "float32"]
 TEXTS = ["--caption", "a red square", "--prompt", "a blue house"]
@@ -106,14 +107,17 @@ class TestEdit:
             "guidance_scale": 2.0, "negative_prompt": "grey", "context": 0.25, "feather": 0.1, "batch_size": 2,
             "checkpoint_interval": 2, "device": "cpu", "dtype": "float32", "ranking": "paper", "estimator": "table",
             "scheduler": "unipc", "lora": "style.safetensors:0.5",
+            "memory": "low", "place": 1.5,
         }  # fmt: skip
+        switches = {"slim_checkpoint": True, "offline": True, "allow_pickle": True}
         flags = [text for name, value in given.items() for text in ("--" + name.replace("_", "-"), str(value))]
+        flags += ["--" + name.replace("_", "-") for name in switches]
         status, out, _ = maskless(
-            "edit", scene, *TEXTS, "--models", tiny_models, *flags, "--slim-checkpoint", "--json",
+            "edit", scene, *TEXTS, "--models", tiny_models, *flags, "--json",
             "--checkpoint-dir", "deep/er", "--output-dir", "else/where",
         )  # fmt: skip
-        assert status == 0 and json.loads(out)["config"] == given | {"slim_checkpoint": True}
-        assert set(given) | {"slim_checkpoint"} == {option.name for option in fields(EditConfig)}
+        assert status == 0 and json.loads(out)["config"] == given | switches
+        assert set(given | switches) == {option.name for option in fields(EditConfig)}
         assert sorted(os.listdir("deep/er")) == ["last.pth", "run.json", "transformer_epoch_2.pth"]
         assert load_checkpoint("deep/er/last.pth").dino == {}
         assert Path("else/where/0_a red square/result.json").is_file()
@@ -277,6 +281,55 @@ class TestHelp:
         assert run.stdout.strip() == "[]"
 
 
+class TestModels:
+    """`maskless models`, and the options that say how models are loaded."""
+
+    @pytest.fixture(autouse=True)
+    def empty_cache(self, tmp_path, monkeypatch):
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+
+    def test_lists_the_presets(self, maskless):
+        status, out, err = maskless("models")
+        assert (status, err) == (0, "")
+        row = next(line for line in out.splitlines() if line.startswith("flux-fill"))
+        assert re.search(r"34\.7 GB .* no .*FLUX", row) and "gated" in out
+        assert re.search(r"storybook .*bundled .* yes .*Apache-2.0", out)
+
+    def test_lists_them_as_json(self, maskless):
+        status, out, err = maskless("models", "--json")
+        presets = {preset["name"]: preset for preset in json.loads(out)}
+        assert (status, err) == (0, "") and len(presets) == 11
+        assert presets["storybook"]["on_disk"] and not presets["sd15"]["on_disk"]
+        assert presets["sd2"]["inpainting"][0] == "sd2-community/stable-diffusion-2-inpainting"
+        assert presets["sd3"]["gated"] and presets["kontext"]["kind"] == "instruction"
+
+    def test_a_memory_level_says_what_it_does_and_is_kept(self, maskless, scene, tiny_models):
+        status, _out, err = maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--memory", "low")
+        assert status == 0
+        told = [line for line in err.splitlines() if line.startswith("Memory")]
+        assert len(told) == 1 and "low: attention and autoencoder in slices" in told[0] and "nothing to move" in told[0]
+        record = json.loads(next(Path("output").rglob("result.json")).read_text())
+        assert record["config"]["memory"] == "low" and record["cost"]["peak_memory_mb"] > 0
+
+    def test_a_preset_that_is_not_there_offline(self, maskless, scene):
+        status, out, err = maskless("edit", scene, *TEXTS, "--models", "sd15", "--offline")
+        assert (status, out) == (2, "") and err.count("\n") == 1
+        assert "stable-diffusion-v1-5/stable-diffusion-inpainting is not on this disk" in err
+        assert "run once without --offline" in err
+
+    def test_out_of_memory_anywhere_is_one_line(self, maskless, scene, tiny_models, monkeypatch):
+        import torch
+
+        def no_room(*_arguments):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+        monkeypatch.setattr("maskless.models.dino.Dino.features", no_room)
+        status, out, err = maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--quiet")
+        assert (status, out) == (1, "") and "out of memory; try a lower --memory level" in err
+
+
 class TestErrors:
     """One line on stderr, status 2, nothing written."""
 
@@ -320,7 +373,7 @@ class TestErrors:
             (["scene.png", "-p", "x", "--load-checkpoint", "scene.png"], "cannot read the checkpoint scene.png"),
             (
                 ["scene.png", "-p", "x", "--models", "no-such-models"],
-                "models must be 'storybook', a folder or a hub id",
+                "models must be one of storybook, sd15, sd2, sdxl",
             ),
         ],
     )

@@ -78,6 +78,17 @@ def test_a_models_recommendation_is_read(copied):
     assert (inpainter.recommended_steps, inpainter.recommended_guidance) == (12, 3.5)
 
 
+@pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_auto_takes_bfloat16_only_where_it_is_native(monkeypatch, has_bf16, expected):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16 or including_emulation
+    )
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    assert resolve_dtype("auto", torch.device("cuda")) == expected
+    assert resolve_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if has_bf16 else torch.float32)
+    assert resolve_dtype("auto", torch.device("mps")) == torch.float32
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here CUDA is available")
 def test_cuda_without_cuda_is_one_line():
     with pytest.raises(MasklessError, match="device cuda is not available here"):

@@ -18,6 +18,7 @@ TASKS = (
 NEED_NO_PROMPT = ("complete", "extend", "repair", "remove")
 """Tasks that can do without a prompt: what belongs there follows from the surroundings."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+MEMORY = ("full", "balanced", "low", "minimal")
 SCHEDULERS = (
     "ddim", "deis", "dpm++", "dpm++-karras", "dpm++-sde", "euler", "euler-a", "heun", "pndm", "unipc", "lcm", "tcd",
     "hyper-sd",
@@ -161,6 +162,13 @@ class EditConfig:
 
     device: str = _option("auto", group="Models", choices=DEVICES, help="Where the models run.")
     dtype: str = _option("auto", group="Models", choices=DTYPES, help="Number format of the inpainting model.")
+    memory: str = _option(
+        "full", group="Models", choices=MEMORY, help="How much of the models is on the device at once; lower is slower."
+    )
+    offline: bool = _option(False, group="Models", help="Never ask the hub; also by HF_HUB_OFFLINE=1.")
+    allow_pickle: bool = _option(
+        False, group="Models", help="Also read weights that are not safetensors; a pickle can hold code."
+    )
 
     def __post_init__(self) -> None:
         for option in fields(self):

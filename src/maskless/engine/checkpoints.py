@@ -35,7 +35,8 @@ RELEASE_PREFIX = "module."
 # Options that may change between a run and its resumption: how long and how hard to search, and what comes after it.
 FREE_OPTIONS = {
     "iterations", "epochs", "lr", "gradient_accumulation", "updates", "estimator", "seed", "ranking", "ranking_alpha",
-    "ranking_beta", "batch_size", "checkpoint_interval", "slim_checkpoint", "device",
+    "ranking_beta", "batch_size", "checkpoint_interval", "slim_checkpoint", "device", "memory", "offline",
+    "allow_pickle",
 }  # fmt: skip
 LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, OSError)
 

@@ -41,8 +41,9 @@ class Editor:
         """Load models and choose options.
 
         Args:
-            models: "storybook" (bundled), a folder with inpainting/, dino/ and clip/, or an inpainting model alone, by
-                folder or hub id, with `dino` and `clip` named as well.
+            models: "storybook" (bundled) or another preset (`maskless models` lists them), a folder with inpainting/,
+                dino/ and clip/, or an inpainting model alone, by folder, .safetensors file or hub id, with `dino` and
+                `clip` named as well.
             config: the options; the defaults where none are given.
             options: fields of EditConfig to change, such as iterations=5 or device="cpu".
         Raises:
@@ -55,6 +56,9 @@ class Editor:
             clip=clip,
             device=chosen.device,
             dtype=chosen.dtype,
+            memory=chosen.memory,
+            offline=chosen.offline,
+            allow_pickle=chosen.allow_pickle,
             scheduler=chosen.scheduler,
             lora=chosen.lora,
         )

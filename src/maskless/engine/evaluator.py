@@ -54,7 +54,8 @@ class RegionEvaluator:
         self.windows_xyxy = torch.tensor(
             [context_window(box, request.size_yx, context=config.context) for box in regions.boxes_xyxy.tolist()]
         )
-        self._batches = Batches(config.batch_size or batch_size_for(models.device, self.native_px))
+        fitting = batch_size_for(models.device, self.native_px, models.memory)
+        self._batches = Batches(config.batch_size or fitting, models.memory)
         self._small = at_most(request.image, VIEW_PX)
         small_yx = (self._small.shape[1], self._small.shape[2])
         self._small_boxes = scale_boxes(regions.boxes_xyxy, request.size_yx, small_yx)

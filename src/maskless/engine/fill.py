@@ -74,7 +74,8 @@ class FillRun:
         self._box = mask_box(self._mask)
         self._window = square_window(self._box, request.size_yx, context=self.config.context)
         self._source = _without(request.image, self._mask, self._window) if void else request.image
-        self._batches = Batches(self.config.batch_size or batch_size_for(models.device, inpainter.native_px))
+        fitting = batch_size_for(models.device, inpainter.native_px, models.memory)
+        self._batches = Batches(self.config.batch_size or fitting, models.memory)
         self._crops: list[Tensor] = []
         self._losses: list[Losses] = []
         self._signs: list[tuple[float, float]] = []

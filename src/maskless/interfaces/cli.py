@@ -77,6 +77,12 @@ def main(arguments: list[str] | None = None) -> None:
         status = _complain(f"{message} (see maskless --help)", EXIT_BAD_INPUT) if message.strip() else EXIT_BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         status = _complain("interrupted", EXIT_INTERRUPTED)
+    except (MemoryError, RuntimeError) as error:
+        from maskless.models.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        status = _complain("out of memory; try a lower --memory level, or a smaller model (see maskless models)", 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -166,6 +172,7 @@ def edit(
 
     checkpoint = open_checkpoint(load_checkpoint) if load_checkpoint is not None else None
     began = time.perf_counter()
+    console.fetching(models, dino=dino, clip=clip, config=config)
     with console.waiting("Loading the models"):
         editor = Editor.from_pretrained(models, dino=dino, clip=clip, config=config)
     console.models_loaded(editor.models, time.perf_counter() - began)
@@ -282,5 +289,6 @@ def _command_line(invoked: Any) -> str:
 
 app.command("inspect")(commands.inspect_checkpoint)
 app.command("status")(commands.show_status)
+app.command("models")(commands.list_models)
 app.command("evaluate")(commands.evaluate)
 app.command("gallery")(commands.gallery)

@@ -12,7 +12,7 @@ import typer
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.interfaces.console import EvaluationConsole, GalleryConsole, print_checkpoint, print_status
+from maskless.interfaces.console import EvaluationConsole, GalleryConsole
 from maskless.interfaces.options import (
     DISPLAY,
     MODELS,
@@ -26,6 +26,7 @@ from maskless.interfaces.options import (
     Prompt,
     config_options,
 )
+from maskless.interfaces.tables import print_checkpoint, print_presets, print_status
 
 NAMED_BY_PLACE = {"folder": "folder"}
 """Arguments of `evaluate` that have no flag, and what they are called."""
@@ -50,6 +51,16 @@ def show_status(
     from maskless.engine.status import read_status
 
     print_status(read_status(output_dir, checkpoint_dir), as_json=json_only)
+
+
+def list_models(
+    json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """List the sets of models that go by a name: licence, download, memory, and whether they are on this disk."""
+    from maskless.models.presets import PRESETS
+    from maskless.models.pretrained import on_disk
+
+    print_presets([(preset, on_disk(preset.name)) for preset in PRESETS], as_json=json_only)
 
 
 @config_options

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from maskless.data.errors import MasklessError
+from maskless.interfaces.tables import print_rows, printable
 
 if TYPE_CHECKING:
+    from maskless.data.config import EditConfig
     from maskless.data.types import EditResult, StepRecord
-    from maskless.engine.checkpoints import Checkpoint
     from maskless.engine.fill import FillRun
     from maskless.engine.gallery import Shown
     from maskless.engine.outputs import SavedEdit
     from maskless.engine.sequence import SequenceRun
-    from maskless.engine.status import CheckpointStatus, ResultStatus, Status
     from maskless.models.pretrained import EditModels
 
 PLAIN_LINES = 20
@@ -47,11 +45,22 @@ class EditConsole:
         with self._err.status(what):
             yield
 
+    def fetching(self, models: str, *, dino: str | None, clip: str | None, config: EditConfig) -> None:
+        """Download what of the models is not on this disk yet, with bars where somebody sees them."""
+        from maskless.models.pretrained import fetch_models
+
+        shown = not self._quiet and self._err.is_terminal
+        fetch_models(
+            models, dino=dino, clip=clip, offline=config.offline, allow_pickle=config.allow_pickle, progress=shown
+        )
+
     def models_loaded(self, models: EditModels, seconds: float) -> None:
         """What was loaded, and onto what."""
         size = models.inpainter.native_px
         dtype = str(models.dtype).removeprefix("torch.")
         self._err.print(f"[bold]Models[/]   {size} × {size} pixels, on {models.device}, {dtype}, in {seconds:.1f} s")
+        if models.placement:
+            self._err.print(f"[bold]Memory[/]   {models.memory}: {models.placement}")
 
     def started(self, anchors: int, sizes: int, resumed: str | None) -> None:
         """What the search begins with. resumed: which checkpoint it goes on from, and with how much of it."""
@@ -164,7 +173,7 @@ class GalleryConsole:
             done.append(shown)
             told = "there already" if shown.kept else f"{shown.facts.get('seconds', 0):.1f} s"
             if shown.problem is not None:
-                told = f"[yellow]not possible:[/] {_plain(shown.problem)}"
+                told = f"[yellow]not possible:[/] {printable(shown.problem)}"
             self._err.print(f"{len(done):>2}/{len(titles)}  {shown.exhibit.file:<25} {told}")
         if self._json:
             print(json.dumps([self._entry(shown) for shown in done], ensure_ascii=False, allow_nan=False))
@@ -180,110 +189,6 @@ class GalleryConsole:
         told = {name: value for name, value in shown.facts.items() if name not in left_out}
         asked = {"task": exhibit.task, "caption": exhibit.caption, "prompt": exhibit.prompt}
         return {"file": str(shown.path), **asked, **told, "problem": shown.problem}
-
-
-def print_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
-    """What a checkpoint holds: networks, their keys and sizes, options and progress."""
-    from maskless.engine.checkpoints import checkpoint_parts
-
-    parts = checkpoint_parts(checkpoint)
-    if as_json:
-        record = {
-            "path": str(checkpoint.path),
-            "origin": checkpoint.origin,
-            "parts": {
-                part.name: {
-                    "state": "trained" if part.trained else "frozen",
-                    "parameters": part.parameters,
-                    "keys": {key: list(shape) for key, shape in part.keys.items()},
-                }
-                for part in parts
-            },
-            "config": dict(checkpoint.config),
-            "progress": dict(checkpoint.progress),
-            "models": dict(checkpoint.models),
-        }
-        print(json.dumps(record, ensure_ascii=False))
-        return
-    console = Console(highlight=False)
-    kind = "Maskless" if checkpoint.origin == "maskless" else "the published release"
-    console.print(f"[bold]{checkpoint.path}[/]\na checkpoint of {kind}, {checkpoint.sizes} box sizes")
-    table = Table("Part", "State", "Tensors", "Parameters", "Keys", box=None, header_style="bold", pad_edge=False)
-    for part in parts:
-        keys = list(part.keys)
-        shown = ", ".join(keys if len(keys) <= 8 else [*keys[:2], "…", keys[-1]]) or "left out"
-        state = "[green]trained[/]" if part.trained else "frozen"
-        table.add_row(part.name, state, f"{len(keys):,}", f"{part.parameters:,}", shown)
-    console.print(table)
-    for title, values in (("Progress", checkpoint.progress), ("Config", checkpoint.config)):
-        if values:
-            told = ", ".join(f"{name} {value}" for name, value in values.items() if value != "")
-            console.print(f"[bold]{title}[/]  {told}")
-
-
-def print_status(status: Status, *, as_json: bool) -> None:
-    """How a run stands."""
-    if as_json:
-        print(json.dumps(status.to_dict(), allow_nan=False))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    colour = {"running": "cyan", "complete": "green", "interrupted": "yellow"}.get(status.state, "default")
-    progress = ""
-    if status.percent is not None:
-        progress = f", {status.iteration}/{status.total_iterations} iterations ({status.percent:.0f} %)"
-    console.print(f"[bold]{'State':<12}[/][{colour}]{status.state}[/]{progress}")
-    rows = [("Mode", status.mode)]
-    if status.run is not None:
-        run = status.run
-        rows += [
-            ("Process", f"{run.pid} on {run.host}, started {run.started}, last heard of {run.updated}"),
-            ("Edit", f"{run.image or 'a picture'}: {run.caption or 'no caption'} → {run.prompt}"),
-        ]
-    rows += [("Models", "\n".join(f"{part:<11} {source}" for part, source in status.models.items()))]
-    for name, text in rows:
-        for number, line in enumerate(text.split("\n") if text else ()):
-            console.print(f"[bold]{'' if number else name:<12}[/]{_plain(line)}")
-    _checkpoint_table(console, status.checkpoints, status.checkpoint_dir)
-    _result_table(console, status.results, status.output_dir)
-    for problem in status.problems:
-        console.print(f"[yellow]{'Problem':<12}[/]{_plain(' '.join(problem.split()))}")
-
-
-def _checkpoint_table(console: Console, checkpoints: Sequence[CheckpointStatus], folder: str) -> None:
-    console.print(f"[bold]{'Checkpoints':<12}[/]{len(checkpoints) or 'none'} in {_plain(folder)}")
-    if not checkpoints:
-        return
-    table = _plain_table("File", "Size", "Iteration", "Holds (parameters)")
-    for entry in checkpoints:
-        parts = ", ".join(f"{name} {count:,}" for name, count in entry.parts.items())
-        at = "–" if entry.iteration is None else f"{entry.iteration}/{entry.total_iterations}"
-        holds = "[yellow]damaged[/]" if entry.problem else _plain(parts)
-        table.add_row(_plain(entry.file), f"{entry.size_bytes / 1e6:.1f} MB", at, holds)
-    console.print(table)
-
-
-def _result_table(console: Console, results: Sequence[ResultStatus], folder: str) -> None:
-    console.print(f"[bold]{'Results':<12}[/]{len(results) or 'none'} in {_plain(folder)}")
-    if not results:
-        return
-    table = _plain_table("Folder", "Prompt", "Scores, best first")
-    for entry in results:
-        shown = [_cell(score) for score in entry.scores[:5]] + (["…"] if len(entry.scores) > 5 else [])
-        scores = " ".join(shown) + ("[yellow] damaged or incomplete[/]" if entry.problem else "")
-        table.add_row(_plain(entry.folder), _plain(entry.prompt or "–"), scores)
-    console.print(table)
-
-
-def _plain_table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    return table
-
-
-def _plain(text: str) -> str:
-    """A text from a file that may hold anything, for a terminal."""
-    return escape("".join(letter if letter.isprintable() else " " for letter in text))
 
 
 class EvaluationConsole:
@@ -325,29 +230,3 @@ class EvaluationConsole:
         print_rows(rows, as_json=self._json)
         for file in files:
             self._err.print(f"[bold]Written[/]  {escape(str(file))}")
-
-
-def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Rows of an evaluation, {suite, method, task, metric, value, low, high, n}, as a table or a JSON list."""
-    if as_json:
-        print(json.dumps([_plain_numbers(row) for row in rows], ensure_ascii=False, allow_nan=False))
-        return
-    columns = list(rows[0]) if rows else []
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    numbers = {name for name in columns if any(isinstance(row.get(name), (int, float)) for row in rows)}
-    for name in columns:
-        table.add_column(name, justify="right" if name in numbers else "left")
-    for row in rows:
-        table.add_row(*(_cell(row.get(name)) for name in columns))
-    Console(highlight=False).print(table)
-
-
-def _plain_numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with null for every number that JSON has no word for."""
-    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -53,7 +53,8 @@ CheckpointDir = Annotated[
 ModelsName = Annotated[
     str,
     typer.Option(
-        help="storybook (bundled), a folder with inpainting/, dino/ and clip/, or a hub id for the inpainting.",
+        help="A preset (see maskless models), a folder with inpainting/, dino/ and clip/, or for the inpainting "
+        "alone a hub id, a folder or a .safetensors file.",
         rich_help_panel=MODELS,
     ),
 ]

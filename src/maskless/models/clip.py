@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from maskless.data.regions import resize
+from maskless.models.memory import execution_device
 
 BATCH = 64
 CROP_SHARES = (0.25, 0.4, 0.6)
@@ -64,7 +65,7 @@ def draw_views(count: int, generator: torch.Generator) -> tuple[View, ...]:
 
 
 class Clip:
-    """A CLIPModel of transformers, its tokenizer and its preprocessing."""
+    """A CLIPModel or a SiglipModel (SigLIP, SigLIP 2) of transformers, its tokenizer and its preprocessing."""
 
     def __init__(self, model: Any, tokenizer: Any, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         """mean, std: of RGB in [0, 1]. The image size and the text's context come from the model's config."""
@@ -74,10 +75,12 @@ class Clip:
         self.context = int(model.config.text_config.max_position_embeddings)
         self._mean = torch.tensor(mean).view(1, 3, 1, 1)
         self._std = torch.tensor(std).view(1, 3, 1, 1)
+        # SigLIP has no CLS token and no projection: its towers' pooling gives the embeddings.
+        self._siglip = model.config.model_type == "siglip"
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return execution_device(self.model)
 
     def preprocess(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 S S"]:
         """Images in [0, 1] (mistake 7) as CLIP wants them. The whole picture is squeezed into the square: a centre crop
@@ -92,9 +95,10 @@ class Clip:
         embeddings, tokens = [], []
         for batch in images.split(BATCH):
             output = self.model.vision_model(pixel_values=self.preprocess(batch).to(self.device))
-            projected = self.model.visual_projection(output.pooler_output)
+            pooled = output.pooler_output
+            projected = pooled if self._siglip else self.model.visual_projection(pooled)
             embeddings.append(F.normalize(projected.float(), dim=-1).cpu())
-            tokens.append(output.last_hidden_state[:, 1:].float().cpu())
+            tokens.append(output.last_hidden_state[:, 0 if self._siglip else 1 :].float().cpu())
         return ImageEncoding(embedding=torch.cat(embeddings), tokens=torch.cat(tokens))
 
     def encode_views(self, images: Float[Tensor, "N 3 H W"], views: Sequence[View]) -> ViewEncoding:
@@ -108,10 +112,13 @@ class Clip:
     def encode_text(self, text: str) -> Float[Tensor, " D"]:
         """E_t, of length 1. A text longer than the context is read in pieces, whose embeddings are averaged with their
         numbers of tokens as weights: nothing is cut off."""
-        pieces = text_pieces(self.tokenizer, text, self.context)
+        if self._siglip:  # trained on small letters, and without a token that starts a text
+            pieces = text_pieces(self.tokenizer, text.lower(), self.context, start=False)
+        else:
+            pieces = text_pieces(self.tokenizer, text, self.context)
         ids = torch.tensor([piece.ids for piece in pieces], device=self.device)
-        output = self.model.text_model(input_ids=ids)
-        projected = self.model.text_projection(output.pooler_output).float().cpu()
+        pooled = self.model.text_model(input_ids=ids).pooler_output
+        projected = (pooled if self._siglip else self.model.text_projection(pooled)).float().cpu()
         weights = torch.tensor([float(max(piece.length, 1)) for piece in pieces])
         return F.normalize((F.normalize(projected, dim=-1) * weights[:, None]).sum(dim=0), dim=-1)
 
@@ -210,14 +217,18 @@ class TextPiece:
     length: int
 
 
-def text_pieces(tokenizer: Any, text: str, context: int) -> list[TextPiece]:
-    """A text as one or more full contexts of token ids; an empty text is one piece of length 0."""
+def text_pieces(tokenizer: Any, text: str, context: int, *, start: bool = True) -> list[TextPiece]:
+    """A text as one or more full contexts of token ids; an empty text is one piece of length 0.
+
+    start: begin each piece with the tokenizer's token for that; its token for the end always follows the text.
+    """
     ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-    room = context - 2
+    opening = [tokenizer.bos_token_id] if start else []
+    room = context - len(opening) - 1
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     pieces = []
-    for start in range(0, max(len(ids), 1), room):
-        part = ids[start : start + room]
-        filled = [tokenizer.bos_token_id, *part, tokenizer.eos_token_id]
+    for first in range(0, max(len(ids), 1), room):
+        part = ids[first : first + room]
+        filled = [*opening, *part, tokenizer.eos_token_id]
         pieces.append(TextPiece(ids=filled + [padding] * (context - len(filled)), length=len(part)))
     return pieces

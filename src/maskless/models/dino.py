@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.types import PatchFeatures
+from maskless.models.memory import execution_device
 
 LARGEST_GRID = 2
 """A picture may have this many times the cells of a square one: attention grows with their square."""
@@ -23,16 +24,19 @@ class Dino:
     """A ViT of transformers and its preprocessing: aspect kept, sides rounded to the patch, ImageNet-normalised."""
 
     def __init__(self, model: Any, *, mean: tuple[float, ...], std: tuple[float, ...], shorter_px: int) -> None:
-        """model: a ViTModel with eager attention. mean, std: of RGB in [0, 1]. shorter_px: the shorter side's size."""
+        """model: a ViTModel (DINO), a Dinov2Model or a Dinov2WithRegistersModel, with eager attention. mean, std: of
+        RGB in [0, 1]. shorter_px: the shorter side's size."""
         self.model = model.eval().requires_grad_(False)
         self.patch_px = int(model.config.patch_size)
+        # CLS comes first, then the registers, which belong to no place in the picture.
+        self._before_patches = 1 + int(getattr(model.config, "num_register_tokens", 0))
         self.shorter_px = shorter_px
         self.mean = torch.tensor(mean).view(3, 1, 1)
         self.std = torch.tensor(std).view(3, 1, 1)
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return execution_device(self.model)
 
     def input_size_yx(self, size_yx: tuple[int, int]) -> tuple[int, int]:
         """Height and width of DINO's input for a picture of this size: multiples of the patch, at least one."""
@@ -58,10 +62,10 @@ class Dino:
         image: RGB in [0, 1], any size and aspect. On the CPU, float32, whatever the device.
         """
         pixels = self.preprocess(image).to(self.device)
-        output = self.model(pixel_values=pixels, interpolate_pos_encoding=True, output_attentions=True)
         rows, columns = pixels.shape[2] // self.patch_px, pixels.shape[3] // self.patch_px
-        tokens = output.last_hidden_state[0, 1:]
-        attention = output.attentions[-1][0, :, 0, 1:].mean(dim=0)
+        hidden, attentions = self._run(pixels)
+        tokens = hidden[0, self._before_patches :]
+        attention = attentions[0, :, 0, self._before_patches :].mean(dim=0)
         attention = attention / attention.sum()
         return PatchFeatures(
             features=tokens.T.reshape(-1, rows, columns).float().cpu(),
@@ -76,10 +80,28 @@ class Dino:
         caught: list[Tensor] = []
         hook = layers[-1].register_forward_hook(lambda _layer, _given, keys: caught.append(keys))
         try:
-            self.model(pixel_values=self.preprocess(image).to(self.device), interpolate_pos_encoding=True)
+            self._forward(self.preprocess(image).to(self.device))
         finally:
             hook.remove()
         return caught[0][0].float().cpu()
+
+    def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [1, T, D] and the last block's attention [1, heads, T, T]. Asked for all blocks' attention, the model
+        would keep twelve such squares at once; the others are let go of here."""
+        kind = self.model._can_record_outputs["attentions"]
+        last = [module for module in self.model.modules() if isinstance(module, kind)][-1]
+        kept: list[Tensor] = []
+        hook = last.register_forward_hook(lambda _module, _inputs, output: kept.append(output[1]))
+        try:
+            output = self._forward(pixels)
+        finally:
+            hook.remove()
+        return output.last_hidden_state, kept[0]
+
+    def _forward(self, pixels: Tensor) -> Any:
+        # DINOv2 always fits its position embeddings to the picture; the first DINO's ViT has to be asked to.
+        fit = {"interpolate_pos_encoding": True} if self.model.config.model_type == "vit" else {}
+        return self.model(pixel_values=pixels, **fit)
 
 
 def _rounded(length: float, multiple: int) -> int:

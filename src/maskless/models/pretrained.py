@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -13,20 +12,29 @@ from typing import Any
 import torch
 
 from maskless.data.errors import MasklessError
+from maskless.models import hub
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
+from maskless.models.encoders import load_clip, load_dino, read_json
 from maskless.models.inpainting import InpaintingModel, load_pipeline, make_inpainter
+from maskless.models.memory import is_out_of_memory, less_memory, place
+from maskless.models.presets import BY_NAME, PINNED, with_mirrors
+from maskless.models.single_file import load_single_file, settings_of
 
 BUNDLED = "storybook"
 PARTS = ("inpainting", "dino", "clip")
 RECOMMENDATIONS = "maskless.json"
-"""Beside model_index.json: {"steps": ..., "guidance_scale": ..., "native_px": ...}, what a model works best with. The
-user's own choice always comes first."""
+"""Beside model_index.json: {"steps": ..., "guidance_scale": ...}, what a model works best with. The user's own choice
+always comes first."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditModels:
-    """The three frozen networks of an edit. names: where each came from, by part."""
+    """The three frozen networks of an edit.
+
+    names: where each came from, by part; of the hub's with the commit. memory: full, balanced, low or minimal.
+    placement: what that level does here, in a few words; empty for full.
+    """
 
     dino: Dino
     clip: Clip
@@ -34,6 +42,16 @@ class EditModels:
     names: dict[str, str]
     device: torch.device
     dtype: torch.dtype
+    memory: str = "full"
+    placement: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """A part on this disk: a folder or a file, and its name, which for one of the hub says the commit."""
+
+    path: Path
+    name: str
 
 
 def load_models(
@@ -45,63 +63,125 @@ def load_models(
     dtype: str = "auto",
     scheduler: str | None = None,
     lora: str | None = None,
+    memory: str = "full",
+    offline: bool = False,
+    allow_pickle: bool = False,
 ) -> EditModels:
     """The models of that name.
 
     Args:
-        models: "storybook" (bundled), a folder with inpainting/, dino/ and clip/, or the inpainting model alone: a
-            folder with model_index.json or a hub id. The last two need dino and clip.
-        dino, clip: a folder or a hub id in place of what `models` would give.
+        models: "storybook" (bundled) or another preset, a folder with inpainting/, dino/ and clip/, or the inpainting
+            model alone: a folder with model_index.json, a .safetensors file or a hub id. The last three need dino and
+            clip.
+        dino, clip: a folder or a hub id in place of what `models` would give; for dino also a file of the released
+            weights.
         device: auto, cpu, cuda or mps. dtype: of the UNet: auto, float32, bfloat16 or float16.
         scheduler: a name of SCHEDULERS in place of the inpainting model's own. lora: FILE[:SCALE], separated by commas.
+        memory: full, balanced, low or minimal; see maskless.models.memory.
+        offline: never ask the hub. allow_pickle: also read weights that are not safetensors.
     Raises:
         MasklessError: unknown models, missing or damaged files, a device that is not there.
     """
     chosen_device = resolve_device(device)
     chosen_dtype = resolve_dtype(dtype, chosen_device)
-    sources = model_sources(models, dino=dino, clip=clip)
-    recommended = _recommendations(sources["inpainting"])
+    parts = fetch_models(models, dino=dino, clip=clip, offline=offline, allow_pickle=allow_pickle)
+    how: dict[str, Any] = {"memory": memory, "allow_pickle": allow_pickle}
     with _quiet_libraries():
-        return EditModels(
-            dino=_loaded(_load_dino, sources["dino"], "DINO", device=chosen_device),
-            clip=_loaded(_load_clip, sources["clip"], "CLIP", device=chosen_device),
-            inpainter=_loaded(
-                _load_inpainter,
-                sources["inpainting"],
-                "inpainting",
-                device=chosen_device,
-                dtype=chosen_dtype,
-                scheduler=scheduler,
-                lora=lora or "",
-                native_px=recommended.get("native_px"),
-                recommended_steps=recommended.get("steps"),
-                recommended_guidance=recommended.get("guidance_scale"),
-            ),
-            names=sources,
-            device=chosen_device,
+        loaded_dino = _loaded(load_dino, parts["dino"], "DINO", **how)
+        loaded_clip = _loaded(load_clip, parts["clip"], "CLIP", **how)
+        inpainter, networks = _loaded(
+            _load_inpainter,
+            parts["inpainting"],
+            "inpainting",
             dtype=chosen_dtype,
+            offline=offline,
+            scheduler=scheduler,
+            lora=lora or "",
+            **how,
         )
+        try:
+            others = [loaded_dino.model, loaded_clip.model]
+            placement = place(networks, others, device=chosen_device, memory=memory, dtype=chosen_dtype)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MasklessError(f"the models do not fit on {chosen_device}; {less_memory(memory)}") from error
+    return EditModels(
+        dino=loaded_dino,
+        clip=loaded_clip,
+        inpainter=inpainter,
+        names={part: located.name for part, located in parts.items()},
+        device=chosen_device,
+        dtype=chosen_dtype,
+        memory=memory,
+        placement=placement,
+    )
+
+
+def fetch_models(
+    models: str = BUNDLED,
+    *,
+    dino: str | None = None,
+    clip: str | None = None,
+    offline: bool = False,
+    allow_pickle: bool = False,
+    progress: bool = False,
+) -> dict[str, Located]:
+    """Each part on this disk, downloaded where it is not there yet; the arguments are those of `load_models`.
+
+    progress: show how far the download is, on stderr.
+    """
+    found = {}
+    for part, source in model_sources(models, dino=dino, clip=clip).items():
+        if not hub.is_hub_id(source) or Path(source).exists():
+            found[part] = Located(path=Path(source), name=source)
+            continue
+        snapshot = hub.fetch(_asked(source), offline=offline, allow_pickle=allow_pickle, progress=progress)
+        check_weights(snapshot.folder)
+        found[part] = Located(path=snapshot.folder, name=snapshot.name)
+    return found
+
+
+def on_disk(models: str) -> bool:
+    """Whether all parts of a preset are there, so that it loads offline."""
+    sources = model_sources(models).values()
+    return all(Path(source).exists() or hub.find(_asked(source)) is not None for source in sources)
+
+
+def _asked(source: str) -> list[str]:
+    """A hub id and its mirrors, each at the commit that is pinned for it; owner/name@revision is taken as it stands."""
+    if "@" in source:
+        return [source]
+    return [f"{repo_id}@{PINNED[repo_id]}" if repo_id in PINNED else repo_id for repo_id in with_mirrors(source)]
 
 
 def model_sources(models: str, *, dino: str | None = None, clip: str | None = None) -> dict[str, str]:
     """Folder or hub id of each part; folders are checked to be there and whole."""
     root = Path(str(resources.files("maskless"))) / "assets" / BUNDLED if models == BUNDLED else Path(models)
+    preset = None if models == BUNDLED or root.exists() else BY_NAME.get(models)
+    if preset is not None:
+        return {"inpainting": preset.inpainting[0], "dino": dino or preset.dino, "clip": clip or preset.clip}
     if all((root / part).is_dir() for part in PARTS):
         found: dict[str, str | None] = {part: str(root / part) for part in PARTS}
-    elif (root / "model_index.json").is_file() or (models.count("/") == 1 and not root.exists()):
+    elif (root / "model_index.json").is_file() or root.is_file() or (hub.is_hub_id(models) and not root.exists()):
         found = {"inpainting": str(root) if root.exists() else models, "dino": None, "clip": None}
     elif root.exists():
         missing = [part for part in PARTS if not (root / part).is_dir()]
         raise MasklessError(f"models folder {root} must hold {', '.join(PARTS)}; missing: {', '.join(missing)}")
     else:
-        raise MasklessError(f"models must be {BUNDLED!r}, a folder or a hub id such as owner/name, got {models!r}")
+        raise MasklessError(
+            f"models must be one of {', '.join(BY_NAME)}, a folder, a .safetensors file or a hub id (owner/name), "
+            f"got {models!r}"
+        )
     found["dino"], found["clip"] = dino or found["dino"], clip or found["clip"]
     for part, source in found.items():
         if source is None:
             raise MasklessError(f"{models} is an inpainting model alone; say which {part} goes with it (--{part})")
         if Path(source).is_dir():
             check_weights(Path(source))
-        elif source.count("/") != 1 or source.startswith((".", "/")):
+        elif Path(source).is_file() and part == "clip":
+            raise MasklessError(f"the clip model must be a folder or a hub id, got the file {source}")
+        elif not Path(source).is_file() and not hub.is_hub_id(source):
             raise MasklessError(f"no such {part} model: {source!r} is neither a folder nor a hub id such as owner/name")
     return {part: str(source) for part, source in found.items()}
 
@@ -111,7 +191,7 @@ def check_weights(folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     for index in sorted(folder.rglob("*.safetensors.index.json")):
-        shards = set(_read_json(index).get("weight_map", {}).values())
+        shards = set(read_json(index).get("weight_map", {}).values())
         for shard in sorted(shards):
             if not (index.parent / shard).is_file():
                 raise MasklessError(f"model file missing: {index.parent / shard}, named in {index.name}")
@@ -125,7 +205,7 @@ def check_weights(folder: Path) -> None:
         except (SafetensorError, OSError) as error:
             raise MasklessError(f"model file damaged or cut short: {path} ({error})") from error
     for path in sorted(folder.rglob("config.json")):
-        _read_json(path)
+        read_json(path)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -145,7 +225,8 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float16
         native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if native else torch.float32
     if name not in known:
@@ -153,77 +234,46 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return known[name]
 
 
-def _load_dino(source: str, *, device: torch.device) -> Dino:
-    from transformers import AutoConfig, ViTModel
-
-    kind = AutoConfig.from_pretrained(source).model_type
-    if kind != "vit":
-        raise MasklessError(f"the DINO model must be a ViT (model_type vit), got {kind} in {source}")
-    model, info = ViTModel.from_pretrained(
-        source, add_pooling_layer=False, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
+def _load_inpainter(
+    source: Path, *, dtype: torch.dtype, offline: bool, allow_pickle: bool, **chosen: Any
+) -> tuple[InpaintingModel, list[torch.nn.Module]]:
+    """The inpainting model on the CPU, and the networks that it is made of."""
+    if source.is_file():
+        settings = settings_of(source)
+        if not Path(settings).is_dir():
+            settings = str(hub.fetch(_asked(settings), offline=offline, settings_only=True).folder)
+        pipeline = load_single_file(source, Path(settings))
+    else:
+        pipeline = load_pipeline(str(source), dtype=dtype, allow_pickle=allow_pickle)
+    recommended = _recommendations(source)
+    inpainter = make_inpainter(
+        pipeline,
+        dtype=dtype,
+        allow_pickle=allow_pickle,
+        native_px=recommended.get("native_px"),
+        recommended_steps=recommended.get("steps"),
+        recommended_guidance=recommended.get("guidance_scale"),
+        **chosen,
     )
-    _require_all_keys(source, info)
-    mean, std = _normalisation(source)
-    return Dino(model.to(device), mean=mean, std=std, shorter_px=int(model.config.image_size))
+    return inpainter, [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
 
 
-def _load_clip(source: str, *, device: torch.device) -> Clip:
-    from transformers import CLIPModel, CLIPTokenizer
-
-    model, info = CLIPModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-    _require_all_keys(source, info)
-    mean, std = _normalisation(source)
-    return Clip(model.to(device), CLIPTokenizer.from_pretrained(source), mean=mean, std=std)
-
-
-def _load_inpainter(source: str, *, device: torch.device, dtype: torch.dtype, **options: Any) -> InpaintingModel:
-    return make_inpainter(load_pipeline(source, dtype=dtype).to(device), dtype=dtype, **options)
-
-
-def _loaded(load: Any, source: str, part: str, **options: Any) -> Any:
+def _loaded(load: Any, part: Located, kind: str, *, memory: str, **options: Any) -> Any:
     """The part, or one line that says which model could not be read and why."""
     try:
-        return load(source, **options)
+        return load(part.path, **options)
     except MasklessError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise MasklessError(f"no memory for the {kind} model {part.name}; {less_memory(memory)}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MasklessError(f"cannot read the {part} model {source}: {reason}") from error
+        raise MasklessError(f"cannot read the {kind} model {part.name}: {reason}") from error
 
 
-def _require_all_keys(source: str, info: dict[str, Any]) -> None:
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise MasklessError(f"model {source} lacks {len(missing)} weights, the first is {missing[0]}")
-
-
-def _normalisation(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of RGB in [0, 1], from preprocessor_config.json."""
-    from transformers import AutoImageProcessor
-
-    if Path(source).is_dir():
-        path = Path(source) / "preprocessor_config.json"
-        if not path.is_file():
-            raise MasklessError(f"model file missing: {path}")
-        settings = _read_json(path)
-    else:
-        settings = AutoImageProcessor.from_pretrained(source).to_dict()
-    try:
-        return tuple(settings["image_mean"]), tuple(settings["image_std"])
-    except KeyError as error:
-        raise MasklessError(f"preprocessor_config.json of {source} must give {error}") from error
-
-
-def _recommendations(source: str) -> dict[str, Any]:
-    path = Path(source) / RECOMMENDATIONS
-    return _read_json(path) if path.is_file() else {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MasklessError(f"model file damaged or unreadable: {path} ({error})") from error
+def _recommendations(source: Path) -> dict[str, Any]:
+    path = source / RECOMMENDATIONS
+    return read_json(path) if path.is_file() else {}
 
 
 @contextlib.contextmanager

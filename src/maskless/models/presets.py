@@ -1,0 +1,149 @@
+"""Sets of models that go by a name: where they come from, under which licence, how large they are.
+
+Commits are pinned where public code shows them (see docs/models.md); of the others the first download keeps the commit
+that it found. Sizes are parameters of the published architectures times bytes, and so approximate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DINO, CLIP = "facebook/dino-vitb8", "openai/clip-vit-base-patch16"
+ENCODERS_M = 85.8 + 149.6
+"""Millions of parameters of DINO ViT-B/8 and CLIP ViT-B/16; both are stored and run in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One set of models.
+
+    inpainting: hub ids, the first and its mirrors; empty for the bundled models. denoiser_m, text_m, autoencoder_m:
+    millions of parameters. stored_bytes: of each parameter in the download. gated: its licence has to be accepted
+    on the hub. kind: "inpainting" fills a mask; "instruction" follows words.
+    """
+
+    name: str
+    inpainting: tuple[str, ...] = ()
+    licence: str
+    denoiser_m: float
+    text_m: float
+    autoencoder_m: float
+    stored_bytes: int
+    native_px: int
+    gated: bool = False
+    kind: str = "inpainting"
+    dino: str = DINO
+    clip: str = CLIP
+    encoders_m: float = ENCODERS_M
+
+    @property
+    def download_gb(self) -> float:
+        """Gigabytes of weights to download; 0 where they are bundled."""
+        if not self.inpainting:
+            return 0.0
+        of_pipeline = (self.denoiser_m + self.text_m + self.autoencoder_m) * self.stored_bytes
+        return (of_pipeline + self.encoders_m * 4) / 1e3
+
+    @property
+    def memory_gb(self) -> float:
+        """Gigabytes of weights at --memory full with the denoiser in 16 bits; an edit's own needs come on top."""
+        rest = 2 if self.stored_bytes == 2 else 4
+        others = (self.text_m + self.autoencoder_m) * rest + self.encoders_m * 4
+        return (self.denoiser_m * 2 + others) / 1e3
+
+
+PRESETS = (
+    Preset(
+        name="storybook",
+        licence="Apache-2.0",
+        denoiser_m=14.7, text_m=1.3, autoencoder_m=0.8, stored_bytes=4, native_px=64, encoders_m=5.1,
+    ),
+    Preset(
+        name="sd15",
+        inpainting=("stable-diffusion-v1-5/stable-diffusion-inpainting", "sd-legacy/stable-diffusion-inpainting"),
+        licence="CreativeML OpenRAIL-M",
+        denoiser_m=859.5, text_m=123.1, autoencoder_m=83.7, stored_bytes=4, native_px=512,
+    ),
+    Preset(
+        name="sd2",
+        inpainting=("sd2-community/stable-diffusion-2-inpainting", "stabilityai/stable-diffusion-2-inpainting"),
+        licence="CreativeML OpenRAIL++-M",
+        denoiser_m=865.9, text_m=340.4, autoencoder_m=83.7, stored_bytes=4, native_px=512,
+    ),
+    Preset(
+        name="sdxl",
+        inpainting=("diffusers/stable-diffusion-xl-1.0-inpainting-0.1",),
+        licence="CreativeML OpenRAIL++-M",
+        denoiser_m=2567.5, text_m=123.1 + 694.7, autoencoder_m=83.7, stored_bytes=4, native_px=1024,
+    ),
+    Preset(
+        name="sd3",
+        inpainting=("stabilityai/stable-diffusion-3-medium-diffusers",),
+        licence="Stability AI Community", gated=True,
+        denoiser_m=2028.3, text_m=123.6 + 694.7 + 4762.3, autoencoder_m=83.8, stored_bytes=2, native_px=1024,
+    ),
+    Preset(
+        name="flux-fill",
+        inpainting=("black-forest-labs/FLUX.1-Fill-dev",),
+        licence="FLUX.1-dev Non-Commercial", gated=True,
+        denoiser_m=11902.4, text_m=123.1 + 4762.3, autoencoder_m=83.8, stored_bytes=2, native_px=1024,
+    ),
+    Preset(
+        name="flux2-klein",
+        inpainting=("black-forest-labs/FLUX.2-klein-4B",),
+        licence="Apache-2.0",
+        denoiser_m=3875.5, text_m=4022.5, autoencoder_m=84.0, stored_bytes=2, native_px=1024,
+    ),
+    Preset(
+        name="qwen-image",
+        inpainting=("Qwen/Qwen-Image",),
+        licence="Apache-2.0",
+        denoiser_m=20430.4, text_m=8292.2, autoencoder_m=126.9, stored_bytes=2, native_px=1024,
+    ),
+    Preset(
+        name="z-image",
+        inpainting=("Tongyi-MAI/Z-Image-Turbo",),
+        licence="Apache-2.0",
+        denoiser_m=6154.9, text_m=4022.5, autoencoder_m=83.8, stored_bytes=2, native_px=1024,
+    ),
+    Preset(
+        name="kontext",
+        inpainting=("black-forest-labs/FLUX.1-Kontext-dev",),
+        licence="FLUX.1-dev Non-Commercial", gated=True, kind="instruction",
+        denoiser_m=11901.4, text_m=123.1 + 4762.3, autoencoder_m=83.8, stored_bytes=2, native_px=1024,
+    ),
+    Preset(
+        name="qwen-image-edit",
+        inpainting=("Qwen/Qwen-Image-Edit",),
+        licence="Apache-2.0", kind="instruction",
+        denoiser_m=20430.4, text_m=8292.2, autoencoder_m=126.9, stored_bytes=2, native_px=1024,
+    ),
+)  # fmt: skip
+
+PINNED = {
+    "stable-diffusion-v1-5/stable-diffusion-inpainting": "8a4288a76071f7280aedbdb3253bdb9e9d5d84bb",
+    "sd2-community/stable-diffusion-2-inpainting": "5f74973cbb64c8568780732c17f43eb269d63a0d",
+    "stabilityai/stable-diffusion-2-inpainting": "81a84f49b15956b60b4272a405ad3daef3da4590",
+    "diffusers/stable-diffusion-xl-1.0-inpainting-0.1": "115134f363124c53c7d878647567d04daf26e41e",
+    "stabilityai/stable-diffusion-3-medium-diffusers": "ea42f8cef0f178587cf766dc8129abd379c90671",
+    "black-forest-labs/FLUX.1-Fill-dev": "358293da0354175698b67ec8299acf928313a78a",
+    "black-forest-labs/FLUX.1-Kontext-dev": "af58063aa431f4d2bbc11ae46f57451d4416a170",
+    "black-forest-labs/FLUX.2-klein-4B": "e7b7dc27f91deacad38e78976d1f2b499d76a294",
+    "Qwen/Qwen-Image": "75e0b4be04f60ec59a75f475837eced720f823b6",
+    "Qwen/Qwen-Image-Edit": "ac7f9318f633fc4b5778c59367c8128225f1e3de",
+    "Tongyi-MAI/Z-Image-Turbo": "f332072aa78be7aecdf3ee76d5c247082da564a6",
+    "facebook/dino-vitb16": "f205d5d8e640a89a2b8ef0369670dfc37cc07fc2",
+    "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
+    "google/siglip2-base-patch16-224": "75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2",
+}
+"""Commits as public repositories name them in their code; each was found in at least two, or under this exact id."""
+
+BY_NAME = {preset.name: preset for preset in PRESETS}
+
+
+def with_mirrors(repo_id: str) -> tuple[str, ...]:
+    """A hub id and the ids that hold the same model, in the order to try them."""
+    for preset in PRESETS:
+        if preset.inpainting and repo_id == preset.inpainting[0]:
+            return preset.inpainting
+    return (repo_id,)
