@@ -43,6 +43,14 @@ def test_every_level_works_on_the_cpu_and_gives_nearly_the_same(tiny_models, mem
     assert float(apart.mean()) < (3 if memory == "minimal" else 0.01)
 
 
+@pytest.mark.parametrize("memory", ["low", "minimal"])
+def test_the_bundled_models_work_in_less_memory(memory):
+    """Their autoencoder is an AutoencoderTiny, of a factor that diffusers cannot tile."""
+    full = inpainted(load_models(device="cpu", dtype="float32"))
+    less = inpainted(load_models(device="cpu", dtype="float32", memory=memory))
+    assert float((full.float() - less.float()).abs().mean()) < 12
+
+
 def test_low_slices_and_minimal_stores_the_denoiser_in_float8(tiny_models):
     full, low, minimal = (
         load_models(str(tiny_models), device="cpu", memory=memory) for memory in ("full", "low", "minimal")
@@ -71,7 +79,7 @@ def fake_models(tiny_models):
                         weight = isinstance(tensor, torch.nn.Parameter)
                         tensors[name] = torch.nn.Parameter(fake, requires_grad=False) if weight else fake
     for owner in (models.dino, models.clip):
-        owner._mean, owner._std = mode.from_tensor(owner._mean), mode.from_tensor(owner._std)
+        owner.mean, owner.std = mode.from_tensor(owner.mean), mode.from_tensor(owner.std)
     with mode:
         yield models
 

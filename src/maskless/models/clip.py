@@ -73,8 +73,8 @@ class Clip:
         self.tokenizer = tokenizer
         self.image_px = int(model.config.vision_config.image_size)
         self.context = int(model.config.text_config.max_position_embeddings)
-        self._mean = torch.tensor(mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(std).view(1, 3, 1, 1)
+        self.mean = torch.tensor(mean).view(1, 3, 1, 1)
+        self.std = torch.tensor(std).view(1, 3, 1, 1)
         # SigLIP has no CLS token and no projection: its towers' pooling gives the embeddings.
         self._siglip = model.config.model_type == "siglip"
 
@@ -88,7 +88,7 @@ class Clip:
         size = (self.image_px, self.image_px)
         if tuple(images.shape[2:]) != size:
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        return (images - self._mean) / self._std
+        return (images - self.mean) / self.std
 
     def encode(self, images: Float[Tensor, "N 3 H W"]) -> ImageEncoding:
         """Embeddings and patch tokens of images in [0, 1]; carries gradients to the images. On the CPU."""
