@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from maskless.evaluation import models as suite
+from maskless.models.latent_unet import StableDiffusionInpainter
+from maskless.models.pretrained import load_models
 from maskless.storybook.edits import other
 from maskless.storybook.judge import Detection, Verdict
 
@@ -42,3 +44,20 @@ def test_every_gate_gives_rows_with_intervals_on_held_out_scenes(tmp_path: Path)
         assert set(row) >= {"suite", "method", "task", "metric", "value", "low", "high", "n", "gate"}
         assert row["low"] <= row["value"] <= row["high"] and row["n"] > 0
     assert (tmp_path / "inpainting.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+def test_the_inpainter_takes_the_steps_that_are_asked_for_or_its_own(
+    monkeypatch: pytest.MonkeyPatch, steps: int | None
+) -> None:
+    taken: list[int] = []
+    filled = StableDiffusionInpainter.inpaint
+
+    def watched(self: StableDiffusionInpainter, *given: object, **options: object) -> object:
+        taken.append(options["steps"])  # type: ignore[arg-type]
+        return filled(self, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(StableDiffusionInpainter, "inpaint", watched)
+    monkeypatch.setattr(suite, "GATES", (suite.inpainting,))
+    suite.run(split="validation", limit=2, steps=steps)
+    assert taken and set(taken) == {steps or load_models().inpainter.recommended_steps}

@@ -39,6 +39,7 @@ class Bench:
     judge: Judge
     scenes: list[Scene]
     seeds: list[int]
+    steps: int | None = None
 
 
 def run(
@@ -46,11 +47,13 @@ def run(
     limit: int | None = None,
     seed_offset: int = 0,
     models: str = "storybook",
+    steps: int | None = None,
     sheets: Path | None = None,
 ) -> list[Row]:
     """Measure every gate on `limit` scenes (200).
 
-    sheets: a folder for pictures of what was inpainted, for a person to judge.
+    steps: denoising steps in place of the model's own. sheets: a folder for pictures of what was inpainted, for a
+    person to judge.
     """
     count = 200 if limit is None else limit
     seeds = [split_seed(split, seed_offset + i) for i in range(count)]
@@ -59,6 +62,7 @@ def run(
         judge=Judge.from_pretrained(bundled_folder(models) / "judge"),
         scenes=[render(s) for s in seeds],
         seeds=seeds,
+        steps=steps,
     )
     rows: list[Row] = []
     for gate in GATES:
@@ -164,11 +168,11 @@ def inpainting(bench: Bench, sheets: Path | None) -> list[Row]:
     wanted = [(other(KINDS, thing.kind, rng), other(tuple(COLOURS), thing.colour, rng)) for _, thing in jobs]
     boxes = [_square(thing, 128) for _, thing in jobs]
     filled = [
-        inpaint(bench.models, s, box, f"a {colour} {kind}", i)
+        inpaint(bench, s, box, f"a {colour} {kind}", i)
         for i, ((s, _), box, (kind, colour)) in enumerate(zip(jobs, boxes, wanted, strict=True))
     ]
     emptied = [
-        inpaint(bench.models, s, box, f"empty {s.graph.background}", i)
+        inpaint(bench, s, box, f"empty {s.graph.background}", i)
         for i, ((s, _), box) in enumerate(zip(jobs, boxes, strict=True))
     ]
     seen, bare = bench.judge.detect([_picture(f) for f in filled]), bench.judge.detect([_picture(e) for e in emptied])
@@ -194,18 +198,19 @@ def inpainting(bench: Bench, sheets: Path | None) -> list[Row]:
     ]
 
 
-def inpaint(models: EditModels, scene: Scene, box: tuple[int, int, int, int], prompt: str, seed: int) -> Tensor:
+def inpaint(bench: Bench, scene: Scene, box: tuple[int, int, int, int], prompt: str, seed: int) -> Tensor:
     """The scene with the box filled by the prompt, [3, H, W] in [0, 1], by the engine's own crop and paste."""
-    image, size = to_tensor(scene.image), models.inpainter.native_px
+    inpainter = bench.models.inpainter
+    image, size = to_tensor(scene.image), inpainter.native_px
     config = ENGINE.resolved(
-        steps=models.inpainter.recommended_steps, guidance_scale=models.inpainter.recommended_guidance
+        steps=bench.steps or inpainter.recommended_steps, guidance_scale=inpainter.recommended_guidance
     )
     assert config.steps is not None and config.guidance_scale is not None
     window = context_window(box, (image.shape[1], image.shape[2]), context=ENGINE.context)
-    crop = models.inpainter.inpaint(
+    crop = inpainter.inpaint(
         crop_window(image, window, size)[None],
         window_mask(box, window, size)[None],
-        models.inpainter.encode_prompt(prompt),
+        inpainter.encode_prompt(prompt),
         seed=seed,
         steps=config.steps,
         guidance_scale=config.guidance_scale,

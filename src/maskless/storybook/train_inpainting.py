@@ -29,7 +29,7 @@ LEARNING_RATE = 8e-4
 FIRST_SEED = 200_000_000
 SIDE = 64
 EXPORT = "inpainting/unet"
-STEPS, GUIDANCE = 12, 4.0  # what the small model works best with
+STEPS, GUIDANCE = 8, 4.0  # what the small model works best with: 6 to 50 steps look alike (docs/model-card.md)
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
