@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -80,6 +82,28 @@ def test_a_resumed_run_goes_on_with_the_step_and_the_time(tmp_path: Path) -> Non
     assert 0 < state["step"] <= record["step"] and 0 < state["elapsed"] <= record["elapsed"]
     resumed = next(train(_line_task(), _run(tmp_path, 60.0), resume=True))
     assert resumed["step"] > state["step"] and resumed["elapsed"] > state["elapsed"]
+
+
+def _one_of_two(rank: int, folder: Path) -> None:
+    """One process of two: trains the line and writes down its weights and the examples that it saw."""
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    task, seen = _line_task(), []
+    task_build, task_example = task.build, task.example
+    built: list[nn.Module] = []
+    task.__dict__["build"] = lambda run: built.append(task_build(run)) or built[0]
+    task.__dict__["example"] = lambda seed: seen.append(seed) or task_example(seed)
+    list(train(task, replace(_run(folder), rank=rank, ranks=2)))
+    (folder / f"{rank}.json").write_text(json.dumps({"weight": built[0]["line"].weight.item(), "seen": seen}))
+    dist.destroy_process_group()
+
+
+def test_two_processes_train_one_model_on_different_examples(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_one_of_two, args=(tmp_path,), nprocs=2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first["weight"] == second["weight"] == pytest.approx(3, abs=0.3)
+    assert len(first["seen"]) > 16 and not set(first["seen"]) & set(second["seen"])
+    state = torch.load(tmp_path / "line" / "state.pt", weights_only=True)
+    assert state["model"]["line.weight"].item() == first["weight"]
 
 
 def test_without_its_state_it_goes_on_from_the_export(tmp_path: Path) -> None:

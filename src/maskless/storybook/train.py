@@ -1,6 +1,7 @@
 """Train the bundled models: `python -m maskless.storybook.train {autoencoder,clip,dino,judge,inpainting,all}`.
 
 Each model is trained for a budget of minutes, can be killed and resumed; `bundle` copies the exports into the package.
+Under torchrun (`torchrun --nproc-per-node 2 -m maskless.storybook.train …`) several processes train one model together.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maskless.data.types import MasklessError
@@ -47,9 +49,15 @@ def run_one(name: str, minutes: float, arguments: argparse.Namespace) -> None:
         validate_every=arguments.validate_every,
         save_every=arguments.save_every,
         batch_scale=arguments.batch_scale or (8 if device.type == "cuda" else 1),
+        rank=dist.get_rank() if dist.is_initialized() else 0,
+        ranks=dist.get_world_size() if dist.is_initialized() else 1,
     )
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        disable=run.rank > 0,
     )
     with bar:
         line = bar.add_task(name, total=1.0, note="")
@@ -63,11 +71,16 @@ def run_one(name: str, minutes: float, arguments: argparse.Namespace) -> None:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", _local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise MasklessError(f"--device must be auto, cpu or cuda and be there, got {name!r}") from error
+
+
+def _local_rank() -> int:
+    """Which process of this machine this is, where torchrun started several."""
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def _workers(device: torch.device) -> int:
@@ -102,6 +115,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.minutes <= 0:
             raise MasklessError(f"--minutes must be more than 0, got {arguments.minutes}")
+        if dist.is_torchelastic_launched():
+            dist.init_process_group()
         if arguments.what == "bundle":
             bundle(arguments.output / "models")
         elif arguments.what == "all":
@@ -115,6 +130,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; --resume goes on", file=sys.stderr)
         return 130
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
     return 0
 
 
