@@ -10,6 +10,7 @@ What is trained is a module (train_autoencoder.py, train_clip.py, …) with the 
     EXPORT                                     the folder of the exported model, under Run.models
     export(model, models)                      in Hugging Face format
     restore(model, models)                     the other way round: the exported weights into the networks
+    OUTER_LAYERS                               if the matrices of all other layers are to be trained by Muon
 
 Step n always sees the same examples and random numbers, so a resumed run needs no generator state but its step.
 Several processes under torchrun each take their share of the examples, average their gradients and stay alike.
@@ -25,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -33,6 +35,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
 from maskless.data.types import MasklessError
+from maskless.storybook.muon import MuonAndAdamW
+
+Optimizer: TypeAlias = torch.optim.Optimizer | MuonAndAdamW
 
 # On a CPU the flash kernel's backward pass takes a third of CLIP's step; on short sequences plain products are faster.
 _ATTENTION = (
@@ -111,9 +116,8 @@ def train(task: ModuleType, run: Run, resume: bool = False) -> Iterator[dict[str
     torch.manual_seed(0)  # the only global randomness: the initial weights
     model = task.build(run).to(run.device)
     average = copy.deepcopy(model).requires_grad_(False).eval()
-    trained = [p for p in model.parameters() if p.requires_grad]
     peak = task.LEARNING_RATE * (run.batch_scale * run.ranks) ** 0.5
-    optimizer = torch.optim.AdamW(trained, lr=peak, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = _optimizer(task, model, peak)
     step, elapsed = 0, 0.0
     state_file = run.folder / "state.pt"
     if resume and state_file.exists():
@@ -153,6 +157,13 @@ def train(task: ModuleType, run: Run, resume: bool = False) -> Iterator[dict[str
             return
 
 
+def _optimizer(task: ModuleType, model: nn.Module, peak: float) -> Optimizer:
+    if hasattr(task, "OUTER_LAYERS"):
+        return MuonAndAdamW(model, peak, task.OUTER_LAYERS)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(trained, lr=peak, betas=(0.9, 0.99), weight_decay=0.01)
+
+
 def _restore(task: ModuleType, run: Run, model: nn.Module) -> None:
     try:
         task.restore(model, run.models)
@@ -166,7 +177,7 @@ def _update(
     run: Run,
     model: nn.Module,
     average: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     batch: dict[str, torch.Tensor],
     step: int,
     rate: float,
@@ -230,7 +241,7 @@ def _log(run: Run, record: dict[str, float]) -> None:
 
 
 def save_state(
-    path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int, elapsed: float
+    path: Path, model: nn.Module, average: nn.Module, optimizer: Optimizer, step: int, elapsed: float
 ) -> None:
     """Everything a run needs to go on, written whole or not at all."""
     partial = path.with_suffix(".partial")
@@ -247,7 +258,7 @@ def save_state(
     os.replace(partial, path)
 
 
-def load_state(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def load_state(path: Path, model: nn.Module, average: nn.Module, optimizer: Optimizer) -> tuple[int, float]:
     """Fill model, average and optimiser; returns (step, elapsed seconds of the current budget)."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

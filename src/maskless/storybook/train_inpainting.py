@@ -26,6 +26,7 @@ from maskless.storybook.sheets import sheet, to_tensor
 
 BATCH = 16  # scenes, each with two holes
 LEARNING_RATE = 8e-4
+OUTER_LAYERS = ("conv_in", "conv_out")
 FIRST_SEED = 200_000_000
 SIDE = 64
 EXPORT = "inpainting/unet"
