@@ -29,6 +29,7 @@ from maskless.storybook.tokenizer import CONTEXT, build_tokenizer
 
 BATCH = 24  # examples of five pairs each
 LEARNING_RATE = 1.2e-3
+OUTER_LAYERS = ("embedding", "projection", "patches", "words")
 FIRST_SEED = 100_000_000
 EXPORT = "clip"
 SIDE, PATCH = 128, 16
