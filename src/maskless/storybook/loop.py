@@ -23,6 +23,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -38,12 +39,6 @@ from maskless.data.types import MasklessError
 from maskless.storybook.muon import MuonAndAdamW
 
 Optimizer: TypeAlias = torch.optim.Optimizer | MuonAndAdamW
-
-# On a CPU the flash kernel's backward pass takes a third of CLIP's step; on short sequences plain products are faster.
-_ATTENTION = (
-    [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH],
-    [SDPBackend.MATH],
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +181,7 @@ def _update(
         group["lr"] = rate
     generator = torch.Generator(run.device).manual_seed(step * run.ranks + run.rank)
     model.train()
-    with torch.autocast(run.device.type, torch.bfloat16), sdpa_kernel(_ATTENTION[run.device.type == "cpu"]):
+    with torch.autocast(run.device.type, torch.bfloat16), _attention(run.device):
         value = task.loss(model, batch, generator)
     value.backward()
     trained = [p for p in model.parameters() if p.grad is not None]
@@ -204,6 +199,11 @@ def _update(
     return value.detach()
 
 
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU the flash kernel's backward pass takes a third of CLIP's step; plain products are faster."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
 def _agreed(seconds: float, run: Run) -> float:
     """The first process's clock, so that all stop at the same step."""
     if run.ranks == 1:
@@ -216,12 +216,10 @@ def _agreed(seconds: float, run: Run) -> float:
 def _average_gradients(trained: list[nn.Parameter], run: Run) -> None:
     if run.ranks == 1:
         return
-    gradients = [p.grad for p in trained]
-    together = torch._utils._flatten_dense_tensors(gradients)
+    gradients = [p.grad for p in trained if p.grad is not None]
+    together = nn.utils.parameters_to_vector(gradients)
     dist.all_reduce(together)
-    together /= run.ranks
-    for gradient, mean in zip(gradients, torch._utils._unflatten_dense_tensors(together, gradients), strict=True):
-        gradient.copy_(mean)
+    nn.utils.vector_to_parameters(together / run.ranks, gradients)
 
 
 def _validate(task: ModuleType, run: Run, average: nn.Module, step: int, elapsed: float) -> dict[str, float]:

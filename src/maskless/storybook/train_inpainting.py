@@ -30,7 +30,7 @@ OUTER_LAYERS = ("conv_in", "conv_out")
 FIRST_SEED = 200_000_000
 SIDE = 64
 EXPORT = "inpainting/unet"
-STEPS, GUIDANCE = 8, 4.0  # what the small model works best with: 6 to 50 steps look alike (docs/model-card.md)
+STEPS, GUIDANCE = 8, 4.0  # more steps give no more (docs/model-card.md)
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
