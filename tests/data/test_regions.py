@@ -17,6 +17,7 @@ from maskless.data.regions import (
     inside_less_outside,
     mask_box,
     mask_weight,
+    met,
     paste_back,
     paste_pixels,
     propose_regions,
@@ -270,3 +271,15 @@ def test_the_step_across_an_outline():
     image[:, mask] = 0.5
     assert seam_step(image, mask) == pytest.approx(0.5)
     assert seam_step(image, torch.ones_like(mask)) == 0 == seam_step(torch.ones(3, 32, 32), mask)
+
+
+def test_a_drawing_meets_its_surroundings():
+    source = torch.linspace(0.2, 0.6, 64).expand(3, 64, 64).contiguous()
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[:, 20:44, 20:44] = True
+    thing = torch.zeros(3, 64, 64)
+    thing[:, 28:36, 28:36] = 0.3
+    drawn = source + thing + torch.tensor([0.05, -0.1, 0.0])[:, None, None]  # all of it lighter, darker, as it was
+    assert torch.allclose(met(drawn, source, mask), source + thing, atol=1e-4)
+    everything = torch.ones_like(mask)
+    assert torch.equal(met(drawn, source, everything), drawn), "nothing is around it"

@@ -1,5 +1,7 @@
 """Fills of known regions, on small models: what they may change, how they are tried, and what they record."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,3 +93,20 @@ def test_small_regions_are_magnified_and_large_ones_drawn_in_tiles(editor):
     for mask, sides in ((small, {64}), (large, {128})):
         run = FillRun(request(editor, noise((160, 240)), mask), editor.models, editor.config, strengths=(1.0,))
         assert {int(side) for side in run.result().candidates.crops.shape[2:]} == sides
+
+
+def test_with_the_layout_kept_only_a_difference_of_texts_changes_anything(editor):
+    """Between two equal texts there is nothing to draw but what the autoencoder loses."""
+    pixels, everything = noise((64, 64)), np.ones((64, 64), bool)
+    crops = {}
+    for caption in ("a house", "a tree"):
+        asked = replace(request(editor, pixels, everything), caption=caption, prompt="a house")
+        run = FillRun(asked, editor.models, editor.config, strengths=(0.5, 1.0), keep_layout=True)
+        result = run.result()
+        crops[caption] = result.candidates.crops
+        assert result.cost.unet_forwards % 4 == 0, "both texts, guided"
+    same, other = crops["a house"], crops["a tree"]
+    inpainter = editor.models.inpainter
+    back = inpainter.decode(inpainter.latents_of(asked.image[None] * 2 - 1))[0]
+    assert torch.equal(same[0], back) and torch.equal(same[1], back)
+    assert not torch.equal(other[0], back) and not torch.equal(other[0], other[1])

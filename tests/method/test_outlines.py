@@ -2,7 +2,7 @@
 
 import torch
 
-from maskless.method.outlines import outline, salience, threshold
+from maskless.method.outlines import on_edges, outline, salience, threshold
 
 
 def planted(top: int = 6, left: int = 8, height: int = 5, width: int = 4):
@@ -51,3 +51,16 @@ def test_the_threshold_parts_two_heaps():
     scores = torch.cat([torch.full((90,), 0.1), torch.full((10,), 0.8)])
     assert 0.1 < threshold(scores) < 0.8
     assert not bool((torch.full((10,), 0.3) > threshold(torch.full((10,), 0.3))).any())
+
+
+def test_a_coarse_outline_moves_to_the_pictures_edges():
+    rows, columns = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    truth = (rows - 48).square() + (columns - 48).square() < 22**2
+    image = torch.where(truth, torch.tensor(0.8), torch.tensor(0.2)).expand(3, -1, -1).contiguous()
+    coarse = torch.zeros(96, 96)
+    coarse[28:76, 28:60] = 1  # a block that misses a side and has the corners too many
+    refined = on_edges(coarse, image) > 0.5
+    before, after = (((m & truth).sum() / (m | truth).sum()).item() for m in (coarse > 0, refined))
+    assert after > before + 0.05
+    flat = torch.full((3, 96, 96), 0.5)
+    assert float((on_edges(coarse, flat) - coarse).abs().mean()) < 0.1, "without edges it stays about where it was"

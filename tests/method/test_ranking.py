@@ -5,7 +5,7 @@ import torch
 
 from maskless.data.errors import MasklessError
 from maskless.data.types import Scores
-from maskless.method.ranking import Ranking, free_first, rank, rank_fills
+from maskless.method.ranking import Ranking, free_first, place_score, rank, rank_fills
 
 
 def scores(**values: list[float]) -> Scores:
@@ -63,3 +63,12 @@ def test_free_regions_come_first_and_the_rule_decides_among_them():
     ranked = Ranking(score=torch.tensor([3.0, 2.0, 1.0]), order=(0, 1, 2))
     assert free_first(ranked, torch.tensor([0.5, 0.001, 0.002])).order == (1, 2, 0)
     assert free_first(ranked, torch.zeros(3)).order == (0, 1, 2)
+
+
+def test_the_place_is_three_signs_in_their_own_spreads():
+    given = scores(shown=[0.2, 0.1, 0.1], hidden=[0.0, 0.0, -0.3], focus=[0.01, 0.0, 0.0])
+    score = place_score(given)
+    assert score.argmax() == 0 and score.argmin() == 2
+    scaled = scores(shown=[20.0, 10.0, 10.0], hidden=[0.0, 0.0, -0.3], focus=[0.01, 0.0, 0.0])
+    assert torch.allclose(place_score(scaled), score, atol=1e-5), "a sign counts alike whatever its scale is"
+    assert not place_score(scores(shown=[0.5, 0.5])).any()

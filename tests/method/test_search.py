@@ -13,6 +13,7 @@ from maskless.method.search import (
     expected_loss,
     final_sizes,
     objective,
+    place_cost,
     planned_updates,
     policy,
     regions_seen,
@@ -179,11 +180,11 @@ def test_the_place_decides_where_the_losses_do_not():
     cost = torch.full((K, M), 3.0)
     cost[:, 4] = 0.0
     found = {}
-    for place_cost in (cost, None):
+    for given in (cost, None):
         regions, config = features(), EditConfig()
-        state = start_search(regions, BOXES, config, seed=0, place_cost=place_cost)
+        state = start_search(regions, BOXES, config, seed=0, place_cost=given)
         list(search(state, regions, Counter(planted(tempting)), config))
-        found[place_cost is None] = final_sizes(state, regions)
+        found[given is None] = final_sizes(state, regions)
         learned = report(state, regions)
         assert learned.expected_loss_after < learned.expected_loss_before
     assert torch.equal(found[False], wanted) and torch.equal(found[True], tempting)
@@ -199,3 +200,11 @@ def test_the_place_counts_in_spreads_of_the_losses():
     assert torch.allclose(objective(state), 100 * once, rtol=1e-4)
     spread = float((state.table - state.table.mean(dim=1, keepdim=True)).square().mean().sqrt())
     assert torch.allclose(objective(state), state.table + spread * cost, rtol=1e-4)
+
+
+def test_what_is_the_thing_pays_least_in_its_anchors_own_spread():
+    score = torch.tensor([0.0, 1.0, 2.0, 50.0, 52.0, 51.0])
+    cost = place_cost(score, 3, 2.0)
+    assert cost.shape == (2, 3) and cost.argmin(dim=1).tolist() == [2, 1]
+    assert torch.allclose(cost.mean(dim=1), torch.zeros(2), atol=1e-5), "a poor anchor is not paid for"
+    assert abs(float(cost.square().mean().sqrt()) - 2) < 1e-4

@@ -70,3 +70,47 @@ def test_an_empty_hole_hides_no_object() -> None:
         empty += 1
         assert all((t.mask & hole.mask).sum() <= 0.5 * t.mask.sum() for t in scene.objects)
     assert empty > 20
+
+
+def test_all_around_some_objects_is_a_hole_that_keeps_them() -> None:
+    rng = np.random.default_rng(1)
+    found = 0
+    for seed in range(400):
+        scene = render(seed, 96)
+        hole = random_hole(scene, rng)
+        if not 0.3 < hole.mask.mean() < 1 or hole.mask[:2].min() == 0 or hole.mask[-2:].min() == 0:
+            continue
+        kept = [t for t in scene.objects if not (t.mask & hole.mask).any()]
+        if not kept:
+            continue
+        found += 1
+        if len(kept) == len(scene.objects) and any(word in hole.text for word in ("empty", "nothing", "only")):
+            assert not any(kind in hole.text.split() for kind in KINDS)
+    assert found >= 8
+
+
+def test_pictures_in_a_manner_are_drawn_whole_and_mostly_say_it() -> None:
+    rng = np.random.default_rng(2)
+    words = [word for style, every in STYLE_WORDS.items() if style != "flat" for word in every]
+    whole, said = 0, 0
+    for seed in range(300):
+        scene = render(seed, 96)
+        hole = random_hole(scene, rng)
+        x0, y0, x1, y1 = hole.window
+        if scene.graph.style != "flat" and hole.mask[y0:y1, x0:x1].all():
+            whole += 1
+            said += any(word in hole.text for word in words)
+    assert whole > 15 and said > 0.6 * whole
+
+
+def test_a_textured_object_is_redrawn_in_its_outline() -> None:
+    rng = np.random.default_rng(3)
+    found = 0
+    for seed in range(300):
+        scene = render(seed, 96)
+        hole = random_hole(scene, rng)
+        for thing in scene.objects:
+            covers = (hole.mask & thing.mask).sum() == thing.mask.sum()
+            if thing.texture in hole.text and thing.texture != "plain" and covers:
+                found += hole.mask.sum() < 2 * thing.mask.sum() and not hole.mask[:, :2].all()
+    assert found > 8

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from maskless.data.types import MasklessError
-from maskless.storybook import loop
+from maskless.storybook import loop, train_dino
 from maskless.storybook.loop import Run, learning_rate, train
 from maskless.storybook.train import ASSETS
 
@@ -195,3 +195,13 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path) -> None:
     ):
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_dinos_targets_use_every_prototype_alike() -> None:
+    """Also where the teacher's outputs are all but equal, as a new one's are."""
+    outputs = 1e-3 * torch.randn(32, 16, generator=torch.Generator().manual_seed(0)) + 0.7
+    shares = train_dino.assigned(outputs)
+    assert torch.allclose(shares.sum(dim=1), torch.ones(32), atol=1e-4)
+    plain = ((outputs - outputs.mean(dim=0)) / outputs.std() / train_dino.TEACHER_TEMPERATURE).softmax(dim=1)
+    assert float(shares.sum(dim=0).std()) < 0.8 * float(plain.sum(dim=0).std())
+    assert float(shares.max(dim=1).values.mean()) > 0.4, "they tell the pictures apart"

@@ -22,6 +22,8 @@ GRID_CELLS = 32
 """Half-sizes of boxes count in cells of a grid this wide, whatever the backbone's grid: method step 3."""
 
 Box = Sequence[int]
+RING_PX = 2
+"""How far around a mask a drawing is held against its surroundings."""
 SEAM_PX = 512
 """The fall towards a mask's outline is worked out on at most this longer side."""
 
@@ -205,6 +207,21 @@ def spread(values: Float[Tensor, "C H W"], known: Bool[Tensor, "H W"]) -> Float[
         coarse = F.interpolate(result, size=weight.shape[2:], mode="bilinear", align_corners=False)
         result = torch.where(weight > 0, total / weight.clamp(min=1e-12), coarse)
     return result[0]
+
+
+def met(
+    drawn: Float[Tensor, "3 S S"], source: Float[Tensor, "3 S S"], mask: Bool[Tensor, "1 S S"]
+) -> Float[Tensor, "3 S S"]:
+    """A drawing whose colours are shifted smoothly, so that around the mask they are the source's.
+
+    An inpainting model gives the surroundings back a little lighter or darker, and what is inside with them: pasted as
+    it is, a region shows as a patch. drawn, source: the same window, in [0, 1].
+    """
+    near = F.max_pool2d(mask.to(torch.float32)[None], 2 * RING_PX + 1, stride=1, padding=RING_PX)[0, 0] > 0
+    ring = near & ~mask[0]
+    if not bool(ring.any()):
+        return drawn
+    return (drawn + spread(source - drawn, ring)).clamp(0, 1)
 
 
 def seam_step(image: Float[Tensor, "3 H W"], mask: Bool[Tensor, "H W"]) -> float:

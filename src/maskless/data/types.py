@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maskless.data.config import NEED_NO_PROMPT, TASKS, EditConfig
 from maskless.data.errors import MasklessError, require
-from maskless.data.records import AnchorNetReport, Cost, Losses, Scores, StepRecord
+from maskless.data.records import AnchorNetReport, Cost, Losses, PlaceSigns, Scores, StepRecord
 
 __all__ = [
     "AnchorNetReport",
@@ -32,6 +32,7 @@ __all__ = [
     "MasklessError",
     "PatchFeatures",
     "Regions",
+    "PlaceSigns",
     "Scores",
     "StepRecord",
 ]

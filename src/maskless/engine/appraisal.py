@@ -1,14 +1,14 @@
-"""What CLIP makes of edited versions of one picture: the losses of method step 8."""
+"""What CLIP makes of one picture: where the captioned thing is, and the losses of edited versions, method step 8."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from maskless.data.config import EditConfig
-from maskless.data.regions import resize
-from maskless.data.types import Losses
+from maskless.data.regions import inside_less_outside, resize
+from maskless.data.types import Losses, PlaceSigns
 from maskless.method import losses as method_losses
 from maskless.models.clip import Clip, draw_views
 
@@ -45,6 +45,30 @@ class Appraiser:
             beta=config.beta,
             gamma=config.gamma,
         )
+
+
+@torch.no_grad()
+def place_signs(
+    picture: Float[Tensor, "3 h w"],
+    boxes_xyxy: Int[Tensor, "N 4"],
+    caption: str,
+    relevance: Float[Tensor, "rows columns"] | None,
+    clip: Clip,
+) -> PlaceSigns:
+    """How much each box is the thing that a caption names; two CLIP images a box, and no inpainting.
+
+    picture: in [0, 1], at most VIEW_PX wide or high; boxes in its pixels. relevance: CLIP's map of the caption; None
+    where there is no caption, and then every sign is 0.
+    """
+    if relevance is None:
+        nothing = torch.zeros(len(boxes_xyxy))
+        return PlaceSigns(shown=nothing, hidden=nothing, focus=nothing)
+    text = clip.encode_text(caption)
+    return PlaceSigns(
+        shown=clip.encode_crops(picture, boxes_xyxy) @ text,
+        hidden=-(clip.encode_without(picture, boxes_xyxy) @ text),
+        focus=inside_less_outside(relevance, boxes_xyxy, (picture.shape[1], picture.shape[2])),
+    )
 
 
 def at_most(image: Float[Tensor, "3 H W"], longer_px: int) -> Float[Tensor, "3 h w"]:

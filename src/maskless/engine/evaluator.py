@@ -13,14 +13,14 @@ from maskless.data.config import EditConfig
 from maskless.data.regions import (
     context_window,
     crop_window,
-    inside_less_outside,
+    met,
     paste_back,
     scale_boxes,
     soft_box_mask,
     window_mask,
 )
-from maskless.data.types import Candidates, EditRequest, Losses, Regions, Scores
-from maskless.engine.appraisal import VIEW_PX, Appraiser, at_most
+from maskless.data.types import Candidates, EditRequest, Losses, PlaceSigns, Regions, Scores
+from maskless.engine.appraisal import VIEW_PX, Appraiser, at_most, place_signs
 from maskless.engine.batching import Batches, batch_size_for
 from maskless.engine.stopwatch import Stopwatch
 from maskless.models.pretrained import EditModels
@@ -129,22 +129,18 @@ class RegionEvaluator:
     @torch.no_grad()
     def scores(self, cells: list[int], relevance: Float[Tensor, "rows columns"] | None) -> Scores:
         """What a ranking looks at, of regions seen before. relevance: CLIP's map of the caption; None without one."""
-        clip, known = self._models.clip, self._appraiser
-        boxes = self._small_boxes[cells]
-        embedding = clip.encode(torch.stack([self.composite(cell) for cell in cells])).embedding
-        nothing = torch.zeros(len(cells))
-        shown, hidden, focus = nothing, nothing, nothing
-        if relevance is not None:
-            shown = clip.encode_crops(self._small, boxes) @ known.caption
-            hidden = -(clip.encode_without(self._small, boxes) @ known.caption)
-            focus = inside_less_outside(relevance, boxes, (self._small.shape[1], self._small.shape[2]))
+        known = self._appraiser
+        embedding = self._models.clip.encode(torch.stack([self.composite(cell) for cell in cells])).embedding
         return Scores(
             text_to_image=embedding @ known.prompt,
             image_to_image=embedding @ known.source.embedding[0, 0],
-            shown=shown,
-            hidden=hidden,
-            focus=focus,
+            **vars(self.place_signs(cells, relevance)),
         )
+
+    def place_signs(self, cells: list[int], relevance: Float[Tensor, "rows columns"] | None) -> PlaceSigns:
+        """How much regions are what the caption names; nothing is inpainted. relevance: as in `scores`."""
+        caption, clip = self._request.caption, self._models.clip
+        return place_signs(self._small, self._small_boxes[cells], caption, relevance, clip)
 
     def to_dict(self) -> dict[str, Any]:
         """What was computed, as plain values and tensors."""
@@ -165,14 +161,18 @@ class RegionEvaluator:
     def _inpaint(self, cells: list[int]) -> Tensor:
         boxes, windows = self._regions.boxes_xyxy[cells].tolist(), self.windows_xyxy[cells].tolist()
         size = self.native_px
-        return self._models.inpainter.inpaint(
-            torch.stack([crop_window(self._request.image, window, size) for window in windows]),
-            torch.stack([window_mask(box, window, size) for box, window in zip(boxes, windows, strict=True)]),
+        pictures = torch.stack([crop_window(self._request.image, window, size) for window in windows])
+        masks = torch.stack([window_mask(box, window, size) for box, window in zip(boxes, windows, strict=True)])
+        drawn = self._models.inpainter.inpaint(
+            pictures,
+            masks,
             self._conditioning,
             seed=self._seed,
             steps=self._steps,
             guidance_scale=self._guidance,
         )
+        fitted = [met(new / 255, old, mask > 0) for new, old, mask in zip(drawn, pictures, masks, strict=True)]
+        return (torch.stack(fitted) * 255).round().to(torch.uint8)
 
     def _losses_of(self, pictures: Float[Tensor, "N 3 h w"]) -> Losses:
         return self._appraiser.losses(pictures)

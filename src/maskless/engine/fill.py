@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +13,16 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from maskless.data.config import EditConfig
-from maskless.data.regions import crop_mask, crop_window, mask_box, resize, seam_step, spread, square_window
+from maskless.data.regions import crop_mask, crop_window, mask_box, met, resize, seam_step, spread, square_window
 from maskless.data.types import Candidates, Cost, EditedImage, EditRequest, EditResult, Losses, Regions, StepRecord
 from maskless.engine.appraisal import VIEW_PX, Appraiser, at_most
 from maskless.engine.batching import Batches, batch_size_for
 from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
 from maskless.method.losses import join
 from maskless.method.ranking import rank_fills
+from maskless.models.latent_unet import StableDiffusionInpainter
 from maskless.models.pretrained import EditModels
+from maskless.models.redraw import redraw
 
 TRIES = 4
 DETAIL_STRENGTH = 0.35
@@ -28,7 +31,6 @@ WORTH_DETAIL = 1.25
 MOST_DETAIL, FINEST_DETAIL = 2, 4
 """Largest side of the tiled picture, in sides of the model's own: for a fill, and for one of fine marks."""
 TILE_STRIDE = 0.75
-RING_PX = 2
 
 
 class FillRun:
@@ -46,6 +48,7 @@ class FillRun:
         strengths: tuple[float, ...] = (1.0,) * TRIES,
         void: bool = False,
         fine: bool = False,
+        keep_layout: bool = False,
         attention: Float[Tensor, "h w"] | None = None,
         relevance: Float[Tensor, "rows columns"] | None = None,
         stopwatch: Stopwatch | None = None,
@@ -57,6 +60,8 @@ class FillRun:
             strengths: of each try. Where all are 1 the tries differ by their noise, else they share it.
             void: what is under the mask counts for nothing, so none of it may shine through at the seam.
             fine: the mask is of thin marks, which are filled in tiles and not in one view of the whole.
+            keep_layout: what is there is drawn over in place (models/redraw.py), where the model can do that; else it
+                starts from the picture, noised.
             attention, relevance: maps that the mask came from, for the record.
         """
         assert request.mask is not None
@@ -67,6 +72,7 @@ class FillRun:
         self.seed = config.seed if request.seed is None else request.seed
         self.history: list[StepRecord] = []
         self._strengths, self._void, self._fine = strengths, void, fine
+        self._redrawn = keep_layout and isinstance(inpainter, StableDiffusionInpainter)
         self._attention, self._relevance = attention, relevance
         self._stopwatch = stopwatch or Stopwatch()
         self._forwards_before = inpainter.unet_forwards
@@ -85,6 +91,7 @@ class FillRun:
             )
         with self._stopwatch.stage("inpainting"):
             self._conditioning = inpainter.encode_prompt(request.prompt, config.negative_prompt)
+            self._there = inpainter.encode_prompt(request.caption, config.negative_prompt) if self._redrawn else None
         self._cell = inpainter.cell_px
         self._inpaintings = 0
 
@@ -198,12 +205,15 @@ class FillRun:
         drawn = None
         if side < native * WORTH_DETAIL:
             most = native
-        if not self._fine or most == native:
+        if not (self._fine or self._redrawn) or most == native:
             drawn = self._inpaint([self._canvas(native)], seed, strength)[0]
         if most > native:
             drawn = self._in_tiles(drawn, min(side, most) // self._cell * self._cell, seed, strength)
         assert drawn is not None
-        drawn = self._met(drawn) if self._void else drawn
+        if self._void:
+            size = drawn.shape[1]
+            surroundings = crop_window(self._source, self._window, size)
+            drawn = met(drawn, surroundings, crop_mask(self._mask, self._window, size))
         return (drawn * 255).round().to(torch.uint8)
 
     def _canvas(self, side: int) -> tuple[Tensor, Tensor]:
@@ -217,19 +227,20 @@ class FillRun:
     def _inpaint(self, canvases: list[tuple[Tensor, Tensor]], seed: int, strength: float) -> Float[Tensor, "N 3 S S"]:
         assert self.config.steps is not None and self.config.guidance_scale is not None
         pictures, masks = (torch.stack(parts) for parts in zip(*canvases, strict=True))
-        steps, guidance = self.config.steps, self.config.guidance_scale
-        drawn = self._batches.run(
-            len(canvases),
-            lambda batch: self.models.inpainter.inpaint(
-                pictures[batch],
-                masks[batch],
-                self._conditioning,
-                seed=seed,
-                steps=steps,
-                guidance_scale=guidance,
-                strength=strength,
-            ),
-        )
+        inpainter, asked = self.models.inpainter, self._conditioning
+        how: dict[str, Any] = {
+            "seed": seed,
+            "steps": self.config.steps,
+            "guidance_scale": self.config.guidance_scale,
+            "strength": strength,
+        }
+
+        def draw(batch: slice) -> UInt8[Tensor, "N 3 S S"]:
+            if self._redrawn:
+                return redraw(inpainter, pictures[batch], self._there, asked, **how)
+            return inpainter.inpaint(pictures[batch], masks[batch], asked, **how)
+
+        drawn = self._batches.run(len(canvases), draw)
         self._inpaintings += len(canvases)
         return drawn.to(torch.float32) / 255
 
@@ -259,17 +270,6 @@ class FillRun:
             total[:, y, x] += fade * tile
             weight[y, x] += fade
         return torch.where(weight > 0, total / weight.clamp(min=1e-6), picture)
-
-    def _met(self, drawn: Float[Tensor, "3 S S"]) -> Float[Tensor, "3 S S"]:
-        """The drawing with its colours shifted smoothly, so that along the outline they are the surroundings'."""
-        side = drawn.shape[1]
-        mask = crop_mask(self._mask, self._window, side)
-        near = F.max_pool2d(mask.to(torch.float32)[None], 2 * RING_PX + 1, stride=1, padding=RING_PX)[0, 0] > 0
-        ring = near & ~mask[0]
-        if not bool(ring.any()):
-            return drawn
-        shift = spread(crop_window(self._source, self._window, side) - drawn, ring)
-        return (drawn + shift).clamp(0, 1)
 
 
 def _without(

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.data.regions import inside_less_outside, propose_regions, scale_to_grid
+from maskless.data.regions import propose_regions, scale_to_grid
 from maskless.data.types import Anchors, Cost, EditRequest, EditResult, StepRecord
 from maskless.engine.evaluator import RegionEvaluator
 from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_anchors, find_free_anchors
-from maskless.method.ranking import free_first, rank
-from maskless.method.search import final_sizes, in_row_spreads, look_at, objective, policy, report, search, start_search
+from maskless.method.ranking import free_first, place_score, rank
+from maskless.method.search import final_sizes, look_at, objective, place_cost, policy, report, search, start_search
 from maskless.models.pretrained import EditModels
 
 OCCUPIED_COST = 3.0
@@ -88,15 +88,15 @@ class EditRun:
         self.projection = frozen_projection(self.features.features.shape[0])
         pooled = region_features(self.features.features, boxes, self.projection, len(self.anchors))
         self._seen_by_net = standardised(pooled)
+        self._evaluate = RegionEvaluator(
+            request, self.regions, models, self.config, seed=self.seed, stopwatch=self._stopwatch
+        )
         self._search = start_search(
             self._seen_by_net,
             self.regions.boxes_xyxy,
             self.config,
             seed=self.seed,
             place_cost=None if occupied is not None else self._place_cost(),
-        )
-        self._evaluate = RegionEvaluator(
-            request, self.regions, models, self.config, seed=self.seed, stopwatch=self._stopwatch
         )
         if state is not None:
             self._search.restore(state["search"])
@@ -188,16 +188,13 @@ class EditRun:
         return self._evaluate(cells) + OCCUPIED_COST * self._taken[cells]
 
     def _place_cost(self) -> Float[Tensor, "K M"] | None:
-        """What regions pay for holding little of the caption's relevance, in spreads; None where nothing is named.
-
-        The losses look at the whole picture and are blind to where an edit is; this is what ties it to the caption.
-        """
+        """What regions pay for not being the thing that the caption names; None where none is named."""
         relevance = self._caption_map() if self.config.place else None
         if relevance is None:
             return None
         with self._stopwatch.stage("relevance"):
-            focus = inside_less_outside(relevance, self.regions.boxes_xyxy, self.request.size_yx)
-        return -self.config.place * in_row_spreads(focus.reshape(len(self.anchors), -1))
+            signs = self._evaluate.place_signs(list(range(len(self.regions))), relevance)
+        return place_cost(place_score(signs), len(self.config.sizes), self.config.place)
 
     def _caption_map(self) -> Tensor | None:
         """Relevance of each place to the caption, read once; None where the caption is empty."""

@@ -109,12 +109,12 @@ def background(request: EditRequest, models: EditModels, config: EditConfig) -> 
 def style(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     """The whole picture in another manner: drawn over at several strengths, of which the one ranks first that shows the
     prompt and keeps the structure."""
-    return FillRun(_whole(request), models, config, strengths=STYLE_STRENGTHS)
+    return FillRun(whole(request), models, config, strengths=STYLE_STRENGTHS, keep_layout=True)
 
 
 def generate(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     """The whole frame from the prompt alone; of the picture only the size counts."""
-    return FillRun(_whole(request), models, config, void=request.mask is None)
+    return FillRun(whole(request), models, config, void=request.mask is None)
 
 
 def complete(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
@@ -180,7 +180,7 @@ def _occupied(request: EditRequest, models: EditModels) -> Float[Tensor, "H W"] 
     return grown(things, KEEP_MARGIN).to(torch.float32)
 
 
-def _whole(request: EditRequest) -> EditRequest:
+def whole(request: EditRequest) -> EditRequest:
     everything = torch.ones(request.size_yx, dtype=torch.bool)
     return request if request.mask is not None else replace(request, mask=everything)
 

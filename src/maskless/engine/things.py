@@ -8,11 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maskless.data.instructions import phrases
-from maskless.data.regions import components, inside_less_outside, mask_box
-from maskless.data.types import PatchFeatures, Scores
-from maskless.engine.appraisal import VIEW_PX, at_most
-from maskless.method.outlines import outline, salience, threshold
-from maskless.method.ranking import rank_by_place
+from maskless.data.regions import components, mask_box
+from maskless.data.types import PatchFeatures
+from maskless.engine.appraisal import VIEW_PX, at_most, place_signs
+from maskless.method.outlines import on_edges, outline, salience, threshold
+from maskless.method.ranking import place_score
 from maskless.models.clip import Clip
 
 FINER = 4
@@ -95,16 +95,7 @@ def _best(small: Tensor, candidates: list[Tensor], relevance: Tensor, phrase: st
     room = MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(dim=1).values[:, None]
     boxes = (boxes + room * torch.tensor([-1.0, -1.0, 1.0, 1.0])).round().long().clamp(min=0).minimum(limit)
     boxes[:, 2:] = boxes[:, 2:].maximum(boxes[:, :2] + 1)
-    text = clip.encode_text(phrase)
-    nothing = torch.zeros(len(candidates))
-    scores = Scores(
-        text_to_image=nothing,
-        image_to_image=nothing,
-        shown=clip.encode_crops(small, boxes) @ text,
-        hidden=-(clip.encode_without(small, boxes) @ text),
-        focus=inside_less_outside(relevance, boxes, size_yx),
-    )
-    return rank_by_place(scores, alpha=1.0, beta=1.0).order[0]
+    return int(place_score(place_signs(small, boxes, phrase, relevance, clip)).argmax())
 
 
 def _candidates(image: Tensor, features: PatchFeatures) -> list[Tensor]:
@@ -130,8 +121,10 @@ def _above(scores: Tensor, level: float) -> Tensor:
 
 
 def _full_size(mask: Tensor, image: Tensor) -> Tensor:
-    resized = F.interpolate(mask.to(torch.float32)[None, None], size=image.shape[1:], mode="bilinear")
-    return resized[0, 0] > 0.5
+    """A mask on the finer grid at the picture's size, its outline on the picture's own edges."""
+    small = at_most(image, VIEW_PX)
+    coarse = F.interpolate(mask.to(torch.float32)[None, None], size=small.shape[1:], mode="bilinear")[0, 0]
+    return F.interpolate(on_edges(coarse, small)[None, None], size=image.shape[1:], mode="bilinear")[0, 0] > 0.5
 
 
 def _around_peak(relevance: Tensor, image: Tensor) -> Tensor:

@@ -17,19 +17,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.errors import MasklessError
-from maskless.data.regions import (
-    inside_less_outside,
-    propose_regions,
-    resize,
-)
+from maskless.data.regions import propose_regions, resize
 from maskless.data.types import Anchors, EditedImage, EditResult, Regions, Scores
+from maskless.engine.appraisal import place_signs
 from maskless.engine.evaluator import RegionEvaluator
+from maskless.engine.fill import FillRun
 from maskless.engine.stopwatch import Stopwatch
-from maskless.engine.tasks import Run, start_run
+from maskless.engine.tasks import Run, start_run, whole
 from maskless.evaluation.cases import Box, Case, Method, Outcome, random_anchors, random_sizes
 from maskless.evaluation.release import release
 from maskless.method.anchors import find_anchors
-from maskless.method.ranking import rank, rank_by_place
+from maskless.method.ranking import place_score, rank
 from maskless.models.inpainting import InpaintingModel
 from maskless.models.latent_unet import PromptEmbedding, StableDiffusionInpainter
 
@@ -37,6 +35,7 @@ AS_IN_THE_PAPER: dict[str, Any] = {"anchor_source": "attention", "place": 0.0, "
 """Options that leave out what this package adds to the paper."""
 CENTRE_SIZE = 8
 """Half-size of the box in the middle, in 32nds: half the shorter side."""
+SDEDIT_STRENGTHS = (0.35, 0.5, 0.65, 0.8)
 DIFFERENCE_NOISES = 8
 DIFFERENCE_STRENGTH = 0.5
 DIFFERENCE_THRESHOLD = 0.5
@@ -90,7 +89,7 @@ def centre(case: Case) -> Outcome:
 
 def full_frame_sdedit(case: Case) -> Outcome:
     """SDEdit (arXiv 2108.01073): the whole frame noised in part and drawn over by the prompt, at several strengths."""
-    return _finished(start_run(replace(case.request, task="style"), case.models, case.config))
+    return _finished(FillRun(whole(case.request), case.models, case.config, strengths=SDEDIT_STRENGTHS))
 
 
 def difference_map_box(case: Case) -> Outcome:
@@ -257,18 +256,10 @@ def _finished(run: Run) -> Outcome:
 def _box_by_clip(case: Case) -> Box:
     """Of the proposals around the caption's anchors, the one that ranks first before anything is inpainted."""
     clip, image, caption = case.models.clip, case.request.image, case.request.caption
-    relevance = clip.relevance(image, caption)
     text = replace(case, config=replace(case.config, anchor_source="text"))
     boxes = own_regions(text).boxes_xyxy
-    wanted, none = clip.encode_text(caption), torch.zeros(len(boxes))
-    scores = Scores(
-        text_to_image=none,
-        image_to_image=none,
-        shown=clip.encode_crops(image, boxes) @ wanted,
-        hidden=-(clip.encode_without(image, boxes) @ wanted),
-        focus=inside_less_outside(relevance, boxes, case.request.size_yx),
-    )
-    return _corners(boxes[rank_by_place(scores, alpha=1.0, beta=1.0).order[0]])
+    signs = place_signs(image, boxes, caption, clip.relevance(image, caption), clip)
+    return _corners(boxes[int(place_score(signs).argmax())])
 
 
 def _one_size_each(case: Case, anchors: Anchors) -> Regions:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.errors import MasklessError
-from maskless.data.types import Scores
+from maskless.data.types import PlaceSigns, Scores
 
 SHORTLIST = 3
 
@@ -40,16 +40,21 @@ def rank_by_paper(scores: Scores, *, alpha: float, beta: float) -> Ranking:
 
 
 def rank_by_place(scores: Scores, *, alpha: float, beta: float) -> Ranking:
-    """The region that is the captioned thing: shows the caption, hides it when painted over, holds the relevance.
+    """The region that is the captioned thing.
 
-    The whole-image similarities of the paper's rule are blind to where an edit is, and favour the smallest change. The
-    three signs count in units of their spread over the candidates. Where they say nothing, because there is no caption
-    or only one region, the paper's rule decides.
+    The whole-image similarities of the paper's rule are blind to where an edit is, and favour the smallest change.
+    Where the signs of the place say nothing, because there is no caption or only one region, the paper's rule decides.
     """
-    score = _in_spreads(scores.shown) + _in_spreads(scores.hidden) + _in_spreads(scores.focus)
+    score = place_score(scores)
     if not bool(score.any()):
         return rank_by_paper(scores, alpha=alpha, beta=beta)
     return Ranking(score=score, order=tuple(_descending(score)))
+
+
+def place_score(signs: PlaceSigns) -> Float[Tensor, " N"]:
+    """How much each region is the captioned thing: it shows the caption, hides it when painted over, and holds the
+    relevance. The three signs count in units of their spread over the regions; 0 for all where they say nothing."""
+    return _in_spreads(signs.shown) + _in_spreads(signs.hidden) + _in_spreads(signs.focus)
 
 
 def free_first(ranking: Ranking, taken: Float[Tensor, " N"]) -> Ranking:

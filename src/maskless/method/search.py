@@ -284,6 +284,12 @@ def in_row_spreads(table: Float[Tensor, "K M"]) -> Float[Tensor, "K M"]:
     return _centred(table) / _spread(table)
 
 
+def place_cost(score: Float[Tensor, " N"], size_count: int, weight: float) -> Float[Tensor, "K M"]:
+    """What regions pay for not being the captioned thing, in spreads. score: of each region, anchor-major, larger is
+    better (`ranking.place_score`). The losses look at the whole picture and are blind to where an edit is."""
+    return -weight * in_row_spreads(score.reshape(-1, size_count))
+
+
 def _spread(table: Float[Tensor, "K M"]) -> float:
     """The standard deviation of the seen around their anchors' means; 1 where there is none."""
     seen = int((~table.isnan()).sum())

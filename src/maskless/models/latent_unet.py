@@ -212,7 +212,7 @@ class StableDiffusionInpainter:
         set_steps(scheduler, steps, self.device)
         timesteps, latents = self._start(scheduler, images, noise, strength)
         around = (images * 2 - 1) * (masks < 0.5) if self._told_mask else images * 2 - 1
-        known = self._latents_of(around)
+        known = self.latents_of(around)
         return Denoising(
             step=0,
             timesteps=timesteps,
@@ -235,21 +235,11 @@ class StableDiffusionInpainter:
         """
         scheduler, count = copy.deepcopy(run.scheduler), len(run.latents)
         stop = len(run.timesteps) if steps is None else min(len(run.timesteps), run.step + steps)
-        guided = run.guidance_scale > 1 and not self._told_guidance
-        conditioned = self._conditioned(run.prompt, count, guided, run.guidance_scale)
-        condition = torch.cat([run.mask, run.known], dim=1) if self._told_mask else run.known[:, :0]
-        condition = torch.cat([condition, condition]) if guided else condition
         latents, foreseen = run.latents, run.foreseen
         for step in range(run.step, stop):
             timestep = run.timesteps[step]
             scaled = scheduler.scale_model_input(latents, timestep)
-            stacked = torch.cat([scaled, scaled]) if guided else scaled
-            inputs = torch.cat([stacked, condition], dim=1).to(self.unet.dtype, memory_format=torch.channels_last)
-            prediction = self.unet(inputs, timestep, **conditioned).sample.float()
-            self.unet_forwards += inputs.shape[0]
-            if guided:
-                plain, prompted = prediction.chunk(2)
-                prediction = plain + run.guidance_scale * (prompted - plain)
+            prediction = self._predicted(run, scaled, timestep, run.prompt, run.guidance_scale)
             if step + 1 == stop < len(run.timesteps):
                 foreseen = _foreseen(scheduler, prediction, timestep, scaled)
             options = step_options(scheduler, run.seed, step, count)
@@ -258,10 +248,43 @@ class StableDiffusionInpainter:
                 latents = _put_back(run, scheduler, latents, step + 1)
         return replace(run, step=max(stop, run.step), latents=latents, foreseen=foreseen, scheduler=scheduler)
 
+    def foresee(
+        self,
+        run: Denoising,
+        noisy: Float[Tensor, "N C h w"],
+        timestep: Tensor,
+        prompt: PromptEmbedding,
+        guidance_scale: float,
+    ) -> Float[Tensor, "N C h w"]:
+        """The clean latents that the model sees in noisy ones, with the mask and surroundings of a run."""
+        return _foreseen(run.scheduler, self._predicted(run, noisy, timestep, prompt, guidance_scale), timestep, noisy)
+
+    def _predicted(
+        self, run: Denoising, scaled: Tensor, timestep: Tensor, prompt: PromptEmbedding, guidance_scale: float
+    ) -> Tensor:
+        """The UNet's answer to scaled latents, guided."""
+        guided = guidance_scale > 1 and not self._told_guidance
+        conditioned = self._conditioned(prompt, len(scaled), guided, guidance_scale)
+        condition = torch.cat([run.mask, run.known], dim=1) if self._told_mask else run.known[:, :0]
+        inputs = torch.cat([scaled, condition], dim=1)
+        inputs = (torch.cat([inputs, inputs]) if guided else inputs).to(
+            self.unet.dtype, memory_format=torch.channels_last
+        )
+        prediction = self.unet(inputs, timestep, **conditioned).sample.float()
+        self.unet_forwards += inputs.shape[0]
+        if not guided:
+            return prediction
+        plain, prompted = prediction.chunk(2)
+        return plain + guidance_scale * (prompted - plain)
+
     @torch.no_grad()
     def picture(self, run: Denoising) -> UInt8[Tensor, "N 3 S S"]:
         """RGB 0..255 on the CPU: how the run ended, or on its way what the model foresees."""
-        latents = run.latents if run.finished else run.foreseen
+        return self.decode(run.latents if run.finished else run.foreseen)
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "N C h w"]) -> UInt8[Tensor, "N 3 S S"]:
+        """RGB 0..255 on the CPU of scaled latents."""
         decoded = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
         return ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
@@ -285,10 +308,11 @@ class StableDiffusionInpainter:
         first = len(timesteps) - max(1, round(len(timesteps) * strength))
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
-        latents = self._latents_of(images * 2 - 1)
+        latents = self.latents_of(images * 2 - 1)
         return timesteps[first:], scheduler.add_noise(latents, noise, timesteps[first].expand(images.shape[0]))
 
-    def _latents_of(self, pictures: Tensor) -> Tensor:
+    @torch.no_grad()
+    def latents_of(self, pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
         """Scaled latents of pictures in [-1, 1]; a batch seen lately is not encoded again.
 
         By whole batches: then what a picture gives can never hang on what came before it.

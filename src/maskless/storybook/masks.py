@@ -23,22 +23,26 @@ class Hole:
 
 
 def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
-    """An object's box, an empty box, the border, scratches, an object's surroundings, or the whole frame."""
+    """An object's box or outline, an empty box, the border, scratches, all around some objects, or everything."""
     side, choice = scene.image.width, rng.random()
-    if choice < 0.66 and scene.objects:
+    if scene.graph.style != "flat" and rng.random() < 0.35:
+        return _manner_hole(scene, rng)
+    textured = [thing for thing in scene.objects if thing.texture != "plain"]
+    if choice < 0.1 and textured:
+        return _outline_hole(scene, textured[int(rng.integers(len(textured)))], rng)
+    if choice < 0.62 and scene.objects:
         return _object_hole(scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
-    if choice < 0.86:
+    if choice < 0.83:
         return _empty_hole(scene, rng)
     whole = (0, 0, side, side)
-    if choice < 0.91:
+    if choice < 0.88:
         return Hole(window=whole, mask=_border(side, rng), text=_scene_text(scene, rng))
-    if choice < 0.94:
+    if choice < 0.91:
         return Hole(
             window=whole, mask=_scratches(side, rng), text="" if rng.random() < 0.5 else _scene_text(scene, rng)
         )
     if choice < 0.97 and scene.objects:
-        kept = _grown(scene.objects[int(rng.integers(len(scene.objects)))].mask, 2)
-        return Hole(window=whole, mask=~kept, text=_scene_text(scene, rng))
+        return _surroundings_hole(scene, rng)
     return Hole(window=whole, mask=np.ones((side, side), dtype=bool), text=_scene_text(scene, rng))
 
 
@@ -67,15 +71,46 @@ def _object_hole(scene: Scene, thing: VisibleObject, rng: np.random.Generator) -
         min(side, int(x1 + room[2])),
         min(side, int(y1 + room[3])),
     )
-    mask = _box_mask(box, side)
-    if rng.random() < 0.1:
-        mask = _grown(thing.mask, int(rng.integers(1, 5)))
+    mask = _grown(thing.mask, int(rng.integers(1, 5))) if rng.random() < 0.1 else _box_mask(box, side)
     text = describe_object(scene.graph.objects[thing.index], rng)
     if rng.random() < 0.2:
         text = describe_scene(dataclasses.replace(scene.graph, objects=(scene.graph.objects[thing.index],)), rng)
     elif scene.graph.style != "flat" and rng.random() < 0.5:
         text = with_style(text, scene.graph.style, rng)
     return Hole(window=window_of(box, side, float(rng.uniform(1.25, 2.2)), rng), mask=mask, text=text)
+
+
+def _outline_hole(scene: Scene, thing: VisibleObject, rng: np.random.Generator) -> Hole:
+    """A textured object's own outline, more or less, and its texture said: it is drawn in the shape that is there."""
+    graph = scene.graph.objects[thing.index]
+    text = " ".join(word for word in (graph.colour, graph.texture, graph.kind) if word)
+    text = f"{'an' if text[0] in 'aeiou' else 'a'} {text}" if rng.random() < 0.7 else describe_object(graph, rng)
+    if scene.graph.style != "flat" and rng.random() < 0.5:
+        text = with_style(text, scene.graph.style, rng)
+    window = window_of(thing.box_xyxy, scene.image.width, float(rng.uniform(1.25, 2.2)), rng)
+    return Hole(window=window, mask=_grown(thing.mask, int(rng.integers(0, 4))), text=text)
+
+
+def _surroundings_hole(scene: Scene, rng: np.random.Generator) -> Hole:
+    """All but some of the objects: where all are kept, half of the time the text names the place only."""
+    kept = [thing for thing in scene.objects if rng.random() < 0.8] or list(scene.objects)
+    mask = ~_grown(np.any([thing.mask for thing in kept], axis=0), int(rng.integers(0, 4)))
+    if len(kept) == len(scene.objects) and rng.random() < 0.6:
+        text = describe_empty(scene.graph.background, rng)
+    else:
+        text = _scene_text(scene, rng)
+    side = scene.image.width
+    return Hole(window=(0, 0, side, side), mask=mask, text=text)
+
+
+def _manner_hole(scene: Scene, rng: np.random.Generator) -> Hole:
+    """Everything, in a scene that is no flat drawing: the whole of it or a part, its manner mostly said."""
+    side = scene.image.width
+    width = side if rng.random() < 0.5 else int(rng.uniform(0.45, 0.9) * side)
+    x, y = (int(v) for v in rng.integers(0, side - width + 1, 2))
+    window = (x, y, x + width, y + width)
+    graph = shown(scene, window, least=0.5) if rng.random() < 0.5 else scene.graph
+    return Hole(window=window, mask=_box_mask(window, side), text=describe_scene(graph, rng))
 
 
 def _empty_hole(scene: Scene, rng: np.random.Generator) -> Hole:

@@ -1,7 +1,7 @@
 """DINO: a ViT trained by self-distillation without labels, whose last-block CLS attention finds the objects.
 
 After "Emerging Properties in Self-Supervised Vision Transformers" (arXiv 2104.14294): a student sees small and large
-crops, a momentum teacher the large ones; the student learns the teacher's centred and sharpened output (equation 2).
+crops, a momentum teacher the large ones; the student learns the teacher's balanced and sharpened output (equation 2).
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ EXPORT = "dino"
 SIDE, PATCH = 128, 4
 LARGE, SMALL = 48, 24  # crops in pixels: 12 x 12 and 6 x 6 patches
 SMALL_CROPS = 4
-OUTPUTS = 512
+OUTPUTS = 256
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-TEACHER_TEMPERATURE, STUDENT_TEMPERATURE = 0.04, 0.1
+TEACHER_TEMPERATURE, STUDENT_TEMPERATURE = 0.3, 0.1
+SINKHORN_ROUNDS = 3
 
 
 class Student(nn.Module):
@@ -65,9 +66,7 @@ def build(run: Run) -> nn.Module:
     )
     student = Student(ViTModel(config, add_pooling_layer=False))
     teacher = copy.deepcopy(student).requires_grad_(False)
-    model = nn.ModuleDict({"student": student, "teacher": teacher})
-    model.register_buffer("centre", torch.zeros(1, OUTPUTS))
-    return model
+    return nn.ModuleDict({"student": student, "teacher": teacher})
 
 
 def example(seed: int) -> dict[str, Tensor]:
@@ -112,9 +111,7 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
     large, small = batch["large"].transpose(0, 1), batch["small"].transpose(0, 1)  # [crops, N, 3, side, side]
     with torch.no_grad():
         raw = model["teacher"](large.flatten(0, 1)).float()
-        target = ((raw - model.centre) / TEACHER_TEMPERATURE).softmax(dim=-1).unflatten(0, large.shape[:2])
-        if model.training:
-            model.centre.lerp_(raw.mean(dim=0, keepdim=True), 0.1)
+        target = assigned(raw).unflatten(0, large.shape[:2])
     logits = (
         torch.cat([model["student"](large.flatten(0, 1)), model["student"](small.flatten(0, 1))]).float()
         / STUDENT_TEMPERATURE
@@ -124,6 +121,21 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
         -(target[t] * student[s]).sum(dim=-1).mean() for t in range(len(large)) for s in range(len(student)) if s != t
     ]
     return torch.stack(terms).mean()
+
+
+def assigned(outputs: Tensor) -> Tensor:
+    """Rows [N, P] that sum to 1 and use every prototype alike: Sinkhorn-Knopp (SwAV, arXiv 2006.09882), which takes the
+    place of DINO's centring as in DINOv2 (arXiv 2304.07193).
+
+    Outputs count in spreads of the batch: a new teacher's are all but equal, and with a fixed temperature a network
+    this small stayed at the uniform answer.
+    """
+    apart = outputs - outputs.mean(dim=0)
+    shares = (apart / apart.std().clamp(min=1e-6) / TEACHER_TEMPERATURE).exp()
+    for _ in range(SINKHORN_ROUNDS):
+        shares = shares / shares.sum(dim=0, keepdim=True).clamp(min=1e-12) / shares.shape[1]
+        shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-12) / shares.shape[0]
+    return shares * shares.shape[0]
 
 
 def after_step(model: nn.Module, step: int) -> None:
