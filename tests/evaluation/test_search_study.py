@@ -2,7 +2,15 @@
 
 import torch
 
-from maskless.evaluation.search_study import anchor_rows, draw_tasks, estimator_rows, iou, is_clean, learning_rows
+from maskless.evaluation.search_study import (
+    anchor_rows,
+    draw_tasks,
+    estimator_rows,
+    iou,
+    is_clean,
+    learning_rows,
+    place_rows,
+)
 
 
 def test_tasks_are_the_same_each_time_and_name_one_thing():
@@ -29,7 +37,8 @@ def test_a_clean_region_covers_the_thing_and_spares_the_others():
 def test_every_figure_is_a_row_with_an_interval(editor):
     tasks = draw_tasks("validation", 2)
     quick = type(editor)(editor.models, editor.config.__class__(steps=1, guidance_scale=1.0, iterations=1, updates=20))
-    rows = anchor_rows(quick, tasks) + learning_rows(quick, tasks[:1]) + estimator_rows(quick, tasks[:1])
+    rows = anchor_rows(quick, tasks) + place_rows(quick, tasks)
+    rows += learning_rows(quick, tasks[:1]) + estimator_rows(quick, tasks[:1])
     assert {row["suite"] for row in rows} == {"search"}
-    assert {row["task"] for row in rows} == {"anchors", "learning", "ranking", "estimators"}
+    assert {row["task"] for row in rows} == {"anchors", "place", "learning", "ranking", "estimators"}
     assert all(row["low"] <= row["value"] <= row["high"] and row["n"] in (1, 2) for row in rows)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskless.data.errors import MasklessError
 from maskless.evaluation.tasks import JOBS, draw_jobs, edited, exact_outside, run, task_rows
 from maskless.storybook.judge import Detection, Judge, Verdict
 from maskless.storybook.scenes import Scene
@@ -81,10 +82,15 @@ def test_what_gives_no_result_counts_against_success(editor):
 
 def test_the_suite_resumes_with_its_pictures(tmp_path, monkeypatch):
     told = []
-    options = {"split": "validation", "limit": 1, "tasks": ["remove"], "ledger": tmp_path / "tasks.jsonl"}
+    options = {"split": "validation", "limit": 1, "methods": ["remove"], "ledger": tmp_path / "tasks.jsonl"}
     options |= {"sheets": tmp_path / "sheets", "progress": lambda done, total: told.append((done, total))}
     rows = run(**options)
     first = (tmp_path / "sheets" / "remove.png").read_bytes()
     monkeypatch.setattr("maskless.evaluation.tasks.edited", pytest.fail)
     assert run(**options) == rows and (tmp_path / "sheets" / "remove.png").read_bytes() == first
     assert told == [(1, 1), (1, 1)] and rows[0]["metric"] == "success" and rows[0]["gate"] == 0.8
+
+
+def test_a_task_that_is_none_is_named() -> None:
+    with pytest.raises(MasklessError, match="the tasks are replace, .*, got juggle"):
+        run(limit=1, methods=["juggle", "add"])

@@ -191,9 +191,10 @@ class FillRun:
         )
         with self._stopwatch.stage("losses"), torch.no_grad():
             picture = edited.tensor()
-            small = at_most(picture, VIEW_PX)
-            self._losses.append(self._appraiser.losses(small[None]))
-            embedding = self.models.clip.encode(small[None]).embedding[0]
+            self._losses.append(self._appraiser.losses(at_most(picture, VIEW_PX)[None]))
+            # The prompt may name what is in the region and nothing else, so there CLIP looks for it.
+            side = min(VIEW_PX, self._window[2] - self._window[0])
+            embedding = self.models.clip.encode(crop_window(picture, self._window, side)[None]).embedding[0]
             self._signs.append((float(embedding @ self._appraiser.prompt), -seam_step(picture, self._mask)))
 
     def _try(self, number: int) -> UInt8[Tensor, "3 S S"]:

@@ -15,10 +15,12 @@ from torch import Tensor
 from maskless.data.images import load_image
 from maskless.data.regions import propose_regions
 from maskless.data.types import AnchorNetReport, EditResult
+from maskless.engine.appraisal import place_signs
 from maskless.engine.editor import Editor
 from maskless.engine.optimization import EditRun
 from maskless.evaluation.rows import Row, mean_row, share_row
 from maskless.method.anchors import find_anchors
+from maskless.method.ranking import place_score
 from maskless.storybook.scenes import COLOURS, KINDS, render, split_seed
 
 SOURCES = ("attention", "text", "both")
@@ -54,6 +56,7 @@ def run(
     editor = Editor.from_pretrained(models, steps=steps, guidance_scale=1.0)
     tasks = draw_tasks(split, 100 if limit is None else limit, seed_offset)
     rows = anchor_rows(editor, tasks)
+    rows += place_rows(editor, tasks)
     rows += learning_rows(editor, tasks[:learning])
     rows += estimator_rows(editor, tasks[: max(1, learning // 10)])
     return rows
@@ -116,6 +119,33 @@ def anchor_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
     return rows
 
 
+def place_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
+    """Which proposal each sign of the place puts first, and all three together, before any inpainting."""
+    picked: dict[str, list[tuple[int, ...]]] = {}
+    for task in tasks:
+        image, clip = load_image(task.image).rgb, editor.models.clip
+        attention, relevance = editor.models.dino.features(image).attention, clip.relevance(image, task.caption)
+        source = editor.config.anchor_source
+        anchors = find_anchors(attention, relevance, count=editor.config.anchors, source=source)
+        boxes = propose_regions(anchors, editor.config.sizes, (image.shape[1], image.shape[2])).boxes_xyxy
+        signs = place_signs(image, boxes, task.caption, relevance, clip)
+        for sign, score in {**vars(signs), "all three": place_score(signs)}.items():
+            picked.setdefault(sign, []).append(tuple(boxes[int(score.argmax())].tolist()))
+    return _pick_rows(picked, tasks, task="place")
+
+
+def _pick_rows(picked: dict[str, list[tuple[int, ...]]], tasks: Sequence[Task], *, task: str) -> list[Row]:
+    """How well the region that each method picked fits the named thing."""
+    rows = []
+    for method, boxes in picked.items():
+        names = {"suite": "search", "method": method, "task": task}
+        overlaps = [_overlap(box, each) for box, each in zip(boxes, tasks, strict=True)]
+        clean = [is_clean(box, each) for box, each in zip(boxes, tasks, strict=True)]
+        rows.append(mean_row(overlaps, **names, metric="IoU of the best with the thing"))
+        rows.append(share_row(clean, **names, metric="the best is clean"))
+    return rows
+
+
 def learning_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
     """Whether the expected loss falls and how far of the way, and which region each rule then puts first."""
     fell: list[bool] = []
@@ -140,13 +170,7 @@ def learning_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
     names = {"suite": "search", "method": "table", "task": "learning"}
     rows = [share_row(fell, **names, metric="expected loss fell", gate=0.9)]
     rows += [mean_row(values, **names, metric=metric) for metric, values in means.items()]
-    for rule, boxes in picked.items():
-        ranked = {"suite": "search", "method": rule, "task": "ranking"}
-        overlaps = [_overlap(box, task) for box, task in zip(boxes, tasks, strict=True)]
-        clean = [is_clean(box, task) for box, task in zip(boxes, tasks, strict=True)]
-        rows.append(mean_row(overlaps, **ranked, metric="IoU of the best with the thing"))
-        rows.append(share_row(clean, **ranked, metric="the best is clean"))
-    return rows
+    return rows + _pick_rows(picked, tasks, task="ranking")
 
 
 def _of_the_gap(run: EditRun, result: EditResult) -> dict[str, float]:

@@ -74,20 +74,24 @@ def run(
     seed_offset: int = 0,
     models: str = "storybook",
     sheets: Path | None = None,
-    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
     ledger: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Every kind of edit on `limit` scenes each (100).
 
-    sheets: a folder for one picture a task, before above after, for a person to judge. ledger: a file of what was
-    measured, to go on from and to add to. progress: told how many edits are measured, of how many.
+    methods: the tasks to measure; all by default. sheets: a folder for one picture a task, before above after, for a
+    person to judge. ledger: a file of what was measured, to go on from and to add to. progress: told how many edits are
+    measured, of how many.
+
+    Raises:
+        MasklessError: an unknown task, a file that cannot be written.
     """
     editor = Editor.from_pretrained(models)
     folder, count = bundled_folder(models) / "judge", 100 if limit is None else limit
     judge = Judge.from_pretrained(folder)
     meant = fingerprint(editor.models, editor.config, [__file__], judge=folder)
-    book, chosen = Ledger(ledger, suite="tasks", fingerprint=meant), list(tasks or JOBS)
+    book, chosen = Ledger(ledger, suite="tasks", fingerprint=meant), _chosen(methods)
     rows: list[Row] = []
     for place, task in enumerate(chosen):
         jobs = draw_jobs(task, split, count, seed_offset)
@@ -102,6 +106,13 @@ def run(
         if sheets is not None:
             _sheet(jobs, found, sheets / f"{task}.png")
     return rows
+
+
+def _chosen(methods: Sequence[str] | None) -> list[str]:
+    unknown = [name for name in methods or () if name not in JOBS]
+    if unknown:
+        raise MasklessError(f"the tasks are {', '.join(JOBS)}, got {', '.join(unknown)}")
+    return [name for name in JOBS if methods is None or name in methods]
 
 
 def draw_jobs(task: str, split: str, count: int, offset: int = 0) -> list[Job]:
