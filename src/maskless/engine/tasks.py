@@ -33,6 +33,9 @@ TEXTURE_STRENGTHS = (0.5, 0.65, 0.8, 1.0)
 REPAIR_STRENGTHS = (0.25, 0.5, 1.0)
 REMOVE_MARGIN = 0.03
 """Of the shorter side, by which a thing that goes is grown, so that its rim goes too."""
+CRISP = 0.008
+"""Of the shorter side, about a pixel of a small picture: by which things are grown that stand out before a new place, and
+how wide its seam is. With more, a rim of the old place stays around them."""
 KEEP_MARGIN = 0.015
 """Of the shorter side, by which things that stay are grown."""
 
@@ -97,12 +100,14 @@ def background(request: EditRequest, models: EditModels, config: EditConfig) -> 
     """All but the things that the caption names, or all that stand out where it names none, becomes the prompt."""
     if request.mask is not None:
         return FillRun(request, models, config)
-    place = _place(request, models, KEEP_MARGIN)
+    place = _place(request, models, CRISP)
     kept = place.request.mask
     assert kept is not None
     if bool(kept.all()):
         raise MasklessError("found no background around the things; give --mask FILE, bright where it is")
     around = replace(place.request, mask=~kept)
+    # The seam is a share of the region's width, and this region is nearly all of the picture.
+    config = replace(config, feather=min(config.feather, CRISP))
     return FillRun(around, models, config, attention=place.attention, relevance=place.relevance)
 
 

@@ -37,6 +37,7 @@ SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "prediction_type": "v_prediction",
+    "steps_offset": 1,
     "timestep_spacing": "trailing",
 }
 _frozen: dict[str, nn.Module] = {}  # the autoencoder, which is not trained here
