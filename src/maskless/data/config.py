@@ -90,7 +90,7 @@ class EditConfig:
     beta: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the directional loss.")
     gamma: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the structure loss.")
     place: float = _option(
-        2.0,
+        8.0,
         group="Losses",
         minimum=0,
         maximum=1e6,

@@ -34,8 +34,8 @@ REPAIR_STRENGTHS = (0.25, 0.5, 1.0)
 REMOVE_MARGIN = 0.03
 """Of the shorter side, by which a thing that goes is grown, so that its rim goes too."""
 CRISP = 0.008
-"""Of the shorter side, about a pixel of a small picture: by which things are grown that stand out before a new place, and
-how wide its seam is. With more, a rim of the old place stays around them."""
+"""Of the shorter side, a pixel of a small picture: by which things are grown that stand before a new place, and how
+wide its seam is. With more, a rim of the old place stays around them."""
 KEEP_MARGIN = 0.015
 """Of the shorter side, by which things that stay are grown."""
 

@@ -84,8 +84,7 @@ def run(
     person to judge. ledger: a file of what was measured, to go on from and to add to. progress: told how many edits are
     measured, of how many.
 
-    Raises:
-        MasklessError: an unknown task, a file that cannot be written.
+    Raises: MasklessError: an unknown task, a file that cannot be written.
     """
     editor = Editor.from_pretrained(models)
     folder, count = bundled_folder(models) / "judge", 100 if limit is None else limit
