@@ -37,7 +37,7 @@ def test_a_box_that_two_proposals_share_is_paid_once():
 def test_ours_and_the_release_pick_by_their_rankings():
     text = torch.zeros(2, 13)
     text[:, 4:8] = torch.tensor([0.1, 0.2, 0.9, 0.3])
-    names = ("image_to_image", "shown", "hidden", "focus")
+    names = ("image_to_image", "place")
     table = _table(scores={"text_to_image": text, **{name: torch.zeros(2, 13) for name in names}})
     assert p.maskless(table, 0, _rng()).picked == 6
     made = p.release(table, 0, _rng())
@@ -45,10 +45,10 @@ def test_ours_and_the_release_pick_by_their_rankings():
 
 
 def test_the_caption_alone_costs_one_inpainting():
-    focus = torch.zeros(2, 13)
-    focus[:, 5] = 1
-    names = ("text_to_image", "image_to_image", "shown", "hidden")
-    table = _table(scores={"focus": focus, **{name: torch.zeros(2, 13) for name in names}})
+    place = torch.zeros(2, 13)
+    place[:, 5] = 1
+    names = ("text_to_image", "image_to_image")
+    table = _table(scores={"place": place, **{name: torch.zeros(2, 13) for name in names}})
     made = p.by_caption(table, 0, _rng())
     assert (made.picked, made.inpaintings, made.forwards) == (5, 1, 16)
 

@@ -2,11 +2,11 @@
 
 import torch
 
+from maskless.data.regions import box_iou
 from maskless.evaluation.search_study import (
     anchor_rows,
     draw_tasks,
     estimator_rows,
-    iou,
     is_clean,
     learning_rows,
     place_rows,
@@ -24,12 +24,12 @@ def test_tasks_are_the_same_each_time_and_name_one_thing():
 
 def test_iou_of_known_boxes():
     boxes = torch.tensor([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]])
-    assert torch.allclose(iou(boxes, (0, 0, 10, 10)), torch.tensor([1.0, 1 / 3, 0.0]))
+    assert torch.allclose(box_iou(boxes, (0, 0, 10, 10)), torch.tensor([1.0, 1 / 3, 0.0]))
 
 
 def test_a_clean_region_covers_the_thing_and_spares_the_others():
     task = draw_tasks("validation", 1)[0]
-    assert is_clean(task.box_xyxy, task) or any(iou(torch.tensor([task.box_xyxy]), o) > 0 for o in task.others_xyxy)
+    assert is_clean(task.box_xyxy, task) or any(box_iou(torch.tensor([task.box_xyxy]), o) > 0 for o in task.others_xyxy)
     assert not is_clean((0, 0, 128, 128), task)
     assert not is_clean((0, 0, 1, 1), task)
 

@@ -72,3 +72,14 @@ def test_a_newcomers_anchors_have_room():
     assert torch.equal(anchors.weight, anchors.weight.sort(descending=True).values)
     middle = find_free_anchors(torch.zeros(60, 90), (20, 30), count=1).points_yx[0].tolist()
     assert 3 <= middle[0] <= 16 and 3 <= middle[1] <= 26
+
+
+def test_the_middle_of_the_named_thing_is_the_captions_first_anchor():
+    attention, relevance = torch.zeros(16, 16), torch.zeros(8, 8)
+    attention[2, 2], relevance[6, 6] = 1.0, 1.0
+    for source, count in (("text", 3), ("both", 4), ("both", 1)):
+        anchors = find_anchors(attention, relevance, count=count, source=source, first_yx=(9, 4))
+        assert len(anchors) == count and anchors.points_yx[0].tolist() == [9, 4]
+        assert count == 1 or anchors.points_yx[1].tolist() == [12, 12]
+    unasked = find_anchors(attention, relevance, count=3, source="attention", first_yx=(9, 4))
+    assert unasked.points_yx[0].tolist() == [2, 2]

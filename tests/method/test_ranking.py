@@ -4,14 +4,20 @@ import pytest
 import torch
 
 from maskless.data.errors import MasklessError
-from maskless.data.types import Scores
+from maskless.data.types import PlaceSigns, Scores
 from maskless.method.ranking import Ranking, free_first, place_score, rank, rank_fills
 
 
 def scores(**values: list[float]) -> Scores:
     count = len(next(iter(values.values())))
-    names = ("text_to_image", "image_to_image", "shown", "hidden", "focus")
+    names = ("text_to_image", "image_to_image", "place")
     return Scores(**{name: torch.tensor(values.get(name, [0.0] * count)) for name in names})
+
+
+def signs(**values: list[float]) -> PlaceSigns:
+    count = len(next(iter(values.values())))
+    names = ("shown", "hidden", "focus", "fit")
+    return PlaceSigns(**{name: torch.tensor(values.get(name, [0.0] * count)) for name in names})
 
 
 def test_the_papers_rule_looks_at_the_sum_among_the_top_three_by_text_only():
@@ -28,9 +34,7 @@ def test_its_weights_are_the_users():
 
 
 def test_the_located_rule_wants_the_region_that_is_the_captioned_thing():
-    given = scores(
-        shown=[0.9, 0.8, 0.1], hidden=[-0.9, -0.1, -0.2], focus=[0.5, 0.5, 0.1], text_to_image=[0.0, 0.0, 1.0]
-    )
+    given = scores(place=[0.5, 1.5, -2.0], text_to_image=[0.0, 0.0, 1.0])
     assert rank(given, "located", alpha=2.0, beta=1.0).order == (1, 0, 2)
 
 
@@ -47,7 +51,7 @@ def test_ties_keep_the_anchors_order():
 
 def test_an_unknown_rule_is_refused():
     with pytest.raises(MasklessError, match="ranking must be paper or located"):
-        rank(scores(shown=[1.0]), "coin", alpha=2.0, beta=1.0)
+        rank(scores(place=[1.0]), "coin", alpha=2.0, beta=1.0)
 
 
 def test_fills_are_ranked_by_what_is_asked_for():
@@ -65,10 +69,10 @@ def test_free_regions_come_first_and_the_rule_decides_among_them():
     assert free_first(ranked, torch.zeros(3)).order == (0, 1, 2)
 
 
-def test_the_place_is_three_signs_in_their_own_spreads():
-    given = scores(shown=[0.2, 0.1, 0.1], hidden=[0.0, 0.0, -0.3], focus=[0.01, 0.0, 0.0])
+def test_the_place_is_four_signs_in_their_own_spreads():
+    given = signs(shown=[0.2, 0.1, 0.1], hidden=[0.0, 0.0, -0.3], focus=[0.01, 0.0, 0.0], fit=[0.5, 0.5, 0.1])
     score = place_score(given)
     assert score.argmax() == 0 and score.argmin() == 2
-    scaled = scores(shown=[20.0, 10.0, 10.0], hidden=[0.0, 0.0, -0.3], focus=[0.01, 0.0, 0.0])
+    scaled = signs(shown=[20.0, 10.0, 10.0], hidden=[0.0, 0.0, -0.3], focus=[0.01, 0.0, 0.0], fit=[0.5, 0.5, 0.1])
     assert torch.allclose(place_score(scaled), score, atol=1e-5), "a sign counts alike whatever its scale is"
-    assert not place_score(scores(shown=[0.5, 0.5])).any()
+    assert not place_score(signs(shown=[0.5, 0.5])).any()

@@ -37,25 +37,29 @@ class PlaceSigns:
     """How much each of N regions is the thing that a caption names, read before any inpainting; larger is more.
 
     shown: cosine of the region alone and the caption. hidden: how little the picture still shows the caption with the
-    region painted over. focus: mean relevance to the caption inside the region less that outside.
-    All are 0 where there is no caption.
+    region painted over. focus: mean relevance to the caption inside the region less that outside. fit: intersection
+    over union with the box of the named thing's outline. A sign that is not known is 0 for all.
     """
 
     shown: Float[Tensor, " N"]
     hidden: Float[Tensor, " N"]
     focus: Float[Tensor, " N"]
+    fit: Float[Tensor, " N"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scores(PlaceSigns):
+class Scores:
     """What a ranking looks at, one value per candidate; larger is better.
 
     text_to_image: cosine of the edited picture and the prompt (S_t2i).
     image_to_image: cosine of the edited and the source picture (S_i2i).
+    place: how much the region is what the caption names, in spreads over all regions that were proposed
+    (`ranking.place_score`); 0 for all where there is no caption.
     """
 
     text_to_image: Float[Tensor, " N"]
     image_to_image: Float[Tensor, " N"]
+    place: Float[Tensor, " N"]
 
 
 @dataclass(frozen=True, kw_only=True)

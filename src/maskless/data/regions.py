@@ -315,6 +315,14 @@ def _box_of_window(crop: Tensor, window_xyxy: Box, box_xyxy: Box) -> Tensor:
     return window[:, y0 - top : y1 - top, x0 - left : x1 - left]
 
 
+def box_iou(boxes_xyxy: Int[Tensor, "N 4"], box_xyxy: Box) -> Float[Tensor, " N"]:
+    """Intersection over union of each box with one."""
+    one = torch.tensor([int(edge) for edge in box_xyxy])
+    shared = (boxes_xyxy[:, 2:].minimum(one[2:]) - boxes_xyxy[:, :2].maximum(one[:2])).clamp(min=0).prod(dim=1)
+    areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(dim=1) + (one[2:] - one[:2]).prod()
+    return shared / (areas - shared)
+
+
 def scale_boxes(boxes_xyxy: Int[Tensor, "N 4"], from_yx: tuple[int, int], to_yx: tuple[int, int]) -> Int[Tensor, "N 4"]:
     """The same boxes on the same picture at another resolution, rounded, at least one pixel wide, inside."""
     scale_y, scale_x = to_yx[0] / from_yx[0], to_yx[1] / from_yx[1]

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from maskless.data.config import EditConfig
-from maskless.data.regions import inside_less_outside, resize
+from maskless.data.regions import Box, box_iou, inside_less_outside, resize
 from maskless.data.types import Losses, PlaceSigns
 from maskless.method import losses as method_losses
 from maskless.models.clip import Clip, draw_views
@@ -54,20 +54,22 @@ def place_signs(
     caption: str,
     relevance: Float[Tensor, "rows columns"] | None,
     clip: Clip,
+    outline_xyxy: Box | None = None,
 ) -> PlaceSigns:
     """How much each box is the thing that a caption names; two CLIP images a box, and no inpainting.
 
     picture: in [0, 1], at most VIEW_PX wide or high; boxes in its pixels. relevance: CLIP's map of the caption; None
-    where there is no caption, and then every sign is 0.
+    where there is no caption, and then every sign is 0. outline_xyxy: the box of the thing's outline, if it is known.
     """
+    nothing = torch.zeros(len(boxes_xyxy))
     if relevance is None:
-        nothing = torch.zeros(len(boxes_xyxy))
-        return PlaceSigns(shown=nothing, hidden=nothing, focus=nothing)
+        return PlaceSigns(shown=nothing, hidden=nothing, focus=nothing, fit=nothing)
     text = clip.encode_text(caption)
     return PlaceSigns(
         shown=clip.encode_crops(picture, boxes_xyxy) @ text,
         hidden=-(clip.encode_without(picture, boxes_xyxy) @ text),
         focus=inside_less_outside(relevance, boxes_xyxy, (picture.shape[1], picture.shape[2])),
+        fit=nothing if outline_xyxy is None else box_iou(boxes_xyxy, outline_xyxy),
     )
 
 

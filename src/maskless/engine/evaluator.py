@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.regions import (
+    Box,
     context_window,
     crop_window,
     met,
@@ -19,10 +20,11 @@ from maskless.data.regions import (
     soft_box_mask,
     window_mask,
 )
-from maskless.data.types import Candidates, EditRequest, Losses, PlaceSigns, Regions, Scores
+from maskless.data.types import Candidates, EditRequest, Losses, Regions, Scores
 from maskless.engine.appraisal import VIEW_PX, Appraiser, at_most, place_signs
 from maskless.engine.batching import Batches, batch_size_for
 from maskless.engine.stopwatch import Stopwatch
+from maskless.method.ranking import place_score
 from maskless.models.pretrained import EditModels
 
 SOFT_EDGE_SHARE = 1 / 64
@@ -127,20 +129,29 @@ class RegionEvaluator:
         return self._losses_of(torch.stack(pictures)).total
 
     @torch.no_grad()
-    def scores(self, cells: list[int], relevance: Float[Tensor, "rows columns"] | None) -> Scores:
-        """What a ranking looks at, of regions seen before. relevance: CLIP's map of the caption; None without one."""
+    def scores(self, cells: list[int], place: Float[Tensor, " R"]) -> Scores:
+        """What a ranking looks at, of regions seen before. place: `place_score` of all regions."""
         known = self._appraiser
         embedding = self._models.clip.encode(torch.stack([self.composite(cell) for cell in cells])).embedding
         return Scores(
             text_to_image=embedding @ known.prompt,
             image_to_image=embedding @ known.source.embedding[0, 0],
-            **vars(self.place_signs(cells, relevance)),
+            place=place[cells],
         )
 
-    def place_signs(self, cells: list[int], relevance: Float[Tensor, "rows columns"] | None) -> PlaceSigns:
-        """How much regions are what the caption names; nothing is inpainted. relevance: as in `scores`."""
+    def place_score(
+        self, relevance: Float[Tensor, "rows columns"] | None, outline_xyxy: Box | None
+    ) -> Float[Tensor, " R"]:
+        """How much every region is what the caption names, in spreads; nothing is inpainted.
+
+        relevance: CLIP's map of the caption; None without one, and then all are 0. outline_xyxy: the box of the thing
+        that it names, in pixels, where it is known.
+        """
+        size_yx, small_yx = self._request.size_yx, (self._small.shape[1], self._small.shape[2])
+        if outline_xyxy is not None:
+            outline_xyxy = scale_boxes(torch.tensor([list(outline_xyxy)]), size_yx, small_yx)[0].tolist()
         caption, clip = self._request.caption, self._models.clip
-        return place_signs(self._small, self._small_boxes[cells], caption, relevance, clip)
+        return place_score(place_signs(self._small, self._small_boxes, caption, relevance, clip, outline_xyxy))
 
     def to_dict(self) -> dict[str, Any]:
         """What was computed, as plain values and tensors."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from maskless.data.errors import MasklessError
 from maskless.data.regions import propose_regions, scale_to_grid
 from maskless.data.types import Anchors, Cost, EditRequest, EditResult, StepRecord
 from maskless.engine.evaluator import RegionEvaluator
+from maskless.engine.places import find_places
 from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
-from maskless.method.anchors import find_anchors, find_free_anchors
-from maskless.method.ranking import free_first, place_score, rank
+from maskless.method.anchors import find_free_anchors
+from maskless.method.ranking import free_first, rank
 from maskless.method.search import final_sizes, look_at, objective, place_cost, policy, report, search, start_search
 from maskless.models.pretrained import EditModels
 
@@ -67,15 +69,13 @@ class EditRun:
         self._forwards_before = inpainter.unet_forwards - (state["unet_forwards"] if state else 0)
 
         with self._stopwatch.stage("features"):
-            self.features = models.dino.features(request.image)
-        self._relevance: Tensor | None = None
-        with self._stopwatch.stage("relevance"):
-            self.relevance = self._caption_map() if self.config.anchor_source != "attention" else None
+            places = find_places(request, models, self.config)
+        self.features, self.relevance = places.features, places.relevance
+        self._outline_xyxy = places.outline_xyxy
         if anchors is not None:
             self.anchors = anchors
         elif occupied is None:
-            maps = self.features.attention, self.relevance
-            self.anchors = find_anchors(*maps, count=self.config.anchors, source=self.config.anchor_source)
+            self.anchors = places.anchors
         else:
             self.anchors = find_free_anchors(occupied, self.features.grid_yx, count=self.config.anchors)
         self.regions = propose_regions(self.anchors, self.config.sizes, request.size_yx)
@@ -91,12 +91,13 @@ class EditRun:
         self._evaluate = RegionEvaluator(
             request, self.regions, models, self.config, seed=self.seed, stopwatch=self._stopwatch
         )
+        minded = occupied is None and self.config.place > 0 and bool(request.caption.strip())
         self._search = start_search(
             self._seen_by_net,
             self.regions.boxes_xyxy,
             self.config,
             seed=self.seed,
-            place_cost=None if occupied is not None else self._place_cost(),
+            place_cost=place_cost(self.place, len(self.config.sizes), self.config.place) if minded else None,
         )
         if state is not None:
             self._search.restore(state["search"])
@@ -160,7 +161,7 @@ class EditRun:
         candidates = replace(self._evaluate.candidates(cells), regions=self.regions[own])
         losses = self._evaluate.losses(cells)
         with self._stopwatch.stage("ranking"):
-            scores = self._evaluate.scores(cells, self._caption_map())
+            scores = self._evaluate.scores(cells, self.place)
             ranked = rank(scores, rule, alpha=self.config.ranking_alpha, beta=self.config.ranking_beta)
             ranked = free_first(ranked, self._taken[cells])
         return EditResult(
@@ -187,20 +188,14 @@ class EditRun:
         """Total losses of regions, and what they pay for the things that they would cover."""
         return self._evaluate(cells) + OCCUPIED_COST * self._taken[cells]
 
-    def _place_cost(self) -> Float[Tensor, "K M"] | None:
-        """What regions pay for not being the thing that the caption names; None where none is named."""
-        relevance = self._caption_map() if self.config.place else None
-        if relevance is None:
-            return None
+    @cached_property
+    def place(self) -> Float[Tensor, " R"]:
+        """How much each region is what the caption names, in spreads over all of them; 0 where the caption is empty."""
         with self._stopwatch.stage("relevance"):
-            signs = self._evaluate.place_signs(list(range(len(self.regions))), relevance)
-        return place_cost(place_score(signs), len(self.config.sizes), self.config.place)
-
-    def _caption_map(self) -> Tensor | None:
-        """Relevance of each place to the caption, read once; None where the caption is empty."""
-        if self._relevance is None and self.request.caption.strip():
-            self._relevance = self.models.clip.relevance(self.request.image, self.request.caption)
-        return self._relevance
+            relevance, caption = self.relevance, self.request.caption
+            if relevance is None and caption.strip():
+                relevance = self.models.clip.relevance(self.request.image, caption)
+            return self._evaluate.place_score(relevance, self._outline_xyxy)
 
     @property
     def _forwards(self) -> int:

@@ -42,17 +42,24 @@ def things_in(image: Float[Tensor, "3 H W"], features: PatchFeatures) -> Bool[Te
 
 
 def named_things(
-    image: Float[Tensor, "3 H W"], features: PatchFeatures, caption: str, clip: Clip
+    image: Float[Tensor, "3 H W"],
+    features: PatchFeatures,
+    caption: str,
+    clip: Clip,
+    relevance: Float[Tensor, "rows columns"] | None = None,
 ) -> Bool[Tensor, "H W"]:
     """What a caption names: of each of its phrases, the salient part of the picture that fits it best.
 
-    Where nothing is salient, a square around the place that is most relevant to the caption.
+    Where nothing is salient, a square around the place that is most relevant to the caption. relevance: CLIP's map of
+    the whole caption, where it is known already.
     """
     candidates = _candidates(image, features)
     small = at_most(image, VIEW_PX)
     found = torch.zeros(image.shape[1:], dtype=torch.bool)
-    for phrase in phrases(caption):
-        relevance = clip.relevance(image, phrase)
+    named = phrases(caption)
+    for phrase in named:
+        if relevance is None or len(named) > 1:
+            relevance = clip.relevance(image, phrase)
         if not candidates:
             found |= _around_peak(relevance, image)
             continue

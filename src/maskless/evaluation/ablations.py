@@ -210,7 +210,7 @@ class LentRegions:
         sizes = random_sizes(replace(self.case, config=config), len(run.anchors)).tolist()
         cells = [anchor * len(config.sizes) + size for anchor, size in enumerate(sizes)]
         run.evaluator(cells)
-        scores = run.evaluator.scores(cells, self._relevance)
+        scores = run.evaluator.scores(cells, run.place)
         best = cells[rank(scores, config.ranking, alpha=config.ranking_alpha, beta=config.ranking_beta).order[0]]
         made, losses = run.evaluator.candidates([best]), run.evaluator.losses([best])
         edited = EditedImage(
@@ -239,10 +239,6 @@ class LentRegions:
             **dict(zip(("CLIP loss", "directional loss", "structure loss"), losses.tolist(), strict=True)),
             "inpaintings": inpaintings,
         }
-
-    @cached_property
-    def _relevance(self) -> Tensor:
-        return self.case.models.clip.relevance(self.case.request.image, self.case.request.caption)
 
     @cached_property
     def _before(self) -> Verdict:

@@ -22,6 +22,7 @@ from maskless.data.types import Anchors, EditedImage, EditResult, Regions, Score
 from maskless.engine.appraisal import place_signs
 from maskless.engine.evaluator import RegionEvaluator
 from maskless.engine.fill import FillRun
+from maskless.engine.places import find_places
 from maskless.engine.stopwatch import Stopwatch
 from maskless.engine.tasks import Run, start_run, whole
 from maskless.evaluation.cases import Box, Case, Method, Outcome, random_anchors, random_sizes
@@ -150,13 +151,8 @@ METHODS: dict[str, Method] = {
 
 def own_regions(case: Case) -> Regions:
     """The K x M proposals that `maskless` searches, anchor-major."""
-    image, config = case.request.image, case.config
-    relevance = None
-    if config.anchor_source != "attention" and case.request.caption.strip():
-        relevance = case.models.clip.relevance(image, case.request.caption)
-    attention = case.models.dino.features(image).attention
-    anchors = find_anchors(attention, relevance, count=config.anchors, source=config.anchor_source)
-    return propose_regions(anchors, config.sizes, case.request.size_yx)
+    anchors = find_places(case.request, case.models, case.config).anchors
+    return propose_regions(anchors, case.config.sizes, case.request.size_yx)
 
 
 def budget(case: Case) -> int:
@@ -220,7 +216,7 @@ def _best_of(case: Case, regions: Regions, *, seeds: Sequence[int] | None = None
     resolved = config.resolved(
         steps=models.inpainter.recommended_steps, guidance_scale=models.inpainter.recommended_guidance
     )
-    relevance = models.clip.relevance(request.image, request.caption) if request.caption.strip() else None
+    places = find_places(request, models, replace(config, anchor_source="text"))
     cells = list(range(len(regions)))
     evaluators = [
         RegionEvaluator(request, regions, models, resolved, seed=seed, stopwatch=Stopwatch())
@@ -229,7 +225,7 @@ def _best_of(case: Case, regions: Regions, *, seeds: Sequence[int] | None = None
     found = []
     for evaluate in evaluators:
         evaluate(cells)
-        found.append(evaluate.scores(cells, relevance))
+        found.append(evaluate.scores(cells, evaluate.place_score(places.relevance, places.outline_xyxy)))
     scores = Scores(**{each.name: torch.cat([getattr(part, each.name) for part in found]) for each in fields(Scores)})
     best = rank(scores, config.ranking, alpha=config.ranking_alpha, beta=config.ranking_beta).order[0]
     which, cell = divmod(best, len(cells))
@@ -256,9 +252,11 @@ def _finished(run: Run) -> Outcome:
 def _box_by_clip(case: Case) -> Box:
     """Of the proposals around the caption's anchors, the one that ranks first before anything is inpainted."""
     clip, image, caption = case.models.clip, case.request.image, case.request.caption
-    text = replace(case, config=replace(case.config, anchor_source="text"))
-    boxes = own_regions(text).boxes_xyxy
-    signs = place_signs(image, boxes, caption, clip.relevance(image, caption), clip)
+    relevance = clip.relevance(image, caption)
+    attention = case.models.dino.features(image).attention
+    anchors = find_anchors(attention, relevance, count=case.config.anchors, source="text")
+    boxes = propose_regions(anchors, case.config.sizes, case.request.size_yx).boxes_xyxy
+    signs = place_signs(image, boxes, caption, relevance, clip)
     return _corners(boxes[int(place_score(signs).argmax())])
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.evaluation.region_table import RegionTable
-from maskless.method.ranking import place_score, rank
+from maskless.method.ranking import rank
 from maskless.method.search import final_sizes, look_at, place_cost, search, start_search
 
 KEPT = 2
@@ -210,13 +210,13 @@ def _learn(table: RegionTable, noise: int, config: EditConfig) -> tuple[list[int
         asked.update(flat[cells].tolist())
         return losses[flat[cells]]
 
-    signs = table.scores_of(noise, flat.tolist())
+    score = table.scores_of(noise, flat.tolist()).place
     state = start_search(
         table.features,
         table.boxes_xyxy[flat],
         config,
         seed=table.seed + noise,
-        place_cost=place_cost(place_score(signs), table.place.shape[1], config.place),
+        place_cost=place_cost(score, table.place.shape[1], config.place),
     )
     for _record in search(state, table.features, looked_up, config):
         pass

@@ -19,6 +19,7 @@ from maskless.data.errors import require
 from maskless.data.regions import propose_regions, scale_to_grid
 from maskless.data.types import Anchors, EditedImage, Regions, Scores
 from maskless.engine.evaluator import RegionEvaluator
+from maskless.engine.places import find_places
 from maskless.engine.stopwatch import Stopwatch
 from maskless.evaluation.baselines import CENTRE_SIZE, own_regions
 from maskless.evaluation.cases import Box, Case
@@ -159,9 +160,9 @@ class _Filler:
         return found if steps < (self.config.steps or 0) else found | self._finished(evaluate, cells)
 
     def _finished(self, evaluate: RegionEvaluator, cells: list[int]) -> Figures:
-        case, caption = self.case, self.case.request.caption
-        relevance = case.models.clip.relevance(case.request.image, caption) if caption.strip() else None
-        scores = evaluate.scores(cells, relevance)
+        case = self.case
+        places = find_places(case.request, case.models, case.config)
+        scores = evaluate.scores(cells, evaluate.place_score(places.relevance, places.outline_xyxy))
         crops = evaluate.candidates(cells).crops
         pictures = [
             EditedImage(

@@ -41,13 +41,10 @@ def release(case: Case) -> Outcome:
     frames = torch.cat([_whole_frame(case, square, box, case.seed + i) for i, box in enumerate(boxes.tolist())])
     frames = torch.stack([resize(frame, (side, side)) for frame in frames])
     embedding = models.clip.encode(torch.cat([square[None], frames])).embedding
-    none = torch.zeros(len(frames))
     scores = Scores(
         text_to_image=embedding[1:] @ models.clip.encode_text(request.prompt),
         image_to_image=embedding[1:] @ embedding[0],
-        shown=none,
-        hidden=none,
-        focus=none,
+        place=torch.zeros(len(frames)),
     )
     best = rank_by_paper(scores, alpha=case.config.ranking_alpha, beta=case.config.ranking_beta).order[0]
     picture = torch.zeros_like(request.image)

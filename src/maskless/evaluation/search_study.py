@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from maskless.data.images import load_image
-from maskless.data.regions import propose_regions
+from maskless.data.regions import box_iou, propose_regions
 from maskless.data.types import AnchorNetReport, EditResult
 from maskless.engine.appraisal import place_signs
 from maskless.engine.editor import Editor
 from maskless.engine.optimization import EditRun
+from maskless.engine.places import find_places
 from maskless.evaluation.rows import Row, mean_row, share_row
 from maskless.method.anchors import find_anchors
 from maskless.method.ranking import place_score
@@ -99,7 +100,7 @@ def anchor_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
             anchors = find_anchors(attention, relevance, count=editor.config.anchors, source=source)
             size_yx = (image.shape[1], image.shape[2])
             regions = propose_regions(anchors, editor.config.sizes, size_yx)
-            overlap = iou(regions.boxes_xyxy, task.box_xyxy)
+            overlap = box_iou(regions.boxes_xyxy, task.box_xyxy)
             inside = _inside(anchors.points_yx, anchors.grid_yx, size_yx, task.box_xyxy)
             clean = any(is_clean(box, task) for box in regions.boxes_xyxy.tolist())
             for metric, value in (
@@ -120,16 +121,15 @@ def anchor_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
 
 
 def place_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
-    """Which proposal each sign of the place puts first, and all three together, before any inpainting."""
+    """Which proposal each sign of the place puts first, and all four together, before any inpainting."""
     picked: dict[str, list[tuple[int, ...]]] = {}
     for task in tasks:
-        image, clip = load_image(task.image).rgb, editor.models.clip
-        attention, relevance = editor.models.dino.features(image).attention, clip.relevance(image, task.caption)
-        source = editor.config.anchor_source
-        anchors = find_anchors(attention, relevance, count=editor.config.anchors, source=source)
-        boxes = propose_regions(anchors, editor.config.sizes, (image.shape[1], image.shape[2])).boxes_xyxy
-        signs = place_signs(image, boxes, task.caption, relevance, clip)
-        for sign, score in {**vars(signs), "all three": place_score(signs)}.items():
+        request = editor.request(task.image, caption=task.caption, prompt=task.prompt)
+        found = find_places(request, editor.models, editor.config)
+        boxes = propose_regions(found.anchors, editor.config.sizes, request.size_yx).boxes_xyxy
+        known = found.relevance, editor.models.clip, found.outline_xyxy
+        signs = place_signs(request.image, boxes, task.caption, *known)
+        for sign, score in {**vars(signs), "all four": place_score(signs)}.items():
             picked.setdefault(sign, []).append(tuple(boxes[int(score.argmax())].tolist()))
     return _pick_rows(picked, tasks, task="place")
 
@@ -222,14 +222,6 @@ def estimator_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
     return rows
 
 
-def iou(boxes_xyxy: Tensor, truth_xyxy: Sequence[int]) -> Tensor:
-    """Intersection over union of each box [N, 4] with one, [N]."""
-    truth = torch.tensor(truth_xyxy)
-    shared = (boxes_xyxy[:, 2:].minimum(truth[2:]) - boxes_xyxy[:, :2].maximum(truth[:2])).clamp(min=0).prod(dim=1)
-    areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(dim=1) + (truth[2:] - truth[:2]).prod()
-    return shared / (areas - shared)
-
-
 def is_clean(box_xyxy: Sequence[int], task: Task) -> bool:
     """Whether a region covers nearly all of the named thing and little of every other."""
     return _covered(box_xyxy, task.box_xyxy) > CLEAN_COVER and all(
@@ -265,4 +257,4 @@ def _change(result: EditResult) -> float:
 
 
 def _overlap(box_xyxy: Sequence[int], task: Task) -> float:
-    return float(iou(torch.tensor([list(box_xyxy)]), task.box_xyxy)[0])
+    return float(box_iou(torch.tensor([list(box_xyxy)]), task.box_xyxy)[0])

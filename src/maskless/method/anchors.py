@@ -18,7 +18,12 @@ ROOM = 1 / 3
 
 
 def find_anchors(
-    attention: Float[Tensor, "h w"], relevance: Float[Tensor, "rows cols"] | None, *, count: int, source: str
+    attention: Float[Tensor, "h w"],
+    relevance: Float[Tensor, "rows cols"] | None,
+    *,
+    count: int,
+    source: str,
+    first_yx: tuple[int, int] | None = None,
 ) -> Anchors:
     """The cells to edit around.
 
@@ -28,6 +33,7 @@ def find_anchors(
             map where the caption names nothing, then attention alone decides.
         count: K.
         source: "attention" (the paper), "text", or "both": the first half from the caption, the rest from attention.
+        first_yx: (row, column) of the captioned thing's middle, where it is known; the caption's first anchor.
     Raises:
         MasklessError: an unknown source, or more anchors than cells.
     """
@@ -44,6 +50,9 @@ def find_anchors(
         maps, quotas = [on_grid, attention], [from_text, count - from_text]
     points: list[tuple[int, int]] = []
     weights: list[float] = []
+    if len(maps) == 2 and first_yx is not None:
+        points, quotas[0] = [first_yx], quotas[0] - 1
+        weights = [float(maps[0][first_yx])]
     for scores, quota in zip(maps, quotas, strict=True):
         for row, column in suppressed_peaks(scores, quota, taken=points):
             points.append((row, column))

@@ -43,18 +43,18 @@ def rank_by_place(scores: Scores, *, alpha: float, beta: float) -> Ranking:
     """The region that is the captioned thing.
 
     The whole-image similarities of the paper's rule are blind to where an edit is, and favour the smallest change.
-    Where the signs of the place say nothing, because there is no caption or only one region, the paper's rule decides.
+    Where the place says nothing, because there is no caption or only one region, the paper's rule decides.
     """
-    score = place_score(scores)
-    if not bool(score.any()):
+    if float(scores.place.max()) == float(scores.place.min()):
         return rank_by_paper(scores, alpha=alpha, beta=beta)
-    return Ranking(score=score, order=tuple(_descending(score)))
+    return Ranking(score=scores.place, order=tuple(_descending(scores.place)))
 
 
 def place_score(signs: PlaceSigns) -> Float[Tensor, " N"]:
-    """How much each region is the captioned thing: it shows the caption, hides it when painted over, and holds the
-    relevance. The three signs count in units of their spread over the regions; 0 for all where they say nothing."""
-    return _in_spreads(signs.shown) + _in_spreads(signs.hidden) + _in_spreads(signs.focus)
+    """How much each region is the captioned thing: it shows the caption, hides it when painted over, holds the
+    relevance and fits the outline. The signs count in units of their spread over the regions, so this is for all that
+    are proposed: among a few that are all good, what tells them apart would count for too much."""
+    return sum(_in_spreads(values) for values in (signs.shown, signs.hidden, signs.focus, signs.fit))
 
 
 def free_first(ranking: Ranking, taken: Float[Tensor, " N"]) -> Ranking:

@@ -1,0 +1,43 @@
+"""Where an edit may go, on drawn scenes with the bundled encoders: the named thing is looked at first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from maskless.data.regions import box_iou
+from maskless.engine.editor import Editor
+from maskless.engine.places import find_places
+from maskless.evaluation.search_study import draw_tasks
+
+
+@pytest.fixture(scope="module")
+def storybook() -> Editor:
+    return Editor.from_pretrained("storybook", device="cpu", dtype="float32")
+
+
+def test_the_named_thing_is_outlined_and_its_middle_is_the_first_anchor(storybook):
+    overlaps, inside = [], 0
+    tasks = draw_tasks("validation", 10, offset=41_000)
+    for task in tasks:
+        request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
+        found = find_places(request, storybook.models, storybook.config)
+        x0, y0, x1, y1 = task.box_xyxy
+        overlaps.append(float(box_iou(torch.tensor([found.outline_xyxy]), task.box_xyxy)[0]))
+        y, x = ((found.anchors.points_yx[0] + 0.5) / torch.tensor(found.anchors.grid_yx) * 128).tolist()
+        inside += x0 <= x < x1 and y0 <= y < y1
+        assert len(found.anchors) == storybook.config.anchors
+    assert sum(overlaps) / len(overlaps) > 0.5 and inside >= 7
+
+
+def test_without_a_caption_or_by_the_papers_rule_attention_alone_decides(storybook):
+    task = draw_tasks("validation", 1)[0]
+    request = storybook.request(task.image, caption="", prompt=task.prompt)
+    named = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
+    paper = replace(storybook.config, anchor_source="attention")
+    for asked, config in ((request, storybook.config), (named, paper)):
+        found = find_places(asked, storybook.models, config)
+        assert found.relevance is None and found.outline_xyxy is None
+        assert torch.equal(found.anchors.points_yx, find_places(request, storybook.models, paper).anchors.points_yx)
