@@ -12,6 +12,10 @@ from maskless.data.errors import MasklessError
 from maskless.data.types import PlaceSigns, Scores
 
 SHORTLIST = 3
+FIT_WEIGHT = 0.25
+"""Of the outline's sign among those of the place: an outline that is right makes the region fit, one that took a
+neighbour along spoils it. On 150 validation scenes of two things and more, the region of the best score covered the named
+thing and no other in 61 % at a weight of 1, in 69 % at 0.5, 72 % at 0.25 and 67 % at 0."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +58,8 @@ def place_score(signs: PlaceSigns) -> Float[Tensor, " N"]:
     """How much each region is the captioned thing: it shows the caption, hides it when painted over, holds the
     relevance and fits the outline. The signs count in units of their spread over the regions, so this is for all that
     are proposed: among a few that are all good, what tells them apart would count for too much."""
-    return sum(_in_spreads(values) for values in (signs.shown, signs.hidden, signs.focus, signs.fit))
+    seen = _in_spreads(signs.shown) + _in_spreads(signs.hidden) + _in_spreads(signs.focus)
+    return seen + FIT_WEIGHT * _in_spreads(signs.fit)
 
 
 def free_first(ranking: Ranking, taken: Float[Tensor, " N"]) -> Ranking:
