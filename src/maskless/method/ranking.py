@@ -14,8 +14,8 @@ from maskless.data.types import PlaceSigns, Scores
 SHORTLIST = 3
 FIT_WEIGHT = 0.25
 """Of the outline's sign among those of the place: an outline that is right makes the region fit, one that took a
-neighbour along spoils it. On 150 validation scenes of two things and more, the region of the best score covered the named
-thing and no other in 61 % at a weight of 1, in 69 % at 0.5, 72 % at 0.25 and 67 % at 0."""
+neighbour along spoils it. On 150 validation scenes of two things and more, the region of the best score covered the
+named thing and no other in 61 % at a weight of 1, in 69 % at 0.5, in 72 % at 0.25 and in 67 % at 0."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
