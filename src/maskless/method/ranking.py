@@ -56,8 +56,8 @@ def rank_by_place(scores: Scores, *, alpha: float, beta: float) -> Ranking:
 
 def place_score(signs: PlaceSigns) -> Float[Tensor, " N"]:
     """How much each region is the captioned thing: it shows the caption, hides it when painted over, holds the
-    relevance and fits the outline. The signs count in units of their spread over the regions, so this is for all that
-    are proposed: among a few that are all good, what tells them apart would count for too much."""
+    relevance and fits the outline. The signs count in units of their spread over the regions; given all that are
+    proposed, the search and the ranking go by one score."""
     seen = _in_spreads(signs.shown) + _in_spreads(signs.hidden) + _in_spreads(signs.focus)
     return seen + FIT_WEIGHT * _in_spreads(signs.fit)
 
