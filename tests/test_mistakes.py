@@ -106,7 +106,7 @@ def test_mistake_07_edits_and_sources_reach_clip_on_one_scale(editor, picture):
     composite = evaluator.composite(0)
     assert float(composite.min()) >= 0 and float(composite.max()) <= 1
     assert float((composite - picture).abs().mean()) < 0.02
-    assert float(evaluator._losses_of(composite[None]).structure) < 0.05
+    assert float(evaluator._appraiser.losses(composite[None], evaluator._small_boxes[:1]).structure) < 0.05
 
 
 def test_mistake_08_dinos_input_is_normalised_and_the_projection_is_frozen_and_saved(editor):

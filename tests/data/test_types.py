@@ -62,7 +62,8 @@ def test_regions_and_candidates_can_be_picked_in_any_order():
 @pytest.mark.usefixtures("unchecked")
 def test_losses_must_be_of_one_length():
     with pytest.raises(MasklessError, match=r"losses must all be \[N\]"):
-        Losses(clip=torch.zeros(2), directional=torch.zeros(2), structure=torch.zeros(2), total=torch.zeros(3))
+        two = torch.zeros(2)
+        Losses(clip=two, directional=two, structure=two, local=two, total=torch.zeros(3))
 
 
 @pytest.mark.usefixtures("unchecked")

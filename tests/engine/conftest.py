@@ -19,6 +19,7 @@ from maskless.data.types import (
     Losses,
     StepRecord,
 )
+from maskless.engine.outputs import LOSS_NAMES
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def make_result() -> Callable[..., EditResult]:
         sizes = len(options.sizes)
         chosen = torch.arange(9) % sizes
         regions = propose_regions(anchors, options.sizes, size_yx)[torch.arange(9) * sizes + chosen]
-        losses = torch.rand(3, 9, generator=generator)
+        parts = torch.rand(len(LOSS_NAMES) - 1, 9, generator=generator)
         scores = torch.rand(9, generator=generator)
         rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
         heat = torch.exp(-((rows - 16) ** 2 + (columns - 20) ** 2) / 40.0)
@@ -49,7 +50,7 @@ def make_result() -> Callable[..., EditResult]:
                 crops=torch.randint(0, 256, (9, 3, 64, 64), generator=generator, dtype=torch.uint8),
                 seeds=(options.seed,) * 9,
             ),
-            losses=Losses(clip=losses[0], directional=losses[1], structure=losses[2], total=losses.sum(0)),
+            losses=Losses(**dict(zip(LOSS_NAMES, (*parts, parts.sum(0)), strict=True))),
             scores=scores,
             order=tuple(np.argsort(-scores.numpy()).tolist()),
             attention=heat / heat.sum(),

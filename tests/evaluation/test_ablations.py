@@ -14,7 +14,7 @@ from maskless.evaluation.tasks import draw_jobs
 from maskless.evaluation.trials import case_of
 from maskless.storybook.judge import Judge
 
-QUICK = {"steps": 1, "iterations": 2, "anchors": 3, "updates": 10}
+QUICK = {"steps": 1, "iterations": 2, "anchors": 3, "updates": 100}
 CHANGED = (
     {},
     {"beta": 0.0},

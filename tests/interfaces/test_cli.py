@@ -107,7 +107,7 @@ class TestEdit:
             "guidance_scale": 2.0, "negative_prompt": "grey", "context": 0.25, "feather": 0.1, "batch_size": 2,
             "checkpoint_interval": 2, "device": "cpu", "dtype": "float32", "ranking": "paper", "estimator": "table",
             "scheduler": "unipc", "lora": "style.safetensors:0.5",
-            "memory": "low", "place": 1.5,
+            "memory": "low", "place": 1.5, "delta": 0.0625,
         }  # fmt: skip
         switches = {"slim_checkpoint": True, "offline": True, "allow_pickle": True}
         flags = [text for name, value in given.items() for text in ("--" + name.replace("_", "-"), str(value))]

@@ -2,7 +2,7 @@
 
 import torch
 
-from maskless.method.losses import clip_loss, combine, directional_loss, join, structure_loss
+from maskless.method.losses import clip_loss, combine, directional_loss, join, local_loss, structure_loss
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -39,6 +39,14 @@ def test_structure_loss_compares_self_similarity_not_appearance():
 
 def test_the_total_weighs_the_parts_and_nothing_is_reduced():
     clip, directional, structure = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), torch.tensor([5.0, 6.0])
-    losses = combine(clip, directional, structure, alpha=1, beta=10, gamma=100)
-    assert losses.total.tolist() == [531.0, 642.0]
-    assert join([losses, losses]).total.tolist() == [531.0, 642.0, 531.0, 642.0]
+    local = torch.tensor([7.0, 8.0])
+    losses = combine(clip, directional, structure, local, alpha=1, beta=10, gamma=100, delta=1000)
+    assert losses.total.tolist() == [7531.0, 8642.0]
+    assert join([losses, losses]).total.tolist() == [7531.0, 8642.0, 7531.0, 8642.0]
+    assert join([losses, losses]).local.tolist() == [7.0, 8.0, 7.0, 8.0]
+
+
+def test_the_local_loss_is_the_distance_of_each_region_alone_from_the_prompt():
+    prompt = torch.tensor([1.0, 0.0])
+    regions = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    assert torch.allclose(local_loss(regions, prompt), torch.tensor([0.0, 1.0, 2.0]))

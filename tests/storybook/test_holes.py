@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import torch
 
 from maskless.storybook.captions import STYLE_WORDS
 from maskless.storybook.edits import random_edit, shown, window_around
 from maskless.storybook.masks import random_hole
-from maskless.storybook.scenes import KINDS, render, sample
+from maskless.storybook.scenes import KINDS, draw, render, sample
+from maskless.storybook.train_clip import named_words
 
 
 def test_a_random_edit_changes_exactly_one_thing() -> None:
@@ -114,3 +116,25 @@ def test_a_textured_object_is_redrawn_in_its_outline() -> None:
             if thing.texture in hole.text and thing.texture != "plain" and covers:
                 found += hole.mask.sum() < 2 * thing.mask.sum() and not hole.mask[:, :2].all()
     assert found > 8
+
+
+def test_in_a_hole_of_a_whole_manner_the_manner_is_said() -> None:
+    """Nothing of the picture is left to tell it by."""
+    rng = np.random.default_rng(0)
+    whole = 0
+    for seed in range(120):
+        scene = draw(sample(seed).with_style("pencil"), 96)
+        hole = random_hole(scene, rng)
+        x0, y0, x1, y1 = hole.window
+        if hole.mask[y0:y1, x0:x1].all() and x1 - x0 >= 40 and scene.graph.objects:
+            whole += 1
+            assert any(word in hole.text for word in STYLE_WORDS["pencil"]) or (x1 - x0) == 96
+    assert whole > 30
+
+
+def test_every_manner_but_the_plain_one_is_a_word_that_the_texts_are_taught_by() -> None:
+    plain = named_words("a drawing of a red car")
+    for style, words in STYLE_WORDS.items():
+        told = [named_words(f"a {word} of a red car") for word in words]
+        assert style == "flat" or all((each - plain).sum() == 1 for each in told)
+        assert all(torch.equal(each, told[0]) for each in told)

@@ -133,6 +133,8 @@ def test_what_is_bundled_can_be_trained_on(tmp_path: Path, name: str) -> None:
     for file in sorted((ASSETS / task.EXPORT).glob("*.safetensors")):
         old, new = load_file(file), load_file(run.models / task.EXPORT / file.name)
         assert old.keys() == new.keys() and all(torch.equal(old[key], new[key]) for key in old)
+    for file in run.models.rglob("config.json"):
+        assert str(tmp_path) not in file.read_text("utf-8"), "an export names no folder of the machine it was made on"
 
 
 def test_a_step_is_the_same_whether_it_was_reached_in_one_go_or_not(tmp_path: Path) -> None:

@@ -89,8 +89,15 @@ class EditConfig:
     alpha: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the CLIP loss.")
     beta: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the directional loss.")
     gamma: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the structure loss.")
+    delta: float = _option(
+        4.0,
+        group="Losses",
+        minimum=0,
+        maximum=1e6,
+        help="Weight of the CLIP loss of the edited region alone; 0 is the paper.",
+    )
     place: float = _option(
-        8.0,
+        1.0,
         group="Losses",
         minimum=0,
         maximum=1e6,

@@ -16,16 +16,18 @@ from maskless.data.errors import require
 class Losses:
     """Method step 8, one value per candidate, never reduced.
 
-    total = alpha clip + beta directional + gamma structure.
+    total = alpha clip + beta directional + gamma structure + delta local. The first three look at the whole picture,
+    the last at the edited region.
     """
 
     clip: Float[Tensor, " N"]
     directional: Float[Tensor, " N"]
     structure: Float[Tensor, " N"]
+    local: Float[Tensor, " N"]
     total: Float[Tensor, " N"]
 
     def __post_init__(self) -> None:
-        shapes = {tuple(getattr(self, name).shape) for name in ("clip", "directional", "structure", "total")}
+        shapes = {tuple(getattr(self, name).shape) for name in ("clip", "directional", "structure", "local", "total")}
         require(len(shapes) == 1 and len(next(iter(shapes))) == 1, f"losses must all be [N], got {sorted(shapes)}")
 
     def __len__(self) -> int:

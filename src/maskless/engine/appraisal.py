@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from maskless.data.config import EditConfig
-from maskless.data.regions import Box, box_iou, inside_less_outside, resize
+from maskless.data.regions import Box, box_iou, crop_window, inside_less_outside, resize
 from maskless.data.types import Losses, PlaceSigns
 from maskless.method import losses as method_losses
 from maskless.models.clip import Clip, draw_views
 
 VIEW_PX = 512
 """CLIP looks at composites of at most this longer side; its own input is smaller still."""
+
+
+REGION_MARGIN = 0.15
+"""What CLIP sees around an edited region, as a share of its longer side."""
 
 
 class Appraiser:
@@ -33,18 +39,27 @@ class Appraiser:
             self.prompt = clip.encode_text(prompt)
             self.caption = clip.encode_text(caption)
 
-    def losses(self, pictures: Float[Tensor, "N 3 h w"]) -> Losses:
-        """Method step 8 for composites in [0, 1]; carries gradients."""
+    def losses(self, pictures: Float[Tensor, "N 3 h w"], boxes_xyxy: Int[Tensor, "N 4"]) -> Losses:
+        """Method step 8 for composites in [0, 1], each edited in its box, in pixels; carries gradients."""
         config = self._config
         views = self._clip.encode_views(pictures, self._views)
         return method_losses.combine(
             method_losses.clip_loss(views.embedding, self.prompt),
             method_losses.directional_loss(views.embedding, self.source.embedding[0], self.prompt, self.caption),
             method_losses.structure_loss(views.tokens, self.source.tokens[0]),
+            method_losses.local_loss(self.regions(pictures, boxes_xyxy), self.prompt),
             alpha=config.alpha,
             beta=config.beta,
             gamma=config.gamma,
+            delta=config.delta,
         )
+
+    def regions(self, pictures: Float[Tensor, "N 3 h w"], boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
+        """Embedding of each picture's box, seen with a margin around it; carries gradients."""
+        size, size_yx = self._clip.image_px, (pictures.shape[2], pictures.shape[3])
+        windows = [with_margin(box, size_yx) for box in boxes_xyxy.tolist()]
+        seen = [crop_window(each, window, size) for each, window in zip(pictures, windows, strict=True)]
+        return self._clip.encode(torch.stack(seen)).embedding
 
 
 @torch.no_grad()
@@ -71,6 +86,13 @@ def place_signs(
         focus=inside_less_outside(relevance, boxes_xyxy, (picture.shape[1], picture.shape[2])),
         fit=nothing if outline_xyxy is None else box_iou(boxes_xyxy, outline_xyxy),
     )
+
+
+def with_margin(box_xyxy: Sequence[int], size_yx: tuple[int, int]) -> Box:
+    """The box with REGION_MARGIN more on every side, inside the picture."""
+    x0, y0, x1, y1 = box_xyxy
+    margin = round(REGION_MARGIN * max(x1 - x0, y1 - y0))
+    return max(0, x0 - margin), max(0, y0 - margin), min(size_yx[1], x1 + margin), min(size_yx[0], y1 + margin)
 
 
 def at_most(image: Float[Tensor, "3 H W"], longer_px: int) -> Float[Tensor, "3 h w"]:

@@ -82,15 +82,17 @@ class RegionEvaluator:
                 crops = self._batches.run(len(unseen), lambda batch: self._inpaint(unseen[batch]))
             self._crops.update(zip(unseen, crops, strict=True))
             with self._stopwatch.stage("losses"), torch.no_grad():
-                found = self._losses_of(torch.stack([self.composite(cell) for cell in unseen]))
-            rows = torch.stack([found.clip, found.directional, found.structure, found.total], dim=1)
+                pictures = torch.stack([self.composite(cell) for cell in unseen])
+                found = self._appraiser.losses(pictures, self._small_boxes[unseen])
+            rows = torch.stack([found.clip, found.directional, found.structure, found.local, found.total], dim=1)
             self._losses.update(zip(unseen, rows, strict=True))
         return self.losses(cells).total
 
     def losses(self, cells: Sequence[int]) -> Losses:
         """The losses of regions seen before."""
-        clip, directional, structure, total = torch.stack([self._losses[cell] for cell in cells]).unbind(1)
-        return Losses(clip=clip, directional=directional, structure=structure, total=total)
+        rows = torch.stack([self._losses[cell] for cell in cells])
+        clip, directional, structure, local, total = rows.unbind(1)
+        return Losses(clip=clip, directional=directional, structure=structure, local=local, total=total)
 
     def candidates(self, cells: list[int]) -> Candidates:
         """The edits of regions seen before."""
@@ -116,7 +118,7 @@ class RegionEvaluator:
         size_count = weights.shape[1]
         size_yx = (self._small.shape[1], self._small.shape[2])
         sharpness = SOFT_EDGE_SHARE * min(size_yx)
-        pictures = []
+        pictures, boxes = [], []
         for anchor, size in enumerate(chosen.tolist()):
             row = slice(anchor * size_count, (anchor + 1) * size_count)
             masks = soft_box_mask(self._small_boxes[row], size_yx, sharpness)
@@ -126,7 +128,8 @@ class RegionEvaluator:
             crop = self._crops[cell].to(torch.float32) / 255
             edited = paste_back(self._small, crop, window, window, feather=0.0)
             pictures.append(mask * edited + (1 - mask) * self._small)
-        return self._losses_of(torch.stack(pictures)).total
+            boxes.append(self._small_boxes[cell])
+        return self._appraiser.losses(torch.stack(pictures), torch.stack(boxes)).total
 
     @torch.no_grad()
     def scores(self, cells: list[int], place: Float[Tensor, " R"]) -> Scores:
@@ -184,9 +187,6 @@ class RegionEvaluator:
         )
         fitted = [met(new / 255, old, mask > 0) for new, old, mask in zip(drawn, pictures, masks, strict=True)]
         return (torch.stack(fitted) * 255).round().to(torch.uint8)
-
-    def _losses_of(self, pictures: Float[Tensor, "N 3 h w"]) -> Losses:
-        return self._appraiser.losses(pictures)
 
     def _same_box(self, cell: int) -> int:
         """The region that was inpainted for this one: itself, or another with the very same box."""

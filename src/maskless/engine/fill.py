@@ -13,7 +13,17 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from maskless.data.config import EditConfig
-from maskless.data.regions import crop_mask, crop_window, mask_box, met, resize, seam_step, spread, square_window
+from maskless.data.regions import (
+    crop_mask,
+    crop_window,
+    mask_box,
+    met,
+    resize,
+    scale_boxes,
+    seam_step,
+    spread,
+    square_window,
+)
 from maskless.data.types import Candidates, Cost, EditedImage, EditRequest, EditResult, Losses, Regions, StepRecord
 from maskless.engine.appraisal import VIEW_PX, Appraiser, at_most
 from maskless.engine.batching import Batches, batch_size_for
@@ -191,7 +201,9 @@ class FillRun:
         )
         with self._stopwatch.stage("losses"), torch.no_grad():
             picture = edited.tensor()
-            self._losses.append(self._appraiser.losses(at_most(picture, VIEW_PX)[None]))
+            small = at_most(picture, VIEW_PX)
+            box = scale_boxes(torch.tensor([self._box]), self.request.size_yx, (small.shape[1], small.shape[2]))
+            self._losses.append(self._appraiser.losses(small[None], box))
             # The prompt may name what is in the region and nothing else, so there CLIP looks for it.
             side = min(VIEW_PX, self._window[2] - self._window[0])
             embedding = self.models.clip.encode(crop_window(picture, self._window, side)[None]).embedding[0]

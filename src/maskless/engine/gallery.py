@@ -208,7 +208,7 @@ def _shown(editor: Editor, exhibit: Exhibit, request: EditRequest, path: Path) -
 def _facts_of(result: EditResult) -> dict[str, Any]:
     """What the page tells: the region, the losses of the best, and what it cost."""
     best = result.order[0]
-    losses = {name: float(getattr(result.losses, name)[best]) for name in ("clip", "directional", "structure")}
+    losses = {name: float(getattr(result.losses, name)[best]) for name in ("clip", "directional", "structure", "local")}
     mask = result.best.mask
     return {
         "prompt": result.request.prompt,

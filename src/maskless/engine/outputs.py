@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 RECORD_NAME = "result.json"
-LOSS_NAMES = ("clip", "directional", "structure", "total")
+LOSS_NAMES = ("clip", "directional", "structure", "local", "total")
 LIBRARIES = ("maskless", "torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "pillow")
 
 

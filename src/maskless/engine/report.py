@@ -33,7 +33,7 @@ BEST_PX, BEST_BYTES = 1024, 260_000
 CARD_PX, CARD_BYTES = 360, 32_000
 SHOWN_CARDS, SHOWN_ANCHORS = 20, 32
 """With these a page of any edit stays under two megabytes."""
-LOSSES = {"total": "loss", "clip": "CLIP", "directional": "directional", "structure": "structure"}
+LOSSES = {"total": "loss", "clip": "CLIP", "directional": "directional", "structure": "structure", "local": "region"}
 
 
 def edit_report(

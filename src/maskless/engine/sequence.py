@@ -115,6 +115,7 @@ def _picked(losses: Losses, index: list[int]) -> Losses:
         clip=losses.clip[index],
         directional=losses.directional[index],
         structure=losses.structure[index],
+        local=losses.local[index],
         total=losses.total[index],
     )
 

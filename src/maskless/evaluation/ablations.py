@@ -36,7 +36,8 @@ from maskless.storybook.judge import Judge, Verdict
 SLOW_SHARE = 10
 """One in so many requests for what learns twenty times as slowly."""
 SHARES = ("success", "region hit")
-MEANS = ("region IoU", "region size", "CLIP loss", "directional loss", "structure loss", "inpaintings")
+LOSSES = ("CLIP loss", "directional loss", "structure loss", "local loss")
+MEANS = ("region IoU", "region size", *LOSSES, "inpaintings")
 COMPARED = ("success", "region IoU")
 """Figures that are also given less the default's, request by request."""
 
@@ -89,8 +90,9 @@ def variants(config: EditConfig) -> list[Variant]:
     ]
     for group, options in (("losses", {}), ("losses as in the paper", AS_IN_THE_PAPER)):
         made.append(Variant(group=group, label="all", options=options))
-        for weight, left_out in (("alpha", "L_clip"), ("beta", "L_dir"), ("gamma", "L_str")):
-            made.append(Variant(group=group, label=f"without {left_out}", options={**options, weight: 0.0}))
+        for weight, left_out in (("alpha", "L_clip"), ("beta", "L_dir"), ("gamma", "L_str"), ("delta", "L_local")):
+            if weight not in options:  # the paper has no L_local
+                made.append(Variant(group=group, label=f"without {left_out}", options={**options, weight: 0.0}))
     made += [
         Variant(group="anchors from", label=source, options={"anchor_source": source})
         for source in ("both", "attention", "text")
@@ -99,7 +101,7 @@ def variants(config: EditConfig) -> list[Variant]:
     made += [Variant(group="sizes M", label=str(m), options=sizes[m]) for m in (6, 1, 3, 12)]
     made += [Variant(group="iterations", label=str(n), options={"iterations": n}) for n in (10, 1, 2, 3, 5, 20)]
     made += [
-        Variant(group="place", label=f"{weight:g}", options={"place": weight}) for weight in (8.0, 0.0, 1.0, 2.0, 4.0)
+        Variant(group="place", label=f"{weight:g}", options={"place": weight}) for weight in (1.0, 0.0, 2.0, 4.0, 8.0)
     ]
     made.append(Variant(group="ranking", label="located"))
     for alpha, beta in ((2.0, 1.0), (1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (0.0, 1.0)):
@@ -193,7 +195,7 @@ class LentRegions:
         """Give a run the regions that are known."""
         boxes = [_corners(box) for box in run.regions.boxes_xyxy]
         cells = [cell for cell, box in enumerate(boxes) if box in self.known]
-        weights = torch.tensor([run.config.alpha, run.config.beta, run.config.gamma])
+        weights = torch.tensor([run.config.alpha, run.config.beta, run.config.gamma, run.config.delta])
         crops, parts = zip(*(self.known[boxes[cell]] for cell in cells), strict=True) if cells else ((), ())
         losses = [torch.cat([part, (weights * part).sum()[None]]) for part in parts]
         run.evaluator.restore(run.evaluator.to_dict() | {"cells": cells, "crops": crops, "losses": losses})
@@ -202,9 +204,9 @@ class LentRegions:
         """Keep what a run inpainted."""
         kept = run.evaluator.to_dict()
         for cell, crop, losses in zip(kept["cells"], kept["crops"], kept["losses"], strict=True):
-            self.known[_corners(run.regions.boxes_xyxy[cell])] = crop, losses[:3]
+            self.known[_corners(run.regions.boxes_xyxy[cell])] = crop, losses[:-1]
 
-    def _drawn(self, run: EditRun) -> tuple[EditedImage, Float[Tensor, " 3"]]:
+    def _drawn(self, run: EditRun) -> tuple[EditedImage, Float[Tensor, " 4"]]:
         """A random size for each anchor, ranked as the options say: the edit, and the parts of its loss."""
         config, request = run.config, run.request
         sizes = random_sizes(replace(self.case, config=config), len(run.anchors)).tolist()
@@ -222,7 +224,7 @@ class LentRegions:
         )
         return edited, torch.cat(_parts(losses))
 
-    def _worth(self, edited: EditedImage, losses: Float[Tensor, " 3"], inpaintings: int) -> Figures:
+    def _worth(self, edited: EditedImage, losses: Float[Tensor, " 4"], inpaintings: int) -> Figures:
         """The figures of a pick."""
         truth, box = self.case.truth_xyxy, edited.box_xyxy
         region = edited.touched()
@@ -236,7 +238,7 @@ class LentRegions:
             "region hit": truth[0] <= x < truth[2] and truth[1] <= y < truth[3],
             "region IoU": mask_iou(region, mask_of_box(truth, self.case.request.size_yx)),
             "region size": float(region.float().mean()),
-            **dict(zip(("CLIP loss", "directional loss", "structure loss"), losses.tolist(), strict=True)),
+            **dict(zip(LOSSES, losses.tolist(), strict=True)),
             "inpaintings": inpaintings,
         }
 
@@ -262,8 +264,8 @@ def rows_of(found: Mapping[tuple[str, str], Sequence[Figures]]) -> list[Row]:
     return rows
 
 
-def _parts(losses: Losses) -> tuple[Tensor, Tensor, Tensor]:
-    return losses.clip, losses.directional, losses.structure
+def _parts(losses: Losses) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return losses.clip, losses.directional, losses.structure, losses.local
 
 
 def _looked_at(run: EditRun) -> int:

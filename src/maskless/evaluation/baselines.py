@@ -32,7 +32,7 @@ from maskless.method.ranking import place_score, rank
 from maskless.models.inpainting import InpaintingModel
 from maskless.models.latent_unet import PromptEmbedding, StableDiffusionInpainter
 
-AS_IN_THE_PAPER: dict[str, Any] = {"anchor_source": "attention", "place": 0.0, "ranking": "paper"}
+AS_IN_THE_PAPER: dict[str, Any] = {"anchor_source": "attention", "delta": 0.0, "place": 0.0, "ranking": "paper"}
 """Options that leave out what this package adds to the paper."""
 CENTRE_SIZE = 8
 """Half-size of the box in the middle, in 32nds: half the shorter side."""

@@ -39,6 +39,14 @@ def structure_loss(candidates: Float[Tensor, "N T D"], source: Float[Tensor, "T 
     return difference.square().mean(dim=(1, 2)).clamp(min=1e-12).sqrt()
 
 
+def local_loss(regions: Float[Tensor, "N D"], prompt: Float[Tensor, " D"]) -> Float[Tensor, " N"]:
+    """L_local = D_cos(E_v(X_o in the region), E_t(T)) = 1 - cos, of the edited region seen alone. From 0 to 2.
+
+    In the whole picture a large edit shows more of the prompt than the right one; alone, each shows what it is.
+    """
+    return 1 - F.cosine_similarity(regions, prompt, dim=-1)
+
+
 def self_similarity(tokens: Float[Tensor, "*N T D"]) -> Float[Tensor, "*N T T"]:
     """S: cosine of every patch token with every other."""
     unit = F.normalize(tokens, dim=-1)
@@ -49,14 +57,16 @@ def combine(
     clip: Float[Tensor, " N"],
     directional: Float[Tensor, " N"],
     structure: Float[Tensor, " N"],
+    local: Float[Tensor, " N"],
     *,
     alpha: float,
     beta: float,
     gamma: float,
+    delta: float,
 ) -> Losses:
-    """L = alpha L_clip + beta L_dir + gamma L_str, beside its parts."""
-    total = alpha * clip + beta * directional + gamma * structure
-    return Losses(clip=clip, directional=directional, structure=structure, total=total)
+    """L = alpha L_clip + beta L_dir + gamma L_str + delta L_local, beside its parts; the paper's has no L_local."""
+    total = alpha * clip + beta * directional + gamma * structure + delta * local
+    return Losses(clip=clip, directional=directional, structure=structure, local=local, total=total)
 
 
 def join(parts: list[Losses]) -> Losses:
@@ -65,5 +75,6 @@ def join(parts: list[Losses]) -> Losses:
         clip=torch.cat([part.clip for part in parts]),
         directional=torch.cat([part.directional for part in parts]),
         structure=torch.cat([part.structure for part in parts]),
+        local=torch.cat([part.local for part in parts]),
         total=torch.cat([part.total for part in parts]),
     )

@@ -275,3 +275,10 @@ def opened_in_float32(folder: Path) -> None:
     """Let an exported transformers model, fp16 on the disk, be opened in float32: every CPU can run that."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", "utf-8")
+
+
+def without_its_origin(folder: Path) -> None:
+    """Let an exported diffusers model not say which folder of this machine its parts were opened from."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config.pop("_name_or_path", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")

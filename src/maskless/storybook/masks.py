@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from maskless.storybook.captions import describe_empty, describe_object, describe_scene, with_style
+from maskless.storybook.captions import STYLE_WORDS, describe_empty, describe_object, describe_scene, with_style
 from maskless.storybook.edits import Window, shown
 from maskless.storybook.scenes import Scene, VisibleObject
 
@@ -25,10 +25,10 @@ class Hole:
 def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
     """An object's box or outline, an empty box, the border, scratches, all around some objects, or everything."""
     side, choice = scene.image.width, rng.random()
-    if scene.graph.style != "flat" and rng.random() < 0.35:
+    if scene.graph.style != "flat" and rng.random() < 0.5:
         return _manner_hole(scene, rng)
     textured = [thing for thing in scene.objects if thing.texture != "plain"]
-    if choice < 0.1 and textured:
+    if choice < 0.16 and textured:
         return _outline_hole(scene, textured[int(rng.integers(len(textured)))], rng)
     if choice < 0.62 and scene.objects:
         return _object_hole(scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
@@ -104,13 +104,16 @@ def _surroundings_hole(scene: Scene, rng: np.random.Generator) -> Hole:
 
 
 def _manner_hole(scene: Scene, rng: np.random.Generator) -> Hole:
-    """Everything, in a scene that is no flat drawing: the whole of it or a part, its manner mostly said."""
+    """Everything, in a scene that is no flat drawing: the whole of it or a part, its manner said."""
     side = scene.image.width
     width = side if rng.random() < 0.5 else int(rng.uniform(0.45, 0.9) * side)
     x, y = (int(v) for v in rng.integers(0, side - width + 1, 2))
     window = (x, y, x + width, y + width)
     graph = shown(scene, window, least=0.5) if rng.random() < 0.5 else scene.graph
-    return Hole(window=window, mask=_box_mask(window, side), text=describe_scene(graph, rng))
+    text = describe_scene(graph, rng)
+    if not any(word in text for word in STYLE_WORDS[graph.style]):
+        text = with_style(text, graph.style, rng)
+    return Hole(window=window, mask=_box_mask(window, side), text=text)
 
 
 def _empty_hole(scene: Scene, rng: np.random.Generator) -> Hole:

@@ -35,8 +35,11 @@ EXPORT = "clip"
 SIDE, PATCH = 128, 16
 CELLS = SIDE // PATCH
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-# What a caption can name, each with its plural where it has one.
-WORDS = (*((kind, plural(kind)) for kind in KINDS), *((word,) for word in (*COLOURS, *TEXTURES, *BACKGROUNDS, "empty")))
+# What a caption can name, each with its plural where it has one; a manner by the word that it shares with no other.
+WORDS = (
+    *((kind, plural(kind)) for kind in KINDS),
+    *((word,) for word in (*COLOURS, *TEXTURES, *BACKGROUNDS, "empty", "pencil", "watercolour", "pixel")),
+)
 _tokenizer: CLIPTokenizer | None = None
 
 

@@ -1,7 +1,8 @@
 """The inpainter: a UNet on the autoencoder's latents that fills a hole with what a text names.
 
-Trained at 64 x 64 pixels (16 x 16 latents) on windows of scenes; it starts from CLIP's text encoder. v-prediction
-(arXiv 2202.00512) with the errors inside the hole weighted up.
+Trained at 64 x 64 pixels (16 x 16 latents) on windows of scenes. It starts from CLIP's text encoder, which goes on
+learning and must go on telling every word of the world. v-prediction (arXiv 2202.00512) with the errors inside the hole
+weighted up.
 """
 
 from __future__ import annotations
@@ -19,16 +20,21 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from maskless.data.types import MasklessError
 from maskless.storybook import train_autoencoder
-from maskless.storybook.loop import Run, opened_in_float32
+from maskless.storybook.edits import other
+from maskless.storybook.loop import Run, opened_in_float32, without_its_origin
 from maskless.storybook.masks import random_hole, window_of
-from maskless.storybook.scenes import COLOURS, KINDS, render, split_seed
+from maskless.storybook.scenes import COLOURS, KINDS, draw, render, sample, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
+from maskless.storybook.styles import STYLES
+from maskless.storybook.train_clip import WORDS, named_words, words_loss
 
 BATCH = 16  # scenes, each with two holes
 LEARNING_RATE = 8e-4
-OUTER_LAYERS = ("conv_in", "conv_out")
+OUTER_LAYERS = ("conv_in", "conv_out", "token_embedding", "position_embedding", "words")
 FIRST_SEED = 200_000_000
 SIDE = 64
+OTHER_MANNER = 0.3  # share of the scenes, beside those that are no flat drawings anyway, which get another manner
+WORDS_WEIGHT = 0.1
 EXPORT = "inpainting/unet"
 STEPS, GUIDANCE = 5, 2.5  # more steps give no more (docs/model-card.md)
 SCHEDULE = {
@@ -73,7 +79,9 @@ def build(run: Run) -> nn.Module:
         addition_embed_type="text",  # the pooled text beside the time embedding: kinds are learned sooner
         addition_embed_type_num_heads=3,
     )
-    return nn.ModuleDict({"unet": unet, "text": text.requires_grad_(False)})
+    words = nn.Linear(clip.config.text_config.hidden_size, len(WORDS))
+    nn.init.zeros_(words.weight)  # what the text encoder knows is not to be shaken by a head that knows nothing yet
+    return nn.ModuleDict({"unet": unet, "text": text, "words": words})
 
 
 def tokenize(texts: list[str]) -> Tensor:
@@ -84,9 +92,12 @@ def tokenize(texts: list[str]) -> Tensor:
 
 
 def example(seed: int) -> dict[str, Tensor]:
-    """Two windows of one scene: image [2, 3, 64, 64] in [0, 1], mask [2, 1, 64, 64], token ids [2, 32]."""
+    """Two windows of one scene: image [2, 3, 64, 64] in [0, 1], mask [2, 1, 64, 64], ids [2, 32], words [2, W]."""
     rng = np.random.default_rng(seed)
-    scene = render(seed, int(rng.integers(96, 161)))
+    graph, size = sample(seed), int(rng.integers(96, 161))
+    if rng.random() < OTHER_MANNER:
+        graph = graph.with_style(other(tuple(STYLES), "flat", rng))
+    scene = draw(graph, size)
     images, masks, texts = [], [], []
     for _ in range(2):
         hole = random_hole(scene, rng)
@@ -98,7 +109,8 @@ def example(seed: int) -> dict[str, Tensor]:
         )
         masks.append(torch.from_numpy(np.array(mask) > 127)[None].float())
         texts.append("" if rng.random() < 0.1 else hole.text)
-    return {"image": torch.stack(images), "mask": torch.stack(masks), "ids": tokenize(texts)}
+    words = torch.stack([named_words(text) for text in texts])
+    return {"image": torch.stack(images), "mask": torch.stack(masks), "ids": tokenize(texts), "words": words}
 
 
 def _scales(device: torch.device) -> tuple[Tensor, Tensor]:
@@ -108,8 +120,9 @@ def _scales(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """E ||v - v_theta(z_t, mask, masked image, text)||^2, four times as heavy inside the hole; v = a eps - s z_0."""
-    image, mask, ids = (batch[key].flatten(0, 1) for key in ("image", "mask", "ids"))
+    """E ||v - v_theta(z_t, mask, masked image, text)||^2, four times as heavy inside the hole; v = a eps - s z_0.
+    And what the text encoder pays for words that cannot be told from its output."""
+    image, mask, ids, named = (batch[key].flatten(0, 1) for key in ("image", "mask", "ids", "words"))
     vae, device, count = _frozen["vae"], image.device, len(image)
     with torch.no_grad():
         both = torch.cat([image, image * (mask < 0.5) + 0.5 * mask]) * 2 - 1
@@ -120,10 +133,11 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
     time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.9).sigmoid().mul(1000).long().clamp(0, 999)
     signal, sigma = (scale[time][:, None, None, None] for scale in _scales(device))
     noisy, target = signal * clean + sigma * noise, signal * noise - sigma * clean
-    words = model["text"](ids).last_hidden_state
-    predicted = model["unet"](torch.cat([noisy, small, masked], dim=1), time, words).sample.float()
+    text = model["text"](ids)
+    predicted = model["unet"](torch.cat([noisy, small, masked], dim=1), time, text.last_hidden_state).sample.float()
     weight = 1 + 3 * small
-    return ((predicted - target).square() * weight).mean() / weight.mean()
+    told = ((predicted - target).square() * weight).mean() / weight.mean()
+    return told + WORDS_WEIGHT * words_loss(model, text, named)
 
 
 def pipeline(model: nn.Module) -> StableDiffusionInpaintPipeline:
@@ -203,6 +217,7 @@ def export(model: nn.Module, models: Path) -> None:
     pipe.vae = train_autoencoder.load(models).half()
     pipe.save_pretrained(folder, max_shard_size="14MB")
     opened_in_float32(folder / "text_encoder")
+    without_its_origin(folder / "vae")
     (folder / "maskless.json").write_text(json.dumps({"steps": STEPS, "guidance_scale": GUIDANCE}, indent=2))
 
 
