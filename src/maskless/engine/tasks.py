@@ -22,7 +22,7 @@ from maskless.engine.appraisal import VIEW_PX, at_most
 from maskless.engine.fill import FillRun
 from maskless.engine.optimization import EditRun
 from maskless.engine.sequence import SequenceRun, for_newcomer
-from maskless.engine.things import grown, named_things, things_in
+from maskless.engine.things import completed, grown, named_things, things_in
 from maskless.models.pretrained import EditModels
 
 Run = EditRun | FillRun | SequenceRun
@@ -100,7 +100,7 @@ def background(request: EditRequest, models: EditModels, config: EditConfig) -> 
     """All but the things that the caption names, or all that stand out where it names none, becomes the prompt."""
     if request.mask is not None:
         return FillRun(request, models, config)
-    place = _place(request, models, CRISP)
+    place = _place(request, models, CRISP, complete=True)
     kept = place.request.mask
     assert kept is not None
     if bool(kept.all()):
@@ -161,8 +161,11 @@ class _Place:
     relevance: Float[Tensor, "rows columns"] | None = None
 
 
-def _place(request: EditRequest, models: EditModels, margin: float) -> _Place:
-    """The things that the caption names, or all where it is empty, with a margin; or the user's own mask."""
+def _place(request: EditRequest, models: EditModels, margin: float, *, complete: bool = False) -> _Place:
+    """The things that the caption names, or all where it is empty, with a margin; or the user's own mask.
+
+    complete: add what an outline may have lost, where it is worse to lose a part of a thing than to take more.
+    """
     request = _with_background_text(request, models) if request.task == "remove" else request
     if request.mask is not None:
         return _Place(request=request)
@@ -170,6 +173,7 @@ def _place(request: EditRequest, models: EditModels, margin: float) -> _Place:
     features = models.dino.features(image)
     named = bool(caption.strip())
     mask = named_things(image, features, caption, models.clip) if named else things_in(image, features)
+    mask = completed(mask, image, features) if named and complete else mask
     return _Place(
         request=replace(request, mask=grown(mask, margin) if margin else mask),
         attention=features.attention,

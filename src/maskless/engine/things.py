@@ -56,15 +56,26 @@ def named_things(
     candidates = _candidates(image, features)
     small = at_most(image, VIEW_PX)
     found = torch.zeros(image.shape[1:], dtype=torch.bool)
-    named = phrases(caption)
+    named, scores = phrases(caption), []
     for phrase in named:
         if relevance is None or len(named) > 1:
             relevance = clip.relevance(image, phrase)
-        if not candidates:
+        if candidates:
+            scores.append(_scores(small, candidates, relevance, phrase, clip))
+        else:
             found |= _around_peak(relevance, image)
-            continue
-        found |= _whole_thing(candidates[_best(small, candidates, relevance, phrase, clip)], image, features)
+    for index in _one_each(scores, candidates):
+        found |= _whole_thing(candidates[index], image, features)
     return found
+
+
+def completed(mask: Bool[Tensor, "H W"], image: Float[Tensor, "3 H W"], features: PatchFeatures) -> Bool[Tensor, "H W"]:
+    """A mask and the connected parts of the picture's things that it covers a good half of, whole: what an outline lost
+    of its thing comes back, a stretch of background that it touches does not."""
+    things = things_in(image, features)
+    parts = components(things) if bool(things.any()) else []
+    covered = [part for part in parts if MOST_GROWTH * int((part & mask).sum()) >= int(part.sum())]
+    return torch.stack([mask, *covered]).any(dim=0)
 
 
 def grown(mask: Bool[Tensor, "H W"], share: float) -> Bool[Tensor, "H W"]:
@@ -92,8 +103,20 @@ def _whole_thing(part: Tensor, image: Tensor, features: PatchFeatures) -> Tensor
     return _full_size(part if int(whole.sum()) > MOST_GROWTH * int(part.sum()) else whole, image)
 
 
-def _best(small: Tensor, candidates: list[Tensor], relevance: Tensor, phrase: str, clip: Clip) -> int:
-    """Position of the candidate that shows the phrase, hides it when painted over and holds the relevance."""
+def _one_each(scores: list[Tensor], candidates: list[Tensor]) -> list[int]:
+    """For each phrase the candidate that fits it best. What one phrase has taken, and what overlaps that, no other
+    gets, unless nothing else is left; the surest takes first."""
+    taken: dict[int, int] = {}
+    pairs = sorted(((float(s), p, c) for p, row in enumerate(scores) for c, s in enumerate(row)), reverse=True)
+    for _score, phrase, candidate in pairs:
+        free = not any(bool((candidates[candidate] & candidates[other]).any()) for other in taken.values())
+        if phrase not in taken and free:
+            taken[phrase] = candidate
+    return [taken.get(phrase, int(row.argmax())) for phrase, row in enumerate(scores)]
+
+
+def _scores(small: Tensor, candidates: list[Tensor], relevance: Tensor, phrase: str, clip: Clip) -> Float[Tensor, " N"]:
+    """How well each candidate shows the phrase, hides it when painted over and holds the relevance."""
     size_yx = (small.shape[1], small.shape[2])
     rows, columns = candidates[0].shape
     scale = torch.tensor([size_yx[1] / columns, size_yx[0] / rows] * 2)
@@ -102,7 +125,7 @@ def _best(small: Tensor, candidates: list[Tensor], relevance: Tensor, phrase: st
     room = MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(dim=1).values[:, None]
     boxes = (boxes + room * torch.tensor([-1.0, -1.0, 1.0, 1.0])).round().long().clamp(min=0).minimum(limit)
     boxes[:, 2:] = boxes[:, 2:].maximum(boxes[:, :2] + 1)
-    return int(place_score(place_signs(small, boxes, phrase, relevance, clip)).argmax())
+    return place_score(place_signs(small, boxes, phrase, relevance, clip))
 
 
 def _candidates(image: Tensor, features: PatchFeatures) -> list[Tensor]:
