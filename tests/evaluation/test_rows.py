@@ -18,6 +18,7 @@ def test_wilson_stays_inside_for_all_and_none() -> None:
     assert share_row([True] * 20)["high"] == pytest.approx(1.0)
     assert 0 < share_row([True] * 20)["low"] < 1
     assert share_row([False] * 20)["low"] == pytest.approx(0.0)
+    assert all(share_row([False] * n)["low"] == 0 and share_row([True] * n)["high"] == 1 for n in range(1, 101))
 
 
 def test_mean_interval_by_hand() -> None:

@@ -23,8 +23,9 @@ def share_row(hits: Sequence[bool], **names: Any) -> Row:
     share = sum(hits) / n
     middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
-    # For all or none the interval ends at the share itself, up to the last bit.
-    return {**names, "value": share, "low": min(share, middle - half), "high": max(share, middle + half), "n": n}
+    # For all or none the interval ends at the share itself, to the last bit.
+    low, high = max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+    return {**names, "value": share, "low": low, "high": high, "n": n}
 
 
 def mean_row(values: Sequence[float], **names: Any) -> Row:
