@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from maskless.data.images import load_image
 from maskless.data.regions import box_iou
 from maskless.engine.editor import Editor
-from maskless.engine.places import find_places
+from maskless.engine.places import find_places, without_neighbours
+from maskless.engine.things import named_things
 from maskless.evaluation.search_study import draw_tasks
 
 
@@ -41,3 +43,21 @@ def test_without_a_caption_or_by_the_papers_rule_attention_alone_decides(storybo
         found = find_places(asked, storybook.models, config)
         assert found.relevance is None and found.outline_xyxy is None
         assert torch.equal(found.anchors.points_yx, find_places(request, storybook.models, paper).anchors.points_yx)
+
+
+def test_an_outline_lets_go_of_its_neighbours_and_not_of_its_thing(storybook):
+    lost, freed = [], []
+    for task in draw_tasks("validation", 10, offset=41_000):
+        request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
+        image = load_image(task.image).rgb
+        features = storybook.models.dino.features(image)
+        outline = named_things(image, features, task.caption, storybook.models.clip)
+        cut = without_neighbours(outline, request, storybook.models, storybook.config)
+        assert bool(cut.any()) and not bool((cut & ~outline).any())
+        gone = outline & ~cut
+        x0, y0, x1, y1 = task.box_xyxy
+        lost.append(float(gone[y0:y1, x0:x1].sum()) / ((x1 - x0) * (y1 - y0)))
+        gone[y0:y1, x0:x1] = False
+        freed.append(float(gone.float().mean()))
+    assert sum(lost) / len(lost) < 0.1
+    assert sum(freed) > 0

@@ -21,6 +21,7 @@ from maskless.data.types import EditRequest
 from maskless.engine.appraisal import VIEW_PX, at_most
 from maskless.engine.fill import FillRun
 from maskless.engine.optimization import EditRun
+from maskless.engine.places import without_neighbours
 from maskless.engine.sequence import SequenceRun, for_newcomer
 from maskless.engine.things import completed, grown, named_things, things_in
 from maskless.models.pretrained import EditModels
@@ -79,13 +80,13 @@ def creative(request: EditRequest, models: EditModels, config: EditConfig) -> Ru
 
 def remove(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     """What the caption names goes, and the background goes on there."""
-    place = _place(request, models, REMOVE_MARGIN)
+    place = _place(request, models, config, REMOVE_MARGIN)
     return FillRun(place.request, models, config, void=True, attention=place.attention, relevance=place.relevance)
 
 
 def texture(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     """What the caption names keeps its shape and takes on the prompt's texture."""
-    place = _place(request, models, 0.0)
+    place = _place(request, models, config, 0.0)
     return FillRun(
         place.request,
         models,
@@ -100,7 +101,7 @@ def background(request: EditRequest, models: EditModels, config: EditConfig) -> 
     """All but the things that the caption names, or all that stand out where it names none, becomes the prompt."""
     if request.mask is not None:
         return FillRun(request, models, config)
-    place = _place(request, models, CRISP, complete=True)
+    place = _place(request, models, config, CRISP, kept=True)
     kept = place.request.mask
     assert kept is not None
     if bool(kept.all()):
@@ -161,10 +162,12 @@ class _Place:
     relevance: Float[Tensor, "rows columns"] | None = None
 
 
-def _place(request: EditRequest, models: EditModels, margin: float, *, complete: bool = False) -> _Place:
+def _place(
+    request: EditRequest, models: EditModels, config: EditConfig, margin: float, *, kept: bool = False
+) -> _Place:
     """The things that the caption names, or all where it is empty, with a margin; or the user's own mask.
 
-    complete: add what an outline may have lost, where it is worse to lose a part of a thing than to take more.
+    kept: they are to stay and not to change, so it is worse to lose a part of one than to take along what it touches.
     """
     request = _with_background_text(request, models) if request.task == "remove" else request
     if request.mask is not None:
@@ -173,7 +176,10 @@ def _place(request: EditRequest, models: EditModels, margin: float, *, complete:
     features = models.dino.features(image)
     named = bool(caption.strip())
     mask = named_things(image, features, caption, models.clip) if named else things_in(image, features)
-    mask = completed(mask, image, features) if named and complete else mask
+    if named and kept:
+        mask = completed(mask, image, features)
+    elif len(phrases(caption)) == 1:
+        mask = without_neighbours(mask, request, models, config)
     return _Place(
         request=replace(request, mask=grown(mask, margin) if margin else mask),
         attention=features.attention,
