@@ -97,7 +97,7 @@ class EditConfig:
         help="Weight of the CLIP loss of the edited region alone; 0 is the paper.",
     )
     place: float = _option(
-        1.0,
+        2.0,
         group="Losses",
         minimum=0,
         maximum=1e6,

@@ -101,7 +101,7 @@ def variants(config: EditConfig) -> list[Variant]:
     made += [Variant(group="sizes M", label=str(m), options=sizes[m]) for m in (6, 1, 3, 12)]
     made += [Variant(group="iterations", label=str(n), options={"iterations": n}) for n in (10, 1, 2, 3, 5, 20)]
     made += [
-        Variant(group="place", label=f"{weight:g}", options={"place": weight}) for weight in (1.0, 0.0, 2.0, 4.0, 8.0)
+        Variant(group="place", label=f"{weight:g}", options={"place": weight}) for weight in (2.0, 0.0, 1.0, 4.0, 8.0)
     ]
     made.append(Variant(group="ranking", label="located"))
     for alpha, beta in ((2.0, 1.0), (1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (0.0, 1.0)):
