@@ -52,7 +52,7 @@ def test_an_outline_lets_go_of_its_neighbours_and_not_of_its_thing(storybook):
         image = load_image(task.image).rgb
         features = storybook.models.dino.features(image)
         outline = named_things(image, features, task.caption, storybook.models.clip)
-        cut = without_neighbours(outline, request, storybook.models, storybook.config)
+        cut = without_neighbours(outline, request, storybook.models)
         assert bool(cut.any()) and not bool((cut & ~outline).any())
         gone = outline & ~cut
         x0, y0, x1, y1 = task.box_xyxy

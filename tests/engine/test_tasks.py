@@ -105,8 +105,10 @@ def test_background_and_texture_part_the_picture_at_the_thing(results):
     far[:, :40] = True
     background, texture = (results[task].best.touched().numpy() for task in ("background", "texture"))
     assert not background[thing].any() and background[far].all()
-    assert texture[thing].all() and not texture[far].any()
-    assert results["remove"].best.touched().numpy()[30:54, 76:100].all()
+    # This CLIP knows nothing, so where it cuts the outline says nothing; tests/engine/test_places.py has another.
+    removed = results["remove"].best.touched().numpy()
+    for changed in (texture, removed):
+        assert changed[30:54, 76:100].any() and not changed[far].any()
 
 
 def test_a_newcomer_keeps_away_from_what_is_there(results):

@@ -30,7 +30,7 @@ def test_things_are_covered_and_the_background_is_not() -> None:
 def test_what_stays_before_a_new_background_is_hardly_cut() -> None:
     dino, clip = load_dino(ASSETS / "dino"), load_clip(ASSETS / "clip")
     least, background_kept, outlines_alone = [], [], []
-    scenes = (render(split_seed("validation", index), 128) for index in range(32_000, 32_010))
+    scenes = (render(split_seed("validation", index), 128) for index in range(32_000, 32_016))
     for scene in (scene for scene in scenes if scene.objects):
         image = load_image(scene.image).rgb
         features = dino.features(image)

@@ -80,13 +80,13 @@ def creative(request: EditRequest, models: EditModels, config: EditConfig) -> Ru
 
 def remove(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     """What the caption names goes, and the background goes on there."""
-    place = _place(request, models, config, REMOVE_MARGIN)
+    place = _place(request, models, REMOVE_MARGIN)
     return FillRun(place.request, models, config, void=True, attention=place.attention, relevance=place.relevance)
 
 
 def texture(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     """What the caption names keeps its shape and takes on the prompt's texture."""
-    place = _place(request, models, config, 0.0)
+    place = _place(request, models, 0.0)
     return FillRun(
         place.request,
         models,
@@ -101,7 +101,7 @@ def background(request: EditRequest, models: EditModels, config: EditConfig) -> 
     """All but the things that the caption names, or all that stand out where it names none, becomes the prompt."""
     if request.mask is not None:
         return FillRun(request, models, config)
-    place = _place(request, models, config, CRISP, kept=True)
+    place = _place(request, models, CRISP, kept=True)
     kept = place.request.mask
     assert kept is not None
     if bool(kept.all()):
@@ -162,9 +162,7 @@ class _Place:
     relevance: Float[Tensor, "rows columns"] | None = None
 
 
-def _place(
-    request: EditRequest, models: EditModels, config: EditConfig, margin: float, *, kept: bool = False
-) -> _Place:
+def _place(request: EditRequest, models: EditModels, margin: float, *, kept: bool = False) -> _Place:
     """The things that the caption names, or all where it is empty, with a margin; or the user's own mask.
 
     kept: they are to stay and not to change, so it is worse to lose a part of one than to take along what it touches.
@@ -179,7 +177,7 @@ def _place(
     if named and kept:
         mask = completed(mask, image, features)
     elif len(phrases(caption)) == 1:
-        mask = without_neighbours(mask, request, models, config)
+        mask = without_neighbours(mask, request, models)
     return _Place(
         request=replace(request, mask=grown(mask, margin) if margin else mask),
         attention=features.attention,
