@@ -7,11 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maskless.data.images import load_image
 from maskless.data.regions import box_iou
 from maskless.engine.editor import Editor
 from maskless.engine.places import find_places, without_neighbours
-from maskless.engine.things import named_things
 from maskless.evaluation.search_study import draw_tasks
 
 
@@ -49,10 +47,8 @@ def test_an_outline_lets_go_of_its_neighbours_and_not_of_its_thing(storybook):
     lost, freed = [], []
     for task in draw_tasks("validation", 10, offset=41_000):
         request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
-        image = load_image(task.image).rgb
-        features = storybook.models.dino.features(image)
-        outline = named_things(image, features, task.caption, storybook.models.clip)
-        cut = without_neighbours(outline, request, storybook.models)
+        found = find_places(request, storybook.models, storybook.config)
+        outline, cut = found.outline, without_neighbours(found, request, storybook.models)
         assert bool(cut.any()) and not bool((cut & ~outline).any())
         gone = outline & ~cut
         x0, y0, x1, y1 = task.box_xyxy

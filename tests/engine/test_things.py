@@ -49,7 +49,7 @@ def test_what_stays_before_a_new_background_is_hardly_cut() -> None:
 def test_two_phrases_do_not_get_the_same_thing() -> None:
     left, right = torch.zeros(2, 4, dtype=torch.bool), torch.zeros(2, 4, dtype=torch.bool)
     left[:, :2], right[:, 2:] = True, True
-    candidates = [left, left.roll(0), right]
+    candidates = [left, left.clone(), right]
     assert _one_each([torch.tensor([3.0, 2.9, 0.0]), torch.tensor([2.0, 1.9, 1.0])], candidates) == [0, 2]
     assert _one_each([torch.tensor([1.0, 0.0, 0.5]), torch.tensor([2.0, 0.0, 0.0])], candidates) == [2, 0]
     assert _one_each([torch.tensor([1.0]), torch.tensor([2.0])], [left]) == [0, 0], "nothing else is left"

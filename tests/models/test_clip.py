@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskless.models.clip import MOST_CROPS, draw_views, relevance_boxes, text_pieces
+from maskless.models.encoders import load_clip
+from maskless.storybook.train import ASSETS
 
 
 def test_image_and_text_embeddings_equal_those_of_transformers(tiny_models, editor):
@@ -30,6 +32,12 @@ def test_no_word_of_a_long_text_is_cut_off(editor):
     assert len(pieces) > 1
     assert sum(piece.length for piece in pieces) == len(clip.tokenizer(long, add_special_tokens=False).input_ids)
     assert all(len(piece.ids) == clip.context for piece in pieces)
+
+
+def test_a_word_is_known_if_the_tokenizer_has_it_whole():
+    clip = load_clip(ASSETS / "clip")
+    assert clip.knows("room") and clip.knows("meadow")
+    assert not clip.knows("mountains"), "a word of no caption of the storybook"
 
 
 def test_an_empty_text_is_one_piece(editor):

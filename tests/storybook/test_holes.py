@@ -9,7 +9,7 @@ import torch
 
 from maskless.storybook.captions import STYLE_WORDS
 from maskless.storybook.edits import random_edit, shown, window_around
-from maskless.storybook.masks import random_hole
+from maskless.storybook.masks import _manner_hole, random_hole
 from maskless.storybook.scenes import KINDS, draw, render, sample
 from maskless.storybook.train_clip import named_words
 
@@ -121,15 +121,10 @@ def test_a_textured_object_is_redrawn_in_its_outline() -> None:
 def test_in_a_hole_of_a_whole_manner_the_manner_is_said() -> None:
     """Nothing of the picture is left to tell it by."""
     rng = np.random.default_rng(0)
-    whole = 0
-    for seed in range(120):
-        scene = draw(sample(seed).with_style("pencil"), 96)
-        hole = random_hole(scene, rng)
+    for seed in range(60):
+        hole = _manner_hole(draw(sample(seed).with_style("pencil"), 96), rng)
         x0, y0, x1, y1 = hole.window
-        if hole.mask[y0:y1, x0:x1].all() and x1 - x0 >= 40 and scene.graph.objects:
-            whole += 1
-            assert any(word in hole.text for word in STYLE_WORDS["pencil"]) or (x1 - x0) == 96
-    assert whole > 30
+        assert hole.mask[y0:y1, x0:x1].all() and any(word in hole.text for word in STYLE_WORDS["pencil"])
 
 
 def test_every_manner_but_the_plain_one_is_a_word_that_the_texts_are_taught_by() -> None:

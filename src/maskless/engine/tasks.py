@@ -21,9 +21,9 @@ from maskless.data.types import EditRequest
 from maskless.engine.appraisal import VIEW_PX, at_most
 from maskless.engine.fill import FillRun
 from maskless.engine.optimization import EditRun
-from maskless.engine.places import without_neighbours
+from maskless.engine.places import find_places, without_neighbours
 from maskless.engine.sequence import SequenceRun, for_newcomer
-from maskless.engine.things import completed, grown, named_things, things_in
+from maskless.engine.things import completed, grown, things_in
 from maskless.models.pretrained import EditModels
 
 Run = EditRun | FillRun | SequenceRun
@@ -170,18 +170,20 @@ def _place(request: EditRequest, models: EditModels, margin: float, *, kept: boo
     request = _with_background_text(request, models) if request.task == "remove" else request
     if request.mask is not None:
         return _Place(request=request)
-    image, caption = request.image, request.caption
-    features = models.dino.features(image)
-    named = bool(caption.strip())
-    mask = named_things(image, features, caption, models.clip) if named else things_in(image, features)
-    if named and kept:
-        mask = completed(mask, image, features)
-    elif len(phrases(caption)) == 1:
-        mask = without_neighbours(mask, request, models)
+    # A search cut short by its options is no reason to know a thing less well, so the places are the usual ones.
+    found = find_places(request, models, EditConfig())
+    if found.outline is None:
+        mask = things_in(request.image, found.features)
+    elif kept:
+        mask = completed(found.outline, request.image, found.features)
+    elif len(phrases(request.caption)) == 1:
+        mask = without_neighbours(found, request, models)
+    else:
+        mask = found.outline
     return _Place(
         request=replace(request, mask=grown(mask, margin) if margin else mask),
-        attention=features.attention,
-        relevance=models.clip.relevance(image, caption) if named else None,
+        attention=found.features.attention,
+        relevance=found.relevance,
     )
 
 
@@ -204,5 +206,7 @@ def _with_background_text(request: EditRequest, models: EditModels) -> EditReque
         return request
     small = at_most(request.image, VIEW_PX)
     embedding = models.clip.encode(small[None]).embedding[0]
-    likeness = torch.stack([embedding @ models.clip.encode_text(f"empty {place}") for place in PLACES])
-    return replace(request, prompt=f"empty {PLACES[int(likeness.argmax())]}")
+    # The likeness of a word that the models do not know means nothing, and what is drawn for it neither.
+    places = [place for place in PLACES if models.clip.knows(place)] or PLACES
+    likeness = torch.stack([embedding @ models.clip.encode_text(f"empty {place}") for place in places])
+    return replace(request, prompt=f"empty {places[int(likeness.argmax())]}")

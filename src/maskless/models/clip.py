@@ -122,6 +122,10 @@ class Clip:
         weights = torch.tensor([float(max(piece.length, 1)) for piece in pieces])
         return F.normalize((F.normalize(projected, dim=-1) * weights[:, None]).sum(dim=0), dim=-1)
 
+    def knows(self, word: str) -> bool:
+        """Whether the tokenizer has the word whole: one that it must spell out was hardly in the texts of training."""
+        return len(self.tokenizer(word, add_special_tokens=False, verbose=False).input_ids) == 1
+
     @torch.no_grad()
     def encode_crops(self, image: Float[Tensor, "3 H W"], boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
         """Embedding of each box of an image, looked at alone."""
