@@ -83,3 +83,10 @@ def test_a_request_refuses_a_wrong_task_or_mask(given, message):
 @pytest.mark.parametrize("task", ["complete", "extend", "repair", "remove"])
 def test_some_tasks_need_no_prompt(task):
     assert EditRequest(image=torch.zeros(3, 64, 64), caption="", prompt="", task=task).prompt == ""
+
+
+def test_losses_as_rows_and_back():
+    parts = torch.arange(10.0).reshape(2, 5)
+    losses = Losses.from_rows(parts)
+    assert torch.equal(losses.rows, parts) and losses.total.tolist() == [4.0, 9.0]
+    assert torch.equal(losses[[1]].rows, parts[1:]) and len(losses[[1]]) == 1

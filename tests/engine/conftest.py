@@ -10,6 +10,7 @@ from maskless.data.config import EditConfig
 from maskless.data.images import ImageLike, load_image
 from maskless.data.regions import propose_regions
 from maskless.data.types import (
+    LOSS_NAMES,
     AnchorNetReport,
     Anchors,
     Candidates,
@@ -19,7 +20,6 @@ from maskless.data.types import (
     Losses,
     StepRecord,
 )
-from maskless.engine.outputs import LOSS_NAMES
 
 
 @pytest.fixture

@@ -244,3 +244,12 @@ class TestBadFiles:
         keeper = CheckpointKeeper(tmp_path, start())
         opened = torch.load(io.BytesIO(keeper.last.read_bytes()), weights_only=True)
         assert opened["format"] == "maskless"
+
+
+def test_a_state_with_other_losses_is_refused(start):
+    run = start()
+    next(iter(run))
+    state = run.state()
+    state["evaluated"]["losses"] = state["evaluated"]["losses"][:, :4]
+    with pytest.raises(MasklessError, match="must hold 5 losses of each region .*, got 4: another version wrote it"):
+        start(state)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,11 +28,28 @@ class Losses:
     total: Float[Tensor, " N"]
 
     def __post_init__(self) -> None:
-        shapes = {tuple(getattr(self, name).shape) for name in ("clip", "directional", "structure", "local", "total")}
+        shapes = {tuple(getattr(self, name).shape) for name in LOSS_NAMES}
         require(len(shapes) == 1 and len(next(iter(shapes))) == 1, f"losses must all be [N], got {sorted(shapes)}")
+
+    @classmethod
+    def from_rows(cls, rows: Float[Tensor, "N L"]) -> Losses:
+        """What `rows` gave, of one or several batches."""
+        return cls(**dict(zip(LOSS_NAMES, rows.unbind(1), strict=True)))
+
+    @property
+    def rows(self) -> Float[Tensor, "N L"]:
+        """A row for each candidate: its losses in the order of LOSS_NAMES, the total last."""
+        return torch.stack([getattr(self, name) for name in LOSS_NAMES], dim=1)
+
+    def __getitem__(self, candidates: list[int]) -> Losses:
+        return Losses.from_rows(self.rows[candidates])
 
     def __len__(self) -> int:
         return self.total.shape[0]
+
+
+LOSS_NAMES = tuple(each.name for each in fields(Losses))
+"""The parts as they are declared, and last the total."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

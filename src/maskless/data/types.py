@@ -18,9 +18,10 @@ from torch import Tensor
 
 from maskless.data.config import NEED_NO_PROMPT, TASKS, EditConfig
 from maskless.data.errors import MasklessError, require
-from maskless.data.records import AnchorNetReport, Cost, Losses, PlaceSigns, Scores, StepRecord
+from maskless.data.records import LOSS_NAMES, AnchorNetReport, Cost, Losses, PlaceSigns, Scores, StepRecord
 
 __all__ = [
+    "LOSS_NAMES",
     "AnchorNetReport",
     "Anchors",
     "Candidates",

@@ -16,10 +16,8 @@ from maskless.models.clip import Clip, draw_views
 
 VIEW_PX = 512
 """CLIP looks at composites of at most this longer side; its own input is smaller still."""
-
-
 REGION_MARGIN = 0.15
-"""What CLIP sees around an edited region, as a share of its longer side."""
+"""What CLIP sees around a region or a thing, as a share of its longer side."""
 
 
 class Appraiser:

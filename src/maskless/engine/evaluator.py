@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from maskless.data.config import EditConfig
+from maskless.data.errors import MasklessError
 from maskless.data.regions import (
     Box,
     context_window,
@@ -20,7 +21,7 @@ from maskless.data.regions import (
     soft_box_mask,
     window_mask,
 )
-from maskless.data.types import Candidates, EditRequest, Losses, Regions, Scores
+from maskless.data.types import LOSS_NAMES, Candidates, EditRequest, Losses, Regions, Scores
 from maskless.engine.appraisal import VIEW_PX, Appraiser, at_most, place_signs
 from maskless.engine.batching import Batches, batch_size_for
 from maskless.engine.stopwatch import Stopwatch
@@ -84,15 +85,12 @@ class RegionEvaluator:
             with self._stopwatch.stage("losses"), torch.no_grad():
                 pictures = torch.stack([self.composite(cell) for cell in unseen])
                 found = self._appraiser.losses(pictures, self._small_boxes[unseen])
-            rows = torch.stack([found.clip, found.directional, found.structure, found.local, found.total], dim=1)
-            self._losses.update(zip(unseen, rows, strict=True))
+            self._losses.update(zip(unseen, found.rows, strict=True))
         return self.losses(cells).total
 
     def losses(self, cells: Sequence[int]) -> Losses:
         """The losses of regions seen before."""
-        rows = torch.stack([self._losses[cell] for cell in cells])
-        clip, directional, structure, local, total = rows.unbind(1)
-        return Losses(clip=clip, directional=directional, structure=structure, local=local, total=total)
+        return Losses.from_rows(torch.stack([self._losses[cell] for cell in cells]))
 
     def candidates(self, cells: list[int]) -> Candidates:
         """The edits of regions seen before."""
@@ -167,7 +165,16 @@ class RegionEvaluator:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Take over what `to_dict` gave, so that nothing is inpainted again."""
+        """Take over what `to_dict` gave, so that nothing is inpainted again.
+
+        Raises:
+            MasklessError: it is of a version that had other losses.
+        """
+        if any(len(row) != len(LOSS_NAMES) for row in saved["losses"]):
+            raise MasklessError(
+                f"the checkpoint must hold {len(LOSS_NAMES)} losses of each region ({', '.join(LOSS_NAMES)}), "
+                f"got {len(saved['losses'][0])}: another version wrote it"
+            )
         self._crops = dict(zip(saved["cells"], saved["crops"], strict=True))
         self._losses = dict(zip(saved["cells"], saved["losses"], strict=True))
         self._batches.size = saved["batch_size"]

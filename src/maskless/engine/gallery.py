@@ -22,7 +22,7 @@ from maskless.data.damage import scratched
 from maskless.data.errors import MasklessError
 from maskless.data.files import require_writable, write_bytes
 from maskless.data.images import ImageLike, load_image
-from maskless.data.types import EditRequest, EditResult
+from maskless.data.types import LOSS_NAMES, EditRequest, EditResult
 from maskless.engine.editor import Editor
 from maskless.engine.outputs import library_versions, settings_text
 from maskless.engine.overview import thumbnail
@@ -208,7 +208,7 @@ def _shown(editor: Editor, exhibit: Exhibit, request: EditRequest, path: Path) -
 def _facts_of(result: EditResult) -> dict[str, Any]:
     """What the page tells: the region, the losses of the best, and what it cost."""
     best = result.order[0]
-    losses = {name: float(getattr(result.losses, name)[best]) for name in ("clip", "directional", "structure", "local")}
+    losses = {name: float(getattr(result.losses, name)[best]) for name in LOSS_NAMES[:-1]}
     mask = result.best.mask
     return {
         "prompt": result.request.prompt,

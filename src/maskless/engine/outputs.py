@@ -18,7 +18,7 @@ import torch
 
 from maskless.data.files import one_line_write_errors, require_writable
 from maskless.data.images import save_image
-from maskless.data.types import EditResult
+from maskless.data.types import LOSS_NAMES, EditResult
 from maskless.engine.names import safe_name
 from maskless.engine.overview import draw_overview, thumbnail
 from maskless.engine.report import BEST_PX, edit_report
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 RECORD_NAME = "result.json"
-LOSS_NAMES = ("clip", "directional", "structure", "local", "total")
 LIBRARIES = ("maskless", "torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "pillow")
 
 

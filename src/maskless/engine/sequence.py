@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.regions import mask_box
-from maskless.data.types import Candidates, Cost, EditedImage, EditRequest, EditResult, Losses, Regions, StepRecord
+from maskless.data.types import Candidates, Cost, EditedImage, EditRequest, EditResult, Regions, StepRecord
 from maskless.engine.optimization import EditRun
 from maskless.engine.things import grown, things_in
 from maskless.models.pretrained import EditModels
@@ -90,7 +90,7 @@ class SequenceRun:
             request=self.request,
             config=replace(last.config, feather=0.0),  # the seams are in the crops already
             candidates=replace(candidates, regions=_bounding(candidates.regions, masks)),
-            losses=_picked(last.losses, kept),
+            losses=last.losses[kept],
             scores=last.scores[kept],
             order=tuple(range(len(kept))),
             history=tuple(self.history),
@@ -108,16 +108,6 @@ class SequenceRun:
 def for_newcomer(config: EditConfig) -> EditConfig:
     """The options with regions that leave room for what is there."""
     return replace(config, max_window_size=max(config.min_window_size, min(config.max_window_size, NEWCOMER_SIZE)))
-
-
-def _picked(losses: Losses, index: list[int]) -> Losses:
-    return Losses(
-        clip=losses.clip[index],
-        directional=losses.directional[index],
-        structure=losses.structure[index],
-        local=losses.local[index],
-        total=losses.total[index],
-    )
 
 
 def _eight_bit(edited: EditedImage) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from maskless.data.instructions import phrases
 from maskless.data.regions import components, mask_box
 from maskless.data.types import PatchFeatures
-from maskless.engine.appraisal import VIEW_PX, at_most, place_signs
+from maskless.engine.appraisal import REGION_MARGIN, VIEW_PX, at_most, place_signs
 from maskless.method.outlines import on_edges, outline, salience, threshold
 from maskless.method.ranking import place_score
 from maskless.models.clip import Clip
@@ -26,8 +26,6 @@ MOST_GROWTH = 2.0
 """Of a salient part's area, how large the whole thing may be: beyond that, the growth ran out into the background. On
 56 validation scenes of the storybook 37 % of the background was taken for things without this limit and 11 %
 with it, and what a caption names was outlined better (IoU 0.66 and 0.68)."""
-MARGIN = 0.15
-"""Of its longer side, by which CLIP sees a thing's surroundings."""
 
 
 def things_in(image: Float[Tensor, "3 H W"], features: PatchFeatures) -> Bool[Tensor, "H W"]:
@@ -122,7 +120,7 @@ def _scores(small: Tensor, candidates: list[Tensor], relevance: Tensor, phrase: 
     scale = torch.tensor([size_yx[1] / columns, size_yx[0] / rows] * 2)
     limit = torch.tensor([size_yx[1], size_yx[0]] * 2)
     boxes = torch.tensor([mask_box(candidate) for candidate in candidates]) * scale
-    room = MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(dim=1).values[:, None]
+    room = REGION_MARGIN * (boxes[:, 2:] - boxes[:, :2]).max(dim=1).values[:, None]
     boxes = (boxes + room * torch.tensor([-1.0, -1.0, 1.0, 1.0])).round().long().clamp(min=0).minimum(limit)
     boxes[:, 2:] = boxes[:, 2:].maximum(boxes[:, :2] + 1)
     return place_score(place_signs(small, boxes, phrase, relevance, clip))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.data.types import EditedImage, Losses
+from maskless.data.types import EditedImage
 from maskless.engine.editor import Editor
 from maskless.engine.optimization import EditRun
 from maskless.evaluation.baselines import AS_IN_THE_PAPER
@@ -186,7 +186,7 @@ class LentRegions:
                 pass
             result = run.result()
             edited, best = result.best, result.order[0]
-            losses = torch.stack([part[best] for part in _parts(result.losses)])
+            losses = result.losses.rows[best, :-1]
             inpaintings = _looked_at(run)
         self._take(run)
         return self._worth(edited, losses, inpaintings)
@@ -222,7 +222,7 @@ class LentRegions:
             crop=made.crops[0],
             feather=config.feather,
         )
-        return edited, torch.cat(_parts(losses))
+        return edited, losses.rows[0, :-1]
 
     def _worth(self, edited: EditedImage, losses: Float[Tensor, " 4"], inpaintings: int) -> Figures:
         """The figures of a pick."""
@@ -262,10 +262,6 @@ def rows_of(found: Mapping[tuple[str, str], Sequence[Figures]]) -> list[Row]:
                 less = [float(one[metric]) - float(other[metric]) for one, other in pairs]
                 rows.append(mean_row(less, **names, metric=f"{metric} less that of {base}"))
     return rows
-
-
-def _parts(losses: Losses) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return losses.clip, losses.directional, losses.structure, losses.local
 
 
 def _looked_at(run: EditRun) -> int:

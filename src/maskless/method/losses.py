@@ -71,10 +71,4 @@ def combine(
 
 def join(parts: list[Losses]) -> Losses:
     """Losses of several batches as one, in order."""
-    return Losses(
-        clip=torch.cat([part.clip for part in parts]),
-        directional=torch.cat([part.directional for part in parts]),
-        structure=torch.cat([part.structure for part in parts]),
-        local=torch.cat([part.local for part in parts]),
-        total=torch.cat([part.total for part in parts]),
-    )
+    return Losses.from_rows(torch.cat([part.rows for part in parts]))
