@@ -104,9 +104,10 @@ def test_with_the_layout_kept_only_a_difference_of_texts_changes_anything(editor
         run = FillRun(asked, editor.models, editor.config, strengths=(0.5, 1.0), keep_layout=True)
         result = run.result()
         crops[caption] = result.candidates.crops
-        assert result.cost.unet_forwards % 4 == 0, "both texts, guided"
+        assert result.cost.unet_forwards % 3 == 0, "the one text, and the other guided away from it"
     same, other = crops["a house"], crops["a tree"]
     inpainter = editor.models.inpainter
     back = inpainter.decode(inpainter.latents_of(asked.image[None] * 2 - 1))[0]
-    assert torch.equal(same[0], back) and torch.equal(same[1], back)
-    assert not torch.equal(other[0], back) and not torch.equal(other[0], other[1])
+    # A batch of one and a batch of two round differently, which may tip a pixel.
+    assert int((same.int() - back.int()).abs().max()) <= 1
+    assert int((other[0].int() - back.int()).abs().max()) > 1 and not torch.equal(other[0], other[1])

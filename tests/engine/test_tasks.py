@@ -69,6 +69,14 @@ def test_every_pixel_outside_is_the_originals(results, task):
         assert touched.all() if task in WHOLE else untouched.any()
 
 
+@pytest.mark.parametrize(
+    "prompt, drawn", [("a pencil sketch", "a red car, a pencil sketch"), ("A red car, watercolour",) * 2]
+)
+def test_a_style_is_asked_for_with_what_is_there(editor, prompt, drawn):
+    run = editor.start(editor.request(scene("style"), task="style", caption="a red car", prompt=prompt), **FAST)
+    assert run.request.prompt == drawn
+
+
 @pytest.mark.parametrize("task", ["complete", "extend", "background", "creative", "replace"])
 def test_sixteen_bits_and_alpha_are_kept(editor, task, tmp_path):
     pixels = scene(task, np.uint16)

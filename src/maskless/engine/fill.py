@@ -41,6 +41,8 @@ WORTH_DETAIL = 1.25
 MOST_DETAIL, FINEST_DETAIL = 2, 4
 """Largest side of the tiled picture, in sides of the model's own: for a fill, and for one of fine marks."""
 TILE_STRIDE = 0.75
+CONTRAST = 1.6
+"""Of the usual guidance scale, where it leads from one text to another (models/redraw.py) and not from none."""
 
 
 class FillRun:
@@ -100,8 +102,9 @@ class FillRun:
                 at_most(self._source, VIEW_PX), request.caption, request.prompt, models.clip, config, seed=self.seed
             )
         with self._stopwatch.stage("inpainting"):
-            self._conditioning = inpainter.encode_prompt(request.prompt, config.negative_prompt)
-            self._there = inpainter.encode_prompt(request.caption, config.negative_prompt) if self._redrawn else None
+            avoided = request.caption if self._redrawn else config.negative_prompt
+            self._conditioning = inpainter.encode_prompt(request.prompt, avoided)
+            self._there = inpainter.encode_prompt(request.caption) if self._redrawn else None
         self._cell = inpainter.cell_px
         self._inpaintings = 0
 
@@ -244,13 +247,13 @@ class FillRun:
         how: dict[str, Any] = {
             "seed": seed,
             "steps": self.config.steps,
-            "guidance_scale": self.config.guidance_scale,
+            "guidance_scale": self.config.guidance_scale * (CONTRAST if self._redrawn else 1),
             "strength": strength,
         }
 
         def draw(batch: slice) -> UInt8[Tensor, "N 3 S S"]:
-            if self._redrawn:
-                return redraw(inpainter, pictures[batch], self._there, asked, **how)
+            if self._there is not None:
+                return redraw(inpainter, pictures[batch], masks[batch], self._there, asked, **how)
             return inpainter.inpaint(pictures[batch], masks[batch], asked, **how)
 
         drawn = self._batches.run(len(canvases), draw)

@@ -29,8 +29,8 @@ from maskless.models.pretrained import EditModels
 Run = EditRun | FillRun | SequenceRun
 PLACES = ("meadow", "beach", "snow", "desert", "night", "sea", "forest", "city", "room", "street", "sky", "mountains")
 """Where a picture may have been taken; CLIP says which it is, when the background has to go on and is not named."""
-STYLE_STRENGTHS = (0.35, 0.5, 0.65, 0.8)
-TEXTURE_STRENGTHS = (0.5, 0.65, 0.8, 1.0)
+STYLE_STRENGTHS = (0.6, 0.8, 1.0)
+TEXTURE_STRENGTHS = (0.6, 0.8, 1.0)
 REPAIR_STRENGTHS = (0.25, 0.5, 1.0)
 REMOVE_MARGIN = 0.03
 """Of the shorter side, by which a thing that goes is grown, so that its rim goes too."""
@@ -92,6 +92,7 @@ def texture(request: EditRequest, models: EditModels, config: EditConfig) -> Run
         models,
         config,
         strengths=TEXTURE_STRENGTHS,
+        keep_layout=True,
         attention=place.attention,
         relevance=place.relevance,
     )
@@ -114,7 +115,9 @@ def background(request: EditRequest, models: EditModels, config: EditConfig) -> 
 
 def style(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     """The whole picture in another manner: drawn over at several strengths, of which the one ranks first that shows the
-    prompt and keeps the structure."""
+    prompt and keeps the structure. What the caption names stays, so a prompt of the manner alone gets it too."""
+    if request.caption.strip().lower() not in request.prompt.lower():
+        request = replace(request, prompt=f"{request.caption.strip()}, {request.prompt}")
     return FillRun(whole(request), models, config, strengths=STYLE_STRENGTHS, keep_layout=True)
 
 

@@ -13,6 +13,7 @@ from maskless.models.latent_unet import PromptEmbedding, StableDiffusionInpainte
 def redraw(
     inpainter: StableDiffusionInpainter,
     images: Float[Tensor, "N 3 S S"],
+    masks: Float[Tensor, "N 1 S S"],
     there: PromptEmbedding,
     asked: PromptEmbedding,
     *,
@@ -25,19 +26,21 @@ def redraw(
 
     Noised alike, the picture and its edit are shown to the model, each with its own text, and the edit moves by what
     the two answers differ in (algorithm 1). What both texts leave as it is does not move, so nothing has to be drowned
-    in noise first. A model made for diffusion sees z = sqrt(a) x + sqrt(1 - a) e, which divided by the sum of the two
-    factors is a flow's (1 - t) x + t e.
+    in noise first. Guidance leads from `there` to `asked`, and not, as in the paper, each from no text at all: that
+    would draw the things, which both texts name, once more, and in every tile. A model made for diffusion sees
+    z = sqrt(a) x + sqrt(1 - a) e, which divided by the sum of the two factors is a flow's (1 - t) x + t e.
 
     Args:
-        images: RGB in [0, 1], S = native_px. there, asked: the texts of what they show, and of what they should.
-        seed: of the noise, the same for every picture. steps, guidance_scale: as for `inpaint`, of both answers.
+        images: RGB in [0, 1], S = native_px. masks: 0 or 1, 1 = may change, as the model is told.
+        there: the text of what they show. asked: of what they should, with the text of `there` as its negative prompt.
+        seed: of the noise, the same for every picture. steps: as for `inpaint`.
+        guidance_scale: how far each answer to `asked` leads away from `there`.
         strength: share of the steps that are taken, above 0 and up to 1: from how much noise on.
     Returns:
         RGB 0..255 on the CPU.
     """
-    everywhere = torch.ones_like(images[:, :1])
     run = inpainter.begin(
-        images, everywhere, asked, seed=seed, steps=steps, guidance_scale=guidance_scale, strength=strength
+        images, masks, asked, seed=seed, steps=steps, guidance_scale=guidance_scale, strength=strength
     )
     source = inpainter.latents_of(images * 2 - 1)
     change = torch.zeros_like(source)
@@ -46,7 +49,7 @@ def redraw(
     for timestep, now, after in zip(run.timesteps, shares[:-1], shares[1:], strict=True):
         noise = torch.randn(source[:1].shape, generator=generator).to(source.device)
         noisy = (1 - now) * source + now * noise
-        as_it_was = inpainter.foresee(run, noisy * _scale(now), timestep, there, guidance_scale)
+        as_it_was = inpainter.foresee(run, noisy * _scale(now), timestep, there, 1.0)
         as_asked = inpainter.foresee(run, (noisy + change) * _scale(now), timestep, asked, guidance_scale)
         change = change + (now - after) / now * (as_asked - as_it_was - change)
     return inpainter.decode(source + change)

@@ -25,10 +25,10 @@ class Hole:
 def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
     """An object's box or outline, an empty box, the border, scratches, all around some objects, or everything."""
     side, choice = scene.image.width, rng.random()
-    if scene.graph.style != "flat" and rng.random() < 0.5:
+    if scene.graph.style != "flat" and rng.random() < 0.6:
         return _manner_hole(scene, rng)
     textured = [thing for thing in scene.objects if thing.texture != "plain"]
-    if choice < 0.16 and textured:
+    if choice < 0.24 and textured:
         return _outline_hole(scene, textured[int(rng.integers(len(textured)))], rng)
     if choice < 0.62 and scene.objects:
         return _object_hole(scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
