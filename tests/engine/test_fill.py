@@ -111,3 +111,17 @@ def test_with_the_layout_kept_only_a_difference_of_texts_changes_anything(editor
     # A batch of one and a batch of two round differently, which may tip a pixel.
     assert int((same.int() - back.int()).abs().max()) <= 1
     assert int((other[0].int() - back.int()).abs().max()) > 1 and not torch.equal(other[0], other[1])
+
+
+def test_guidance_leads_away_from_the_caption_and_what_is_to_be_avoided(editor, monkeypatch):
+    told = []
+    encode = editor.models.inpainter.encode_prompt
+    monkeypatch.setattr(
+        editor.models.inpainter, "encode_prompt", lambda text, avoided="": told.append((text, avoided)) or encode(text)
+    )
+    asked = replace(request(editor, noise((64, 64)), np.ones((64, 64), bool)), caption="a house", prompt="a tree")
+    FillRun(asked, editor.models, replace(editor.config, negative_prompt="blur"), keep_layout=True)
+    assert told == [("a tree", "a house, blur"), ("a house", "")]
+    told.clear()
+    FillRun(asked, editor.models, replace(editor.config, negative_prompt="blur"))
+    assert told == [("a tree", "blur")]

@@ -30,9 +30,8 @@ from maskless.engine.batching import Batches, batch_size_for
 from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
 from maskless.method.losses import join
 from maskless.method.ranking import rank_fills
-from maskless.models.latent_unet import StableDiffusionInpainter
 from maskless.models.pretrained import EditModels
-from maskless.models.redraw import redraw
+from maskless.models.redraw import can_redraw, redraw
 
 TRIES = 4
 DETAIL_STRENGTH = 0.35
@@ -84,7 +83,7 @@ class FillRun:
         self.seed = config.seed if request.seed is None else request.seed
         self.history: list[StepRecord] = []
         self._strengths, self._void, self._fine = strengths, void, fine
-        self._redrawn = keep_layout and isinstance(inpainter, StableDiffusionInpainter)
+        self._redrawn = keep_layout and can_redraw(inpainter)
         self._attention, self._relevance = attention, relevance
         self._stopwatch = stopwatch or Stopwatch()
         self._forwards_before = inpainter.unet_forwards
@@ -102,7 +101,8 @@ class FillRun:
                 at_most(self._source, VIEW_PX), request.caption, request.prompt, models.clip, config, seed=self.seed
             )
         with self._stopwatch.stage("inpainting"):
-            avoided = request.caption if self._redrawn else config.negative_prompt
+            left_behind = request.caption if self._redrawn else ""
+            avoided = ", ".join(text for text in (left_behind, config.negative_prompt) if text.strip())
             self._conditioning = inpainter.encode_prompt(request.prompt, avoided)
             self._there = inpainter.encode_prompt(request.caption) if self._redrawn else None
         self._cell = inpainter.cell_px

@@ -25,12 +25,15 @@ from maskless.engine.places import find_places, without_neighbours
 from maskless.engine.sequence import SequenceRun, for_newcomer
 from maskless.engine.things import completed, grown, things_in
 from maskless.models.pretrained import EditModels
+from maskless.models.redraw import can_redraw
 
 Run = EditRun | FillRun | SequenceRun
 PLACES = ("meadow", "beach", "snow", "desert", "night", "sea", "forest", "city", "room", "street", "sky", "mountains")
 """Where a picture may have been taken; CLIP says which it is, when the background has to go on and is not named."""
-STYLE_STRENGTHS = (0.6, 0.8, 1.0)
-TEXTURE_STRENGTHS = (0.6, 0.8, 1.0)
+STYLE_STRENGTHS = (0.35, 0.5, 0.65, 0.8)
+TEXTURE_STRENGTHS = (0.5, 0.65, 0.8, 1.0)
+REDRAW_STRENGTHS = (0.6, 0.8, 1.0)
+"""In place of the two above where a model draws over what is there: the layout stays even from pure noise on."""
 REPAIR_STRENGTHS = (0.25, 0.5, 1.0)
 REMOVE_MARGIN = 0.03
 """Of the shorter side, by which a thing that goes is grown, so that its rim goes too."""
@@ -91,7 +94,7 @@ def texture(request: EditRequest, models: EditModels, config: EditConfig) -> Run
         place.request,
         models,
         config,
-        strengths=TEXTURE_STRENGTHS,
+        strengths=_strengths(models, TEXTURE_STRENGTHS),
         keep_layout=True,
         attention=place.attention,
         relevance=place.relevance,
@@ -118,7 +121,7 @@ def style(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     prompt and keeps the structure. What the caption names stays, so a prompt of the manner alone gets it too."""
     if request.caption.strip().lower() not in request.prompt.lower():
         request = replace(request, prompt=f"{request.caption.strip()}, {request.prompt}")
-    return FillRun(whole(request), models, config, strengths=STYLE_STRENGTHS, keep_layout=True)
+    return FillRun(whole(request), models, config, strengths=_strengths(models, STYLE_STRENGTHS), keep_layout=True)
 
 
 def generate(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
@@ -163,6 +166,10 @@ class _Place:
     request: EditRequest
     attention: Float[Tensor, "h w"] | None = None
     relevance: Float[Tensor, "rows columns"] | None = None
+
+
+def _strengths(models: EditModels, noised: tuple[float, ...]) -> tuple[float, ...]:
+    return REDRAW_STRENGTHS if can_redraw(models.inpainter) else noised
 
 
 def _place(request: EditRequest, models: EditModels, margin: float, *, kept: bool = False) -> _Place:

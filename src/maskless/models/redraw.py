@@ -1,12 +1,19 @@
-"""A picture drawn over in another manner, its layout kept: FlowEdit (arXiv 2412.08629) on a UNet made for diffusion."""
+"""What is there drawn over in place, its layout kept: FlowEdit (arXiv 2412.08629) on a UNet made for diffusion."""
 
 from __future__ import annotations
+
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from maskless.models.latent_unet import PromptEmbedding, StableDiffusionInpainter
+
+
+def can_redraw(inpainter: object) -> TypeGuard[StableDiffusionInpainter]:
+    """Whether a model can say what it foresees for another text, which `redraw` asks."""
+    return isinstance(inpainter, StableDiffusionInpainter)
 
 
 @torch.no_grad()
@@ -32,7 +39,7 @@ def redraw(
 
     Args:
         images: RGB in [0, 1], S = native_px. masks: 0 or 1, 1 = may change, as the model is told.
-        there: the text of what they show. asked: of what they should, with the text of `there` as its negative prompt.
+        there: the text of what they show. asked: of what they should, with the text of `there` in its negative prompt.
         seed: of the noise, the same for every picture. steps: as for `inpaint`.
         guidance_scale: how far each answer to `asked` leads away from `there`.
         strength: share of the steps that are taken, above 0 and up to 1: from how much noise on.
