@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskless.engine.fill import FillRun
+from maskless.engine.fill import DrawnOver, FillRun
 
 STEPS = 2
 
@@ -101,7 +101,9 @@ def test_with_the_layout_kept_only_a_difference_of_texts_changes_anything(editor
     crops = {}
     for caption in ("a house", "a tree"):
         asked = replace(request(editor, pixels, everything), caption=caption, prompt="a house")
-        run = FillRun(asked, editor.models, editor.config, strengths=(0.5, 1.0), keep_layout=True)
+        run = FillRun(
+            asked, editor.models, editor.config, drawn_over=DrawnOver(strengths=(0.5, 1.0), contrast=1.6, finer=2)
+        )
         result = run.result()
         crops[caption] = result.candidates.crops
         assert result.cost.unet_forwards % 3 == 0, "the one text, and the other guided away from it"
@@ -120,7 +122,12 @@ def test_guidance_leads_away_from_the_caption_and_what_is_to_be_avoided(editor, 
         editor.models.inpainter, "encode_prompt", lambda text, avoided="": told.append((text, avoided)) or encode(text)
     )
     asked = replace(request(editor, noise((64, 64)), np.ones((64, 64), bool)), caption="a house", prompt="a tree")
-    FillRun(asked, editor.models, replace(editor.config, negative_prompt="blur"), keep_layout=True)
+    FillRun(
+        asked,
+        editor.models,
+        replace(editor.config, negative_prompt="blur"),
+        drawn_over=DrawnOver(strengths=(1.0,), contrast=2.0),
+    )
     assert told == [("a tree", "a house, blur"), ("a house", "")]
     told.clear()
     FillRun(asked, editor.models, replace(editor.config, negative_prompt="blur"))

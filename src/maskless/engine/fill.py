@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,8 +40,20 @@ WORTH_DETAIL = 1.25
 MOST_DETAIL, FINEST_DETAIL = 2, 4
 """Largest side of the tiled picture, in sides of the model's own: for a fill, and for one of fine marks."""
 TILE_STRIDE = 0.75
-CONTRAST = 1.6
-"""Of the usual guidance scale, where it leads from one text to another (models/redraw.py) and not from none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnOver:
+    """How what is there is drawn over in place (models/redraw.py).
+
+    strengths: of the tries. contrast: of the usual guidance scale, how far from the caption the prompt leads. finer: of
+    the usual steps, how many a drawing from pure noise would take: the fewer of them a small strength leaves, the
+    coarser they are.
+    """
+
+    strengths: tuple[float, ...]
+    contrast: float
+    finer: int = 1
 
 
 class FillRun:
@@ -59,7 +71,7 @@ class FillRun:
         strengths: tuple[float, ...] = (1.0,) * TRIES,
         void: bool = False,
         fine: bool = False,
-        keep_layout: bool = False,
+        drawn_over: DrawnOver | None = None,
         attention: Float[Tensor, "h w"] | None = None,
         relevance: Float[Tensor, "rows columns"] | None = None,
         stopwatch: Stopwatch | None = None,
@@ -71,8 +83,8 @@ class FillRun:
             strengths: of each try. Where all are 1 the tries differ by their noise, else they share it.
             void: what is under the mask counts for nothing, so none of it may shine through at the seam.
             fine: the mask is of thin marks, which are filled in tiles and not in one view of the whole.
-            keep_layout: what is there is drawn over in place (models/redraw.py), where the model can do that; else it
-                starts from the picture, noised.
+            drawn_over: what is there is drawn over in place, which `can_redraw` must say of the model; its strengths
+                are the tries'.
             attention, relevance: maps that the mask came from, for the record.
         """
         assert request.mask is not None
@@ -82,8 +94,8 @@ class FillRun:
         self.config = replace(config, feather=0.0) if void else config
         self.seed = config.seed if request.seed is None else request.seed
         self.history: list[StepRecord] = []
-        self._strengths, self._void, self._fine = strengths, void, fine
-        self._redrawn = keep_layout and can_redraw(inpainter)
+        self._strengths, self._void, self._fine = drawn_over.strengths if drawn_over else strengths, void, fine
+        self._drawn_over = drawn_over
         self._attention, self._relevance = attention, relevance
         self._stopwatch = stopwatch or Stopwatch()
         self._forwards_before = inpainter.unet_forwards
@@ -101,10 +113,10 @@ class FillRun:
                 at_most(self._source, VIEW_PX), request.caption, request.prompt, models.clip, config, seed=self.seed
             )
         with self._stopwatch.stage("inpainting"):
-            left_behind = request.caption if self._redrawn else ""
+            left_behind = request.caption if drawn_over else ""
             avoided = ", ".join(text for text in (left_behind, config.negative_prompt) if text.strip())
             self._conditioning = inpainter.encode_prompt(request.prompt, avoided)
-            self._there = inpainter.encode_prompt(request.caption) if self._redrawn else None
+            self._there = inpainter.encode_prompt(request.caption) if drawn_over else None
         self._cell = inpainter.cell_px
         self._inpaintings = 0
 
@@ -221,7 +233,7 @@ class FillRun:
         drawn = None
         if side < native * WORTH_DETAIL:
             most = native
-        if not (self._fine or self._redrawn) or most == native:
+        if not (self._fine or self._drawn_over) or most == native:
             drawn = self._inpaint([self._canvas(native)], seed, strength)[0]
         if most > native:
             drawn = self._in_tiles(drawn, min(side, most) // self._cell * self._cell, seed, strength)
@@ -243,16 +255,17 @@ class FillRun:
     def _inpaint(self, canvases: list[tuple[Tensor, Tensor]], seed: int, strength: float) -> Float[Tensor, "N 3 S S"]:
         assert self.config.steps is not None and self.config.guidance_scale is not None
         pictures, masks = (torch.stack(parts) for parts in zip(*canvases, strict=True))
-        inpainter, asked = self.models.inpainter, self._conditioning
+        inpainter, asked, over = self.models.inpainter, self._conditioning, self._drawn_over
         how: dict[str, Any] = {
             "seed": seed,
-            "steps": self.config.steps,
-            "guidance_scale": self.config.guidance_scale * (CONTRAST if self._redrawn else 1),
+            "steps": self.config.steps * (over.finer if over else 1),
+            "guidance_scale": self.config.guidance_scale * (over.contrast if over else 1),
             "strength": strength,
         }
 
         def draw(batch: slice) -> UInt8[Tensor, "N 3 S S"]:
             if self._there is not None:
+                assert can_redraw(inpainter)
                 return redraw(inpainter, pictures[batch], masks[batch], self._there, asked, **how)
             return inpainter.inpaint(pictures[batch], masks[batch], asked, **how)
 

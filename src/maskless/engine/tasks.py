@@ -19,7 +19,7 @@ from maskless.data.errors import MasklessError
 from maskless.data.instructions import phrases
 from maskless.data.types import EditRequest
 from maskless.engine.appraisal import VIEW_PX, at_most
-from maskless.engine.fill import FillRun
+from maskless.engine.fill import DrawnOver, FillRun
 from maskless.engine.optimization import EditRun
 from maskless.engine.places import find_places, without_neighbours
 from maskless.engine.sequence import SequenceRun, for_newcomer
@@ -32,8 +32,9 @@ PLACES = ("meadow", "beach", "snow", "desert", "night", "sea", "forest", "city",
 """Where a picture may have been taken; CLIP says which it is, when the background has to go on and is not named."""
 STYLE_STRENGTHS = (0.35, 0.5, 0.65, 0.8)
 TEXTURE_STRENGTHS = (0.5, 0.65, 0.8, 1.0)
-REDRAW_STRENGTHS = (0.6, 0.8, 1.0)
-"""In place of the two above where a model draws over what is there: the layout stays even from pure noise on."""
+STYLE_DRAWN_OVER = DrawnOver(strengths=(0.3, 0.4, 0.5), contrast=2.5, finer=2)
+TEXTURE_DRAWN_OVER = DrawnOver(strengths=(0.6, 0.8, 1.0), contrast=3.2)
+"""In place of the two above where a model can draw over what is there; by validation scenes (docs/results.md)."""
 REPAIR_STRENGTHS = (0.25, 0.5, 1.0)
 REMOVE_MARGIN = 0.03
 """Of the shorter side, by which a thing that goes is grown, so that its rim goes too."""
@@ -94,8 +95,7 @@ def texture(request: EditRequest, models: EditModels, config: EditConfig) -> Run
         place.request,
         models,
         config,
-        strengths=_strengths(models, TEXTURE_STRENGTHS),
-        keep_layout=True,
+        **_tries(models, TEXTURE_STRENGTHS, TEXTURE_DRAWN_OVER),
         attention=place.attention,
         relevance=place.relevance,
     )
@@ -121,7 +121,7 @@ def style(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     prompt and keeps the structure. What the caption names stays, so a prompt of the manner alone gets it too."""
     if request.caption.strip().lower() not in request.prompt.lower():
         request = replace(request, prompt=f"{request.caption.strip()}, {request.prompt}")
-    return FillRun(whole(request), models, config, strengths=_strengths(models, STYLE_STRENGTHS), keep_layout=True)
+    return FillRun(whole(request), models, config, **_tries(models, STYLE_STRENGTHS, STYLE_DRAWN_OVER))
 
 
 def generate(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
@@ -168,8 +168,9 @@ class _Place:
     relevance: Float[Tensor, "rows columns"] | None = None
 
 
-def _strengths(models: EditModels, noised: tuple[float, ...]) -> tuple[float, ...]:
-    return REDRAW_STRENGTHS if can_redraw(models.inpainter) else noised
+def _tries(models: EditModels, noised: tuple[float, ...], drawn_over: DrawnOver) -> dict[str, Any]:
+    """What is there, drawn over where the model can do that, else noised in part and filled."""
+    return {"drawn_over": drawn_over} if can_redraw(models.inpainter) else {"strengths": noised}
 
 
 def _place(request: EditRequest, models: EditModels, margin: float, *, kept: bool = False) -> _Place:

@@ -12,6 +12,8 @@ from maskless.storybook.captions import STYLE_WORDS, describe_empty, describe_ob
 from maskless.storybook.edits import Window, shown
 from maskless.storybook.scenes import Scene, VisibleObject
 
+GRID = 32  # blocks of pixel art to a side (styles.py)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hole:
@@ -104,10 +106,15 @@ def _surroundings_hole(scene: Scene, rng: np.random.Generator) -> Hole:
 
 
 def _manner_hole(scene: Scene, rng: np.random.Generator) -> Hole:
-    """Everything, in a scene that is no flat drawing: the whole of it or a part, its manner said."""
+    """Everything, in a scene that is no flat drawing, its manner said. Mostly a window of half the side on the grid of
+    pixel art's blocks: a whole picture is drawn over in such tiles (engine/fill.py), a block a cell of the latents."""
     side = scene.image.width
-    width = side if rng.random() < 0.5 else int(rng.uniform(0.45, 0.9) * side)
-    x, y = (int(v) for v in rng.integers(0, side - width + 1, 2))
+    if rng.random() < 0.65:
+        width = side // 2
+        x, y = (int(v) * side // GRID for v in rng.integers(0, GRID // 2 + 1, 2))
+    else:
+        width = side if rng.random() < 0.4 else int(rng.uniform(0.45, 0.9) * side)
+        x, y = (int(v) for v in rng.integers(0, side - width + 1, 2))
     window = (x, y, x + width, y + width)
     graph = shown(scene, window, least=0.5) if rng.random() < 0.5 else scene.graph
     text = describe_scene(graph, rng)
