@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from maskless.data.errors import MasklessError
-from maskless.evaluation.tasks import JOBS, draw_jobs, edited, exact_outside, run, task_rows
+from maskless.evaluation.tasks import JOBS, draw_jobs, edited, exact_outside, judged, run, task_rows
 from maskless.storybook.judge import Detection, Judge, Verdict
-from maskless.storybook.scenes import Scene
+from maskless.storybook.scenes import Scene, draw
 
 
 class Clairvoyant(Judge):
@@ -45,6 +45,19 @@ def test_an_untouched_picture_is_no_success(task):
     for job in draw_jobs(task, "validation", 5):
         truth = _truth(job.scene)
         assert not all(job.done(truth, truth.things).values())
+
+
+@pytest.mark.parametrize("task", ["replace", "remove", "complete", "repair", "background", "texture", "style"])
+def test_the_scene_as_it_would_be_is_a_success(task):
+    for job in draw_jobs(task, "validation", 5):
+        assert job.truth is not None
+        wanted = draw(job.truth, job.scene.image.width)
+        assert all(judged(job, _truth(wanted), _truth(job.scene)).values())
+
+
+@pytest.mark.parametrize("task", ["add", "extend", "creative"])
+def test_an_edit_that_may_go_anywhere_has_no_one_truth(task):
+    assert draw_jobs(task, "validation", 1)[0].truth is None
 
 
 def test_the_asked_change_is_a_success_and_a_lost_bystander_is_not(editor):
@@ -89,6 +102,8 @@ def test_the_suite_resumes_with_its_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr("maskless.evaluation.tasks.edited", pytest.fail)
     assert run(**options) == rows and (tmp_path / "sheets" / "remove.png").read_bytes() == first
     assert told == [(1, 1), (1, 1)] and rows[0]["metric"] == "success" and rows[0]["gate"] == 0.8
+    truths = [row for row in rows if row["method"] == "truth"]
+    assert truths and truths[0]["metric"] == "success" and all(row["gate"] is None for row in truths[:1])
 
 
 def test_a_task_that_is_none_is_named() -> None:

@@ -27,7 +27,17 @@ from maskless.storybook.backgrounds import BACKGROUNDS
 from maskless.storybook.captions import STYLE_WORDS
 from maskless.storybook.edits import other
 from maskless.storybook.judge import Detection, Judge, Verdict, iou
-from maskless.storybook.scenes import COLOURS, KINDS, TEXTURES, Scene, VisibleObject, render, split_seed
+from maskless.storybook.scenes import (
+    COLOURS,
+    KINDS,
+    TEXTURES,
+    Scene,
+    SceneGraph,
+    VisibleObject,
+    draw,
+    render,
+    split_seed,
+)
 from maskless.storybook.sheets import sheet, to_tensor
 
 GATES = {
@@ -55,7 +65,8 @@ class Job:
 
     image: what the editor gets; the scene's picture, or a damaged copy. options: more of `Editor.edit`'s arguments.
     kept: the objects that must still be seen. done: from what the judge sees in the result, and in the picture before,
-    to what came true, by name; the edit succeeds if all of it did.
+    to what came true, by name; the edit succeeds if all of it did. truth: the scene as the edit would have it, where
+    there is one such scene and not many: what the judge makes of it is the most that an edit can have.
     """
 
     task: str
@@ -66,6 +77,7 @@ class Job:
     done: Check
     image: Image.Image
     options: Mapping[str, Any] = field(default_factory=dict)
+    truth: SceneGraph | None = None
 
 
 def run(
@@ -94,14 +106,16 @@ def run(
     rows: list[Row] = []
     for place, task in enumerate(chosen):
         jobs = draw_jobs(task, split, count, seed_offset)
-        found = []
+        found, true = [], []
         for number, job in enumerate(jobs):
             pictured = sheets is not None and number < ON_A_SHEET
             key = f"{task} {job.scene.graph.detail_seed}" + " with picture" * pictured
             found.append(book.measured("maskless", key, partial(_measured, editor, judge, job, pictured=pictured)))
+            if job.truth is not None:
+                true.append(book.measured("truth", key, partial(_of_truth, judge, job, job.truth)))
             if progress is not None:
                 progress(place * count + number + 1, len(chosen) * count)
-        rows += rows_of(task, found)
+        rows += rows_of(task, found) + (rows_of(task, true, "truth") if true else [])
         if sheets is not None:
             _sheet(jobs, found, sheets / f"{task}.png")
     return rows
@@ -144,17 +158,21 @@ def figures_of(judge: Judge, job: Job, result: EditResult | None) -> Figures:
     """Success, its parts, and whether the pixels outside are the source's, of one job."""
     if result is None:
         return {"success": False, "parts": {}, "exact": None}
-    (seen,), (before,) = judge.detect([result.best.pil()]), judge.detect([job.image])
-    parts = judged(job, seen, before)
-    return {"success": all(parts.values()), "parts": parts, "exact": exact_outside(result)}
+    return _seen(judge, job, result.best.pil()) | {"exact": exact_outside(result)}
 
 
-def rows_of(task: str, found: Sequence[Figures]) -> list[Row]:
-    """The shares of each figure. What gave no result counts against success, and not among the parts."""
-    names = {"suite": "tasks", "method": "maskless", "task": task}
-    rows = [share_row([one["success"] for one in found], **names, metric="success", gate=GATES.get(task))]
+def rows_of(task: str, found: Sequence[Figures], method: str = "maskless") -> list[Row]:
+    """The shares of each figure. What gave no result counts against success, and not among the parts.
+
+    method: "truth" for the scenes as they would be, which have no gate and no pixels of an edit.
+    """
+    names, edits = {"suite": "tasks", "method": method, "task": task}, method != "truth"
+    gate = GATES.get(task) if edits else None
+    rows = [share_row([one["success"] for one in found], **names, metric="success", gate=gate)]
     for part in dict.fromkeys(name for one in found for name in one["parts"]):
         rows.append(share_row([one["parts"][part] for one in found if part in one["parts"]], **names, metric=part))
+    if not edits:
+        return rows
     exact = [one["exact"] for one in found if one["exact"] is not None] or [False] * len(found)
     return [*rows, share_row(exact, **names, metric="untouched pixels identical", gate=1.0)]
 
@@ -191,6 +209,7 @@ def replace(scene: Scene, rng: np.random.Generator) -> Job | None:
             "asked thing seen": _sees(verdict, kind, colour),
             "named thing gone": not _still(verdict, thing),
         },
+        truth=scene.graph.replace_object(thing.index, kind=kind, colour=colour),
     )
 
 
@@ -223,6 +242,7 @@ def remove(scene: Scene, rng: np.random.Generator) -> Job | None:
         f"empty {scene.graph.background}",
         changed=[thing],
         done=lambda verdict, _: {"named thing gone": not _anything_at(verdict, thing)},
+        truth=scene.graph.remove_object(thing.index),
     )
 
 
@@ -250,7 +270,7 @@ def repair(scene: Scene, rng: np.random.Generator) -> Job | None:
 
 def extend(scene: Scene, rng: np.random.Generator) -> Job | None:
     """A quarter more canvas on every side; the things in it are the original's, so only what is new is looked for."""
-    return dataclasses.replace(_damaged(scene, "extend", image=scene.image, extend=0.25), kept=())
+    return dataclasses.replace(_damaged(scene, "extend", image=scene.image, extend=0.25), kept=(), truth=None)
 
 
 def background(scene: Scene, rng: np.random.Generator) -> Job | None:
@@ -265,6 +285,7 @@ def background(scene: Scene, rng: np.random.Generator) -> Job | None:
         f"empty {place}",
         changed=[],
         done=lambda verdict, _: {"new place seen": verdict.background == place},
+        truth=scene.graph.with_background(place),
     )
 
 
@@ -285,6 +306,7 @@ def texture(scene: Scene, rng: np.random.Generator) -> Job | None:
                 (d.kind, d.texture) == (thing.kind, wanted) for d in verdict.things if _same_place(d, thing)
             )
         },
+        truth=scene.graph.replace_object(thing.index, texture=wanted),
     )
 
 
@@ -298,10 +320,9 @@ def style(scene: Scene, rng: np.random.Generator) -> Job | None:
         kept = [_still(verdict, thing, colour=False) for thing in scene.objects]
         return {"style seen": verdict.style == wanted, "80 % of the things seen": bool(np.mean(kept) >= 0.8)}
 
-    return dataclasses.replace(
-        _job("style", scene, scene.caption, f"{scene.caption}, {STYLE_WORDS[wanted][0]}", changed=[], done=done),
-        kept=(),
-    )
+    prompt, truth = f"{scene.caption}, {STYLE_WORDS[wanted][0]}", scene.graph.with_style(wanted)
+    job = _job("style", scene, scene.caption, prompt, changed=[], done=done, truth=truth)
+    return dataclasses.replace(job, kept=())
 
 
 def creative(scene: Scene, rng: np.random.Generator) -> Job | None:
@@ -329,10 +350,21 @@ JOBS: dict[str, Callable[[Scene, np.random.Generator], Job | None]] = {
 }
 
 
-def _job(task: str, scene: Scene, caption: str, prompt: str, *, changed: Sequence[VisibleObject], done: Check) -> Job:
+def _job(
+    task: str,
+    scene: Scene,
+    caption: str,
+    prompt: str,
+    *,
+    changed: Sequence[VisibleObject],
+    done: Check,
+    truth: SceneGraph | None = None,
+) -> Job:
     gone = {thing.index for thing in changed}
     kept = tuple(thing for thing in scene.objects if thing.index not in gone)
-    return Job(task=task, scene=scene, caption=caption, prompt=prompt, kept=kept, done=done, image=scene.image)
+    return Job(
+        task=task, scene=scene, caption=caption, prompt=prompt, kept=kept, done=done, image=scene.image, truth=truth
+    )
 
 
 def _damaged(scene: Scene, task: str, *, image: Image.Image, **options: Any) -> Job:
@@ -341,7 +373,7 @@ def _damaged(scene: Scene, task: str, *, image: Image.Image, **options: Any) -> 
     def done(verdict: Verdict, before: Sequence[Detection]) -> dict[str, bool]:
         return {"nothing new": len(verdict.things) <= len(scene.objects)}
 
-    job = _job(task, scene, "", f"empty {scene.graph.background}", changed=[], done=done)
+    job = _job(task, scene, "", f"empty {scene.graph.background}", changed=[], done=done, truth=scene.graph)
     return dataclasses.replace(job, image=image, options=options)
 
 
@@ -378,6 +410,17 @@ def _still(verdict: Verdict, thing: VisibleObject, colour: bool = True) -> bool:
 
 def _anything_at(verdict: Verdict, thing: VisibleObject) -> bool:
     return any(_same_place(d, thing) for d in verdict.things)
+
+
+def _seen(judge: Judge, job: Job, picture: Image.Image) -> Figures:
+    """Success and its parts of a picture that a job asked for."""
+    (seen,), (before,) = judge.detect([picture]), judge.detect([job.image])
+    parts = judged(job, seen, before)
+    return {"success": all(parts.values()), "parts": parts}
+
+
+def _of_truth(judge: Judge, job: Job, truth: SceneGraph) -> Figures:
+    return _seen(judge, job, draw(truth, job.scene.image.width).image)
 
 
 def _measured(editor: Editor, judge: Judge, job: Job, *, pictured: bool) -> Figures:
