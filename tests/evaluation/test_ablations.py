@@ -9,8 +9,8 @@ from maskless.data.errors import MasklessError
 from maskless.evaluation import ablations
 from maskless.evaluation.ablations import LentRegions, Variant, rows_of, run, variants
 from maskless.evaluation.baselines import AS_IN_THE_PAPER
+from maskless.evaluation.jobs import draw_jobs
 from maskless.evaluation.models import bundled_folder
-from maskless.evaluation.tasks import draw_jobs
 from maskless.evaluation.trials import case_of
 from maskless.storybook.judge import Judge
 

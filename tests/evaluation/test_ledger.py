@@ -103,7 +103,7 @@ def test_code_is_what_a_file_imports_and_no_more():
         return {path.relative_to(PACKAGE).as_posix() for path in sources_of([Path(module.__file__)])}
 
     meant = {"evaluation/trials.py", "evaluation/release.py", "method/search.py", "engine/fill.py", "models/clip.py"}
-    meant |= {"data/regions.py", "data/images.py", "storybook/judge.py", "storybook/captions.py", "evaluation/tasks.py"}
+    meant |= {"data/regions.py", "data/images.py", "storybook/judge.py", "storybook/captions.py", "evaluation/jobs.py"}
     assert meant <= named(trials)
     shows = {"engine/page.py", "engine/report.py", "evaluation/results.py", "evaluation/side_by_side.py"}
     assert not (shows | {"evaluation/storybook.py", "interfaces/cli.py"}) & named(trials)

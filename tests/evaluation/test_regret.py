@@ -10,12 +10,12 @@ import torch
 from maskless.data.errors import MasklessError
 from maskless.engine.editor import Editor
 from maskless.evaluation import region_table
+from maskless.evaluation.jobs import draw_jobs
 from maskless.evaluation.ledger import Ledger
 from maskless.evaluation.metrics import spearman, variance_shares
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.policies import Replay, maskless, policies
 from maskless.evaluation.regret import policy_rows, preview_rows, run, table_rows
-from maskless.evaluation.tasks import draw_jobs
 from maskless.evaluation.trials import case_of
 from maskless.storybook.judge import Judge
 from planted_tables import planted_table

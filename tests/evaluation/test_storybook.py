@@ -8,8 +8,8 @@ from PIL import Image
 from maskless.data.errors import MasklessError
 from maskless.evaluation import trials
 from maskless.evaluation.baselines import METHODS
+from maskless.evaluation.jobs import draw_jobs
 from maskless.evaluation.storybook import MEANS, chosen_methods, rows_of, run
-from maskless.evaluation.tasks import draw_jobs
 from maskless.evaluation.trials import truth_of
 
 QUICK = {"split": "validation", "limit": 2, "steps": 1, "iterations": 1, "anchors": 2}

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from maskless.data.errors import MasklessError
-from maskless.evaluation.tasks import JOBS, draw_jobs, edited, exact_outside, judged, run, task_rows
+from maskless.evaluation.jobs import JOBS, draw_jobs, judged
+from maskless.evaluation.tasks import edited, exact_outside, run, task_rows
 from maskless.storybook.judge import Detection, Judge, Verdict
 from maskless.storybook.scenes import Scene, draw
 

@@ -24,11 +24,11 @@ from maskless.engine.editor import Editor
 from maskless.engine.optimization import EditRun
 from maskless.evaluation.baselines import AS_IN_THE_PAPER
 from maskless.evaluation.cases import Box, Case, Progress, random_anchors, random_sizes
+from maskless.evaluation.jobs import Job, draw_jobs, judged
 from maskless.evaluation.ledger import Figures, Ledger, fingerprint
 from maskless.evaluation.metrics import mask_iou, mask_of_box
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.rows import Row, mean_row, share_row
-from maskless.evaluation.tasks import Job, draw_jobs, judged
 from maskless.evaluation.trials import case_of
 from maskless.method.ranking import rank
 from maskless.storybook.judge import Judge, Verdict

@@ -23,8 +23,8 @@ from maskless.engine.places import find_places
 from maskless.engine.stopwatch import Stopwatch
 from maskless.evaluation.baselines import CENTRE_SIZE, own_regions
 from maskless.evaluation.cases import Box, Case
+from maskless.evaluation.jobs import Job, judged
 from maskless.evaluation.ledger import Figures, Ledger
-from maskless.evaluation.tasks import Job, judged
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.storybook.judge import Judge
 

@@ -23,6 +23,7 @@ from maskless.data.files import write_bytes
 from maskless.engine.editor import Editor
 from maskless.engine.overview import ACCENT, FAINT, INK, STYLE
 from maskless.evaluation import region_table
+from maskless.evaluation.jobs import draw_jobs
 from maskless.evaluation.ledger import Ledger, fingerprint
 from maskless.evaluation.metrics import spearman, variance_shares
 from maskless.evaluation.models import bundled_folder
@@ -30,7 +31,6 @@ from maskless.evaluation.policies import Policy, policies
 from maskless.evaluation.region_table import RegionTable, fill_table
 from maskless.evaluation.rows import Row, mean_row
 from maskless.evaluation.storybook import Progress
-from maskless.evaluation.tasks import draw_jobs
 from maskless.evaluation.trials import case_of
 from maskless.storybook.judge import Judge
 

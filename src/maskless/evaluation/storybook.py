@@ -18,10 +18,10 @@ from maskless.engine.editor import Editor
 from maskless.evaluation import side_by_side, trials
 from maskless.evaluation.baselines import METHODS
 from maskless.evaluation.cases import Progress
+from maskless.evaluation.jobs import Job, draw_jobs
 from maskless.evaluation.ledger import Figures, Ledger, decoded, fingerprint
 from maskless.evaluation.models import bundled_folder
 from maskless.evaluation.rows import Row, mean_row, share_row
-from maskless.evaluation.tasks import Job, draw_jobs
 from maskless.evaluation.trials import case_of, measure
 from maskless.storybook.judge import Judge
 

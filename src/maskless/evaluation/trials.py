@@ -10,9 +10,9 @@ from maskless.engine.editor import Editor
 from maskless.evaluation.baselines import METHODS
 from maskless.evaluation.cases import Box, Case, attempt
 from maskless.evaluation.figures import background_figures, clip_figures, structure_figure
+from maskless.evaluation.jobs import Job, judged
 from maskless.evaluation.ledger import Figures, encoded
 from maskless.evaluation.metrics import exact_outside, mask_iou, mask_of_box
-from maskless.evaluation.tasks import Job, judged
 from maskless.storybook.judge import Judge
 
 
