@@ -115,6 +115,20 @@ def test_with_the_layout_kept_only_a_difference_of_texts_changes_anything(editor
     assert int((other[0].int() - back.int()).abs().max()) > 1 and not torch.equal(other[0], other[1])
 
 
+def test_contrast_raises_a_small_guidance_and_leaves_a_large_one(editor, monkeypatch):
+    over = DrawnOver(strengths=(0.5,), contrast=3.2, finer=2)
+    assert [over.guidance_scale(usual) for usual in (1.0, 2.5, 7.5, 12.0)] == [3.2, 8.0, 8.0, 12.0]
+    told = []
+    monkeypatch.setattr(
+        "maskless.engine.fill.redraw",
+        lambda *_, **how: told.append(how) or torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+    )
+    asked = replace(request(editor, noise((64, 64)), np.ones((64, 64), bool)), caption="a house", prompt="a tree")
+    config = replace(editor.config, steps=3, guidance_scale=2.5)
+    list(FillRun(asked, editor.models, config, drawn_over=over))
+    assert (told[0]["steps"], told[0]["guidance_scale"], told[0]["strength"]) == (6, 8.0, 0.5)
+
+
 def test_guidance_leads_away_from_the_caption_and_what_is_to_be_avoided(editor, monkeypatch):
     told = []
     encode = editor.models.inpainter.encode_prompt

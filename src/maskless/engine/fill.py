@@ -40,20 +40,26 @@ WORTH_DETAIL = 1.25
 MOST_DETAIL, FINEST_DETAIL = 2, 4
 """Largest side of the tiled picture, in sides of the model's own: for a fill, and for one of fine marks."""
 TILE_STRIDE = 0.75
+MOST_CONTRAST = 8.0
+"""Largest guidance scale from one text to another that was tried; that of a Stable Diffusion is usually 7.5 already."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnOver:
     """How what is there is drawn over in place (models/redraw.py).
 
-    strengths: of the tries. contrast: of the usual guidance scale, how far from the caption the prompt leads. finer: of
-    the usual steps, how many a drawing from pure noise would take: the fewer of them a small strength leaves, the
-    coarser they are.
+    strengths: of the tries. contrast: of the usual guidance scale, how far from the caption the prompt leads, though
+    not beyond MOST_CONTRAST. finer: of the usual steps, how many a drawing from pure noise would take: the fewer of
+    them a small strength leaves, the coarser they are.
     """
 
     strengths: tuple[float, ...]
     contrast: float
     finer: int = 1
+
+    def guidance_scale(self, usual: float) -> float:
+        """The guidance scale where `usual` is the one of a fill."""
+        return max(usual, min(self.contrast * usual, MOST_CONTRAST))
 
 
 class FillRun:
@@ -259,7 +265,7 @@ class FillRun:
         how: dict[str, Any] = {
             "seed": seed,
             "steps": self.config.steps * (over.finer if over else 1),
-            "guidance_scale": self.config.guidance_scale * (over.contrast if over else 1),
+            "guidance_scale": over.guidance_scale(self.config.guidance_scale) if over else self.config.guidance_scale,
             "strength": strength,
         }
 
