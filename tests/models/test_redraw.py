@@ -20,10 +20,12 @@ def model(request, family_folder):
 def test_the_same_text_changes_nothing(model):
     text = model.encode_prompt("a blue house", "a blue house")
     drawn = redraw(model, PICTURES, EVERYWHERE, text, text, **HOW)
-    assert torch.equal(drawn, model.decode(model.latents_of(PICTURES * 2 - 1)))
+    back = model.decode(model.latents_of(PICTURES * 2 - 1))
+    # A batch of one and a batch of two round differently on some processors, which may tip a pixel.
+    assert int((drawn.int() - back.int()).abs().max()) <= 1
     asked = model.encode_prompt("a red car", "a blue house")
     other = redraw(model, PICTURES, EVERYWHERE, text, asked, **HOW)
-    assert other.shape == PICTURES.shape and not torch.equal(other, drawn)
+    assert other.shape == PICTURES.shape and int((other.int() - drawn.int()).abs().max()) > 1
     assert torch.equal(other, redraw(model, PICTURES, EVERYWHERE, text, asked, **HOW))
 
 
