@@ -133,3 +133,11 @@ def test_every_manner_but_the_plain_one_is_a_word_that_the_texts_are_taught_by()
         told = [named_words(f"a {word} of a red car") for word in words]
         assert style == "flat" or all((each - plain).sum() == 1 for each in told)
         assert all(torch.equal(each, told[0]) for each in told)
+
+
+def test_most_holes_of_a_manner_are_tiles_of_half_the_side_on_whole_blocks() -> None:
+    rng, tiles = np.random.default_rng(0), 0
+    for seed in range(60):
+        x0, y0, x1, _ = _manner_hole(draw(sample(seed).with_style("pixel"), 96), rng).window
+        tiles += x1 - x0 == 48 and x0 % 3 == 0 and y0 % 3 == 0
+    assert 30 <= tiles < 60

@@ -41,7 +41,8 @@ MOST_DETAIL, FINEST_DETAIL = 2, 4
 """Largest side of the tiled picture, in sides of the model's own: for a fill, and for one of fine marks."""
 TILE_STRIDE = 0.75
 MOST_CONTRAST = 8.0
-"""Largest guidance scale from one text to another that was tried; that of a Stable Diffusion is usually 7.5 already."""
+"""Guidance scale from one text to another, of which more gave no more (docs/results.md); a Stable Diffusion's own is
+usually 7.5 already."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from maskless.storybook.captions import STYLE_WORDS, describe_empty, describe_object, describe_scene, with_style
 from maskless.storybook.edits import Window, shown
 from maskless.storybook.scenes import Scene, VisibleObject
-
-GRID = 32  # blocks of pixel art to a side (styles.py)
+from maskless.storybook.styles import BLOCKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +110,7 @@ def _manner_hole(scene: Scene, rng: np.random.Generator) -> Hole:
     side = scene.image.width
     if rng.random() < 0.65:
         width = side // 2
-        x, y = (int(v) * side // GRID for v in rng.integers(0, GRID // 2 + 1, 2))
+        x, y = (int(v) * side // BLOCKS for v in rng.integers(0, BLOCKS // 2 + 1, 2))
     else:
         width = side if rng.random() < 0.4 else int(rng.uniform(0.45, 0.9) * side)
         x, y = (int(v) for v in rng.integers(0, side - width + 1, 2))

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
+BLOCKS = 32  # of pixel art, to a side
+
 
 def flat(image: Image.Image, seed: int) -> Image.Image:
     """The drawing as it is."""
@@ -47,8 +49,8 @@ def watercolour(image: Image.Image, seed: int) -> Image.Image:
 
 
 def pixel(image: Image.Image, seed: int) -> Image.Image:
-    """Blocks of 1/32 of the side, each channel rounded to six levels."""
-    small = np.asarray(image.resize((32, 32), Image.Resampling.BOX), dtype=np.float32)
+    """Blocks of 1/BLOCKS of the side, each channel rounded to six levels."""
+    small = np.asarray(image.resize((BLOCKS, BLOCKS), Image.Resampling.BOX), dtype=np.float32)
     levels = np.round(small / 51) * 51
     return Image.fromarray(levels.astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
 
