@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maskless.data.regions import box_iou
+from maskless.data.regions import box_iou, propose_regions
 from maskless.engine.editor import Editor
-from maskless.engine.places import find_places, without_neighbours
+from maskless.engine.places import find_places, place_of, propose, without_neighbours
 from maskless.evaluation.search_study import draw_tasks
 
 
@@ -57,3 +57,33 @@ def test_an_outline_lets_go_of_its_neighbours_and_not_of_its_thing(storybook):
         freed.append(float(gone.float().mean()))
     assert sum(lost) / len(lost) < 0.1
     assert sum(freed) > 0
+
+
+def test_the_edges_of_the_best_square_are_fitted_and_no_others(storybook):
+    before, after = [], []
+    for task in draw_tasks("validation", 10, offset=41_000):
+        request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
+        found = find_places(request, storybook.models, storybook.config)
+        squares = propose_regions(found.anchors, storybook.config.sizes, request.size_yx).boxes_xyxy
+        best = int(place_of(squares, found, request, storybook.models).argmax())
+        proposed = propose(found, request, storybook.models, storybook.config)
+        changed = (proposed.regions.boxes_xyxy != squares).any(dim=1).nonzero().flatten().tolist()
+        assert changed in ([], [best]) and len(proposed.place) == len(squares)
+        overlap = box_iou(torch.stack([squares[best], proposed.regions.boxes_xyxy[best]]), task.box_xyxy).tolist()
+        before.append(overlap[0])
+        after.append(overlap[1])
+    assert sum(after) > sum(before) + 0.3, "of ten things, whose squares are not their boxes"
+
+
+@pytest.mark.parametrize("why", ["no caption", "switched off"])
+def test_squares_stay_where_nothing_is_named_or_fitted(storybook, why):
+    task = draw_tasks("validation", 1)[0]
+    caption = "" if why == "no caption" else task.caption
+    config = storybook.config if why == "no caption" else replace(storybook.config, fit_edges=False)
+    request = storybook.request(task.image, caption=caption, prompt=task.prompt)
+    found = find_places(request, storybook.models, config)
+    proposed = propose(found, request, storybook.models, config)
+    squares = propose_regions(found.anchors, config.sizes, request.size_yx).boxes_xyxy
+    assert torch.equal(proposed.regions.boxes_xyxy, squares)
+    assert bool(proposed.place.any()) == bool(caption)
+    assert torch.equal(proposed.place, place_of(squares, found, request, storybook.models))

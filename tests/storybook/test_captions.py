@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from maskless.storybook.captions import PLACES, STYLE_WORDS, describe_empty, describe_object, describe_scene, plural
+from maskless.storybook.captions import (
+    PLACES,
+    STYLE_WORDS,
+    describe_change,
+    describe_empty,
+    describe_object,
+    describe_scene,
+    plural,
+)
 from maskless.storybook.scenes import KINDS, SceneGraph, SceneObject, sample
 from maskless.storybook.tokenizer import CONTEXT, build_tokenizer
 
@@ -56,3 +64,24 @@ def test_unknown_words_have_tokens_too() -> None:
         ids = tokens(text).input_ids
         assert ids[0] == tokens.bos_token_id and ids[-1] == tokens.eos_token_id
         assert max(ids) < len(tokens)
+
+
+def test_a_change_is_named_in_words_that_are_else_the_same() -> None:
+    graph = SceneGraph(
+        objects=(_thing("house", "blue", 0.2), _thing("car", "red", 0.7)),
+        background="snow", style="flat", horizon=0.6, detail_seed=0,
+    )  # fmt: skip
+    for seed in range(30):
+        was, said = describe_change(graph, graph.with_background("sea"), seed)
+        assert was.replace("in the snow", "at sea") == said != was
+        was, said = describe_change(graph, graph.replace_object(1, texture="dotted"), seed)
+        assert "dotted" in said and "dotted" not in was
+
+
+def test_a_change_that_no_caption_names_ends_in_equal_captions() -> None:
+    graph = SceneGraph(
+        objects=(_thing("tree", "green", 0.2), _thing("tree", "green", 0.8)),
+        background="snow", style="flat", horizon=0.6, detail_seed=0,
+    )  # fmt: skip
+    by_count = [describe_change(graph, graph.replace_object(0, texture="striped"), seed) for seed in range(20)]
+    assert all(was == said and "two" in said for was, said in by_count)

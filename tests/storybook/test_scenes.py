@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from maskless.storybook.backgrounds import BACKGROUNDS
+from maskless.storybook.edits import LARGE, retextured
 from maskless.storybook.scenes import (
     COLOURS,
     KINDS,
@@ -88,6 +90,18 @@ def test_edits_of_a_graph_change_what_they_say_and_nothing_else() -> None:
     assert replaced.objects[1:] == graph.objects[1:]
     assert graph.with_background("sea").background == "sea" and graph.with_style("pencil").style == "pencil"
     assert len(graph.add_object(graph.objects[0]).objects) == 4
+
+
+def test_textures_drawn_anew_are_of_large_things_only_and_of_every_kind() -> None:
+    rng, seen = np.random.default_rng(0), Counter()
+    for seed in range(200):
+        before = sample(seed)
+        after = retextured(before, rng)
+        for was, now in zip(before.objects, after.objects, strict=True):
+            if was.size > LARGE:
+                seen[now.texture] += 1
+            assert now == dataclasses.replace(was, texture=now.texture if was.size > LARGE else was.texture)
+    assert set(seen) == set(TEXTURES) and max(seen.values()) < 1.5 * min(seen.values())
 
 
 @pytest.mark.parametrize("style", [style for style in STYLES if style != "flat"])

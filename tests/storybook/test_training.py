@@ -93,7 +93,11 @@ def _one_of_two(rank: int, folder: Path) -> None:
     task.__dict__["build"] = lambda run: built.append(task_build(run)) or built[0]
     task.__dict__["example"] = lambda seed: seen.append(seed) or task_example(seed)
     list(train(task, replace(_run(folder), rank=rank, ranks=2)))
-    (folder / f"{rank}.json").write_text(json.dumps({"weight": built[0]["line"].weight.item(), "seen": seen}))
+    kernel = nn.Parameter(torch.zeros(2, 3, 2, 2).to(memory_format=torch.channels_last))
+    kernel.grad = torch.arange(24.0).reshape(2, 3, 2, 2).to(memory_format=torch.channels_last) * (rank + 1)
+    loop._average_gradients([kernel], replace(_run(folder), rank=rank, ranks=2))
+    found = {"weight": built[0]["line"].weight.item(), "seen": seen, "gradient": kernel.grad.flatten().tolist()}
+    (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
@@ -102,6 +106,7 @@ def test_two_processes_train_one_model_on_different_examples(tmp_path: Path) -> 
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["weight"] == second["weight"] > 1.0  # on the way to 3; the first weights are below 1
     assert len(first["seen"]) > 16 and not set(first["seen"]) & set(second["seen"])
+    assert first["gradient"] == second["gradient"] == [1.5 * v for v in range(24)], "the mean, in any memory format"
     state = torch.load(tmp_path / "line" / "state.pt", weights_only=True)
     assert state["model"]["line.weight"].item() == first["weight"]
 

@@ -86,6 +86,12 @@ class EditConfig:
         2, group="Regions", minimum=1, maximum=16, help="Step between half-sizes, in 32nds of the shorter side."
     )
 
+    fit_edges: bool = _option(
+        True,
+        group="Regions",
+        help="Move the edges of the region that the caption names best to where it does so better; off is the paper.",
+    )
+
     alpha: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the CLIP loss.")
     beta: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the directional loss.")
     gamma: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the structure loss.")

@@ -12,7 +12,6 @@ from torch import Tensor
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.data.regions import (
-    Box,
     context_window,
     crop_window,
     met,
@@ -22,10 +21,9 @@ from maskless.data.regions import (
     window_mask,
 )
 from maskless.data.types import LOSS_NAMES, Candidates, EditRequest, Losses, Regions, Scores
-from maskless.engine.appraisal import VIEW_PX, Appraiser, at_most, place_signs
+from maskless.engine.appraisal import VIEW_PX, Appraiser, at_most
 from maskless.engine.batching import Batches, batch_size_for
 from maskless.engine.stopwatch import Stopwatch
-from maskless.method.ranking import place_score
 from maskless.models.pretrained import EditModels
 
 SOFT_EDGE_SHARE = 1 / 64
@@ -139,20 +137,6 @@ class RegionEvaluator:
             image_to_image=embedding @ known.source.embedding[0, 0],
             place=place[cells],
         )
-
-    def place_score(
-        self, relevance: Float[Tensor, "rows columns"] | None, outline_xyxy: Box | None
-    ) -> Float[Tensor, " R"]:
-        """How much every region is what the caption names, in spreads; nothing is inpainted.
-
-        relevance: CLIP's map of the caption; None without one, and then all are 0. outline_xyxy: the box of the thing
-        that it names, in pixels, where it is known.
-        """
-        size_yx, small_yx = self._request.size_yx, (self._small.shape[1], self._small.shape[2])
-        if outline_xyxy is not None:
-            outline_xyxy = scale_boxes(torch.tensor([list(outline_xyxy)]), size_yx, small_yx)[0].tolist()
-        caption, clip = self._request.caption, self._models.clip
-        return place_score(place_signs(self._small, self._small_boxes, caption, relevance, clip, outline_xyxy))
 
     def to_dict(self) -> dict[str, Any]:
         """What was computed, as plain values and tensors."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.data.regions import propose_regions, scale_to_grid
+from maskless.data.regions import scale_to_grid
 from maskless.data.types import Anchors, Cost, EditRequest, EditResult, StepRecord
 from maskless.engine.evaluator import RegionEvaluator
-from maskless.engine.places import find_places
+from maskless.engine.places import find_places, propose
 from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_free_anchors
@@ -71,14 +70,15 @@ class EditRun:
         with self._stopwatch.stage("features"):
             places = find_places(request, models, self.config)
         self.features, self.relevance = places.features, places.relevance
-        self._outline_xyxy = places.outline_xyxy
-        if anchors is not None:
-            self.anchors = anchors
-        elif occupied is None:
-            self.anchors = places.anchors
-        else:
-            self.anchors = find_free_anchors(occupied, self.features.grid_yx, count=self.config.anchors)
-        self.regions = propose_regions(self.anchors, self.config.sizes, request.size_yx)
+        if anchors is None and occupied is not None:
+            anchors = find_free_anchors(occupied, self.features.grid_yx, count=self.config.anchors)
+        places = replace(places, anchors=anchors or places.anchors)
+        self.anchors = places.anchors
+        with self._stopwatch.stage("relevance"):
+            # What the caption names is no place for a newcomer.
+            fitting = replace(self.config, fit_edges=self.config.fit_edges and occupied is None)
+            proposed = propose(places, request, models, fitting)
+        self.regions, self.place = proposed.regions, proposed.place
         self._taken = torch.zeros(len(self.regions))
         if occupied is not None:
             self._taken = torch.stack(
@@ -187,15 +187,6 @@ class EditRun:
     def _cost_of(self, cells: list[int]) -> Tensor:
         """Total losses of regions, and what they pay for the things that they would cover."""
         return self._evaluate(cells) + OCCUPIED_COST * self._taken[cells]
-
-    @cached_property
-    def place(self) -> Float[Tensor, " R"]:
-        """How much each region is what the caption names, in spreads over all of them; 0 where the caption is empty."""
-        with self._stopwatch.stage("relevance"):
-            relevance, caption = self.relevance, self.request.caption
-            if relevance is None and caption.strip():
-                relevance = self.models.clip.relevance(self.request.image, caption)
-            return self._evaluate.place_score(relevance, self._outline_xyxy)
 
     @property
     def _forwards(self) -> int:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.regions import Box, mask_box, propose_regions, scale_boxes
-from maskless.data.types import Anchors, EditRequest, PatchFeatures
+from maskless.data.types import Anchors, EditRequest, PatchFeatures, PlaceSigns, Regions
 from maskless.engine.appraisal import VIEW_PX, at_most, place_signs
 from maskless.engine.things import named_things
 from maskless.method.anchors import find_anchors
+from maskless.method.edges import fit_edges
 from maskless.method.ranking import place_score
 from maskless.models.pretrained import EditModels
 
@@ -49,6 +51,59 @@ def find_places(request: EditRequest, models: EditModels, config: EditConfig) ->
     return Places(features=features, relevance=relevance, outline=outline, anchors=anchors)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Proposals:
+    """The K * M regions of a search, anchor-major, and how much each is the captioned thing, in spreads over them all
+    (`ranking.place_score`); 0 for all where the caption is empty."""
+
+    regions: Regions
+    place: Float[Tensor, " R"]
+
+
+def propose(found: Places, request: EditRequest, models: EditModels, config: EditConfig) -> Proposals:
+    """Squares around the anchors, method step 3; with the option `fit_edges` and a caption, the edges of the square
+    that is most the captioned thing are then moved to where they fit it."""
+    regions = propose_regions(found.anchors, config.sizes, request.size_yx)
+    look = _look_for_caption(found, request, models)
+    signs = look(regions.boxes_xyxy)
+    place = place_score(signs)
+    if config.fit_edges and float(place.max()) > float(place.min()):
+        best = int(place.argmax())
+        x0, y0, x1, y1 = regions.boxes_xyxy[best].tolist()
+        fitted = fit_edges((x0, y0, x1, y1), lambda boxes: place_score(look(boxes), among=signs), request.size_yx)
+        boxes = regions.boxes_xyxy.clone()
+        boxes[best] = torch.tensor(fitted)
+        regions = replace(regions, boxes_xyxy=boxes)
+        place[best] = place_score(look(boxes[best][None]), among=signs)[0]
+    return Proposals(regions=regions, place=place)
+
+
+def place_of(
+    boxes_xyxy: Int[Tensor, "N 4"], found: Places, request: EditRequest, models: EditModels
+) -> Float[Tensor, " N"]:
+    """How much each box is the captioned thing, in spreads over these boxes; 0 for all where the caption is empty."""
+    return place_score(_look_for_caption(found, request, models)(boxes_xyxy))
+
+
+def _look_for_caption(
+    found: Places, request: EditRequest, models: EditModels
+) -> Callable[[Int[Tensor, "N 4"]], PlaceSigns]:
+    """The signs of the captioned thing for any boxes of the picture, in its pixels; each box is looked at once."""
+    small = at_most(request.image, VIEW_PX)
+    small_yx = (small.shape[1], small.shape[2])
+    relevance, outline_xyxy = found.relevance, found.outline_xyxy
+    if relevance is None and request.caption.strip():
+        relevance = models.clip.relevance(request.image, request.caption)
+    if outline_xyxy is not None:
+        outline_xyxy = scale_boxes(torch.tensor([list(outline_xyxy)]), request.size_yx, small_yx)[0].tolist()
+
+    def look(boxes_xyxy: Int[Tensor, "N 4"]) -> PlaceSigns:
+        seen = scale_boxes(boxes_xyxy, request.size_yx, small_yx)
+        return place_signs(small, seen, request.caption, relevance, models.clip, outline_xyxy)
+
+    return look
+
+
 def without_neighbours(found: Places, request: EditRequest, models: EditModels) -> Bool[Tensor, "H W"]:
     """The part of the outline that lies in the region which is the captioned thing, by all signs but the outline's own.
 
@@ -57,10 +112,8 @@ def without_neighbours(found: Places, request: EditRequest, models: EditModels) 
     """
     assert found.outline is not None
     boxes = propose_regions(found.anchors, EditConfig().sizes, request.size_yx).boxes_xyxy
-    small = at_most(request.image, VIEW_PX)
-    seen = scale_boxes(boxes, request.size_yx, (small.shape[1], small.shape[2]))
-    signs = place_signs(small, seen, request.caption, found.relevance, models.clip)
-    x0, y0, x1, y1 = boxes[int(place_score(signs).argmax())].tolist()
+    place = place_of(boxes, replace(found, outline=None), request, models)
+    x0, y0, x1, y1 = boxes[int(place.argmax())].tolist()
     inside = torch.zeros_like(found.outline)
     inside[y0:y1, x0:x1] = found.outline[y0:y1, x0:x1]
     return inside if bool(inside.any()) else found.outline

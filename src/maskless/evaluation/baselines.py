@@ -22,7 +22,7 @@ from maskless.data.types import Anchors, EditedImage, EditResult, Regions, Score
 from maskless.engine.appraisal import place_signs
 from maskless.engine.evaluator import RegionEvaluator
 from maskless.engine.fill import FillRun
-from maskless.engine.places import find_places
+from maskless.engine.places import find_places, place_of, propose
 from maskless.engine.stopwatch import Stopwatch
 from maskless.engine.tasks import Run, start_run, whole
 from maskless.evaluation.cases import Box, Case, Method, Outcome, random_anchors, random_sizes
@@ -32,7 +32,13 @@ from maskless.method.ranking import place_score, rank
 from maskless.models.inpainting import InpaintingModel
 from maskless.models.latent_unet import PromptEmbedding, StableDiffusionInpainter
 
-AS_IN_THE_PAPER: dict[str, Any] = {"anchor_source": "attention", "delta": 0.0, "place": 0.0, "ranking": "paper"}
+AS_IN_THE_PAPER: dict[str, Any] = {
+    "anchor_source": "attention",
+    "fit_edges": False,
+    "delta": 0.0,
+    "place": 0.0,
+    "ranking": "paper",
+}
 """Options that leave out what this package adds to the paper."""
 CENTRE_SIZE = 8
 """Half-size of the box in the middle, in 32nds: half the shorter side."""
@@ -151,8 +157,7 @@ METHODS: dict[str, Method] = {
 
 def own_regions(case: Case) -> Regions:
     """The K x M proposals that `maskless` searches, anchor-major."""
-    anchors = find_places(case.request, case.models, case.config).anchors
-    return propose_regions(anchors, case.config.sizes, case.request.size_yx)
+    return propose(find_places(case.request, case.models, case.config), case.request, case.models, case.config).regions
 
 
 def budget(case: Case) -> int:
@@ -217,6 +222,7 @@ def _best_of(case: Case, regions: Regions, *, seeds: Sequence[int] | None = None
         steps=models.inpainter.recommended_steps, guidance_scale=models.inpainter.recommended_guidance
     )
     places = find_places(request, models, replace(config, anchor_source="text"))
+    place = place_of(regions.boxes_xyxy, places, request, models)
     cells = list(range(len(regions)))
     evaluators = [
         RegionEvaluator(request, regions, models, resolved, seed=seed, stopwatch=Stopwatch())
@@ -225,7 +231,7 @@ def _best_of(case: Case, regions: Regions, *, seeds: Sequence[int] | None = None
     found = []
     for evaluate in evaluators:
         evaluate(cells)
-        found.append(evaluate.scores(cells, evaluate.place_score(places.relevance, places.outline_xyxy)))
+        found.append(evaluate.scores(cells, place))
     scores = Scores(**{each.name: torch.cat([getattr(part, each.name) for part in found]) for each in fields(Scores)})
     best = rank(scores, config.ranking, alpha=config.ranking_alpha, beta=config.ranking_beta).order[0]
     which, cell = divmod(best, len(cells))

@@ -22,10 +22,10 @@ from maskless.evaluation.rows import Row, mean_row, share_row
 from maskless.method.anchors import find_anchors
 from maskless.models.latent_unet import StableDiffusionInpainter
 from maskless.models.pretrained import EditModels, load_models
-from maskless.storybook.captions import describe_scene
+from maskless.storybook.captions import describe_change
 from maskless.storybook.edits import other, random_edit, window_around
 from maskless.storybook.judge import Detection, Judge, Verdict, match_objects
-from maskless.storybook.scenes import COLOURS, KINDS, Scene, SceneGraph, VisibleObject, draw, render, split_seed
+from maskless.storybook.scenes import COLOURS, KINDS, Scene, VisibleObject, draw, render, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
 
 ENGINE = EditConfig()  # the crop and the seam are the engine's own
@@ -105,7 +105,7 @@ def clip(bench: Bench, sheets: Path | None) -> list[Row]:
     preferred = []
     for scene, seed in zip(bench.scenes, bench.seeds, strict=True):
         graph = random_edit(scene.graph, np.random.default_rng(seed))
-        prompt = _saying_the_change(scene.graph, graph, seed)
+        _was, prompt = describe_change(scene.graph, graph, seed)
         both = model.encode(torch.stack([to_tensor(draw(graph).image), to_tensor(scene.image)])).embedding
         after, before = (both @ model.encode_text(prompt)).tolist()
         preferred.append(after > before)
@@ -114,16 +114,6 @@ def clip(bench: Bench, sheets: Path | None) -> list[Row]:
         share_row(_retrieved(bench), **_named("clip", "scene to caption R@1 of 100", 0.85)),
         share_row(preferred, **_named("clip", "edited scene preferred", 0.97)),
     ]
-
-
-def _saying_the_change(before: SceneGraph, after: SceneGraph, seed: int) -> str:
-    """The first caption of the edited scene that would be another of the source: not every caption names the place, the
-    style or a texture, and one that does not name what changed prefers neither."""
-    while True:
-        was, said = (describe_scene(graph, np.random.default_rng(seed)) for graph in (before, after))
-        if was != said:
-            return said
-        seed += 1
 
 
 def _retrieved(bench: Bench) -> list[bool]:

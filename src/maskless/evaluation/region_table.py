@@ -19,7 +19,7 @@ from maskless.data.errors import require
 from maskless.data.regions import propose_regions, scale_to_grid
 from maskless.data.types import Anchors, EditedImage, Regions, Scores
 from maskless.engine.evaluator import RegionEvaluator
-from maskless.engine.places import find_places
+from maskless.engine.places import find_places, place_of
 from maskless.engine.stopwatch import Stopwatch
 from maskless.evaluation.baselines import CENTRE_SIZE, own_regions
 from maskless.evaluation.cases import Box, Case
@@ -162,7 +162,7 @@ class _Filler:
     def _finished(self, evaluate: RegionEvaluator, cells: list[int]) -> Figures:
         case = self.case
         places = find_places(case.request, case.models, case.config)
-        scores = evaluate.scores(cells, evaluate.place_score(places.relevance, places.outline_xyxy))
+        scores = evaluate.scores(cells, place_of(self.regions.boxes_xyxy, places, case.request, case.models))
         crops = evaluate.candidates(cells).crops
         pictures = [
             EditedImage(

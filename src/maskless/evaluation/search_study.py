@@ -6,7 +6,7 @@ Each task is a scene of two or more things, one of which the caption names; its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -18,7 +18,7 @@ from maskless.data.types import AnchorNetReport, EditResult
 from maskless.engine.appraisal import place_signs
 from maskless.engine.editor import Editor
 from maskless.engine.optimization import EditRun
-from maskless.engine.places import find_places
+from maskless.engine.places import find_places, propose
 from maskless.evaluation.rows import Row, mean_row, share_row
 from maskless.method.anchors import find_anchors
 from maskless.method.ranking import place_score
@@ -121,7 +121,8 @@ def anchor_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
 
 
 def place_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
-    """Which proposal each sign of the place puts first, and all four together, before any inpainting."""
+    """Which proposal each sign of the place puts first, all four together, and those once the edges of
+    the first are fitted; before any inpainting."""
     picked: dict[str, list[tuple[int, ...]]] = {}
     for task in tasks:
         request = editor.request(task.image, caption=task.caption, prompt=task.prompt)
@@ -131,6 +132,9 @@ def place_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
         signs = place_signs(request.image, boxes, task.caption, *known)
         for sign, score in {**vars(signs), "all four": place_score(signs)}.items():
             picked.setdefault(sign, []).append(tuple(boxes[int(score.argmax())].tolist()))
+        fitted = propose(found, request, editor.models, replace(editor.config, fit_edges=True))
+        best = fitted.regions.boxes_xyxy[int(fitted.place.argmax())]
+        picked.setdefault("all four, edges fitted", []).append(tuple(best.tolist()))
     return _pick_rows(picked, tasks, task="place")
 
 

@@ -93,8 +93,9 @@ def _flag(option: Field[Any]) -> inspect.Parameter:
     kind: Any = {"int": int, "float": float, "str": str, "bool": bool}[base]
     choices = option.metadata["choices"]
     told = option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
+    name = option.name.replace("_", "-")
     flag = typer.Option(
-        "--" + option.name.replace("_", "-"),
+        f"--{name}/--no-{name}" if option.default is True else f"--{name}",
         help=escape(told),
         rich_help_panel=option.metadata["group"],
         show_default=option.default not in (None, "", False),

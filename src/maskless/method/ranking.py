@@ -54,12 +54,16 @@ def rank_by_place(scores: Scores, *, alpha: float, beta: float) -> Ranking:
     return Ranking(score=scores.place, order=tuple(_descending(scores.place)))
 
 
-def place_score(signs: PlaceSigns) -> Float[Tensor, " N"]:
+def place_score(signs: PlaceSigns, among: PlaceSigns | None = None) -> Float[Tensor, " N"]:
     """How much each region is the captioned thing: it shows the caption, hides it when painted over, holds the
-    relevance and fits the outline. The signs count in units of their spread over the regions; given all that are
-    proposed, the search and the ranking go by one score."""
-    seen = _in_spreads(signs.shown) + _in_spreads(signs.hidden) + _in_spreads(signs.focus)
-    return seen + FIT_WEIGHT * _in_spreads(signs.fit)
+    relevance and fits the outline.
+
+    The signs count in units of their spread over the regions of `among`; None takes the same regions. Given all that
+    are proposed, the search and the ranking go by one score.
+    """
+    units = among or signs
+    seen = sum(_in_spreads(getattr(signs, name), getattr(units, name)) for name in ("shown", "hidden", "focus"))
+    return seen + FIT_WEIGHT * _in_spreads(signs.fit, units.fit)
 
 
 def free_first(ranking: Ranking, taken: Float[Tensor, " N"]) -> Ranking:
@@ -84,11 +88,11 @@ def rank_fills(
     return Ranking(score=score, order=tuple(_descending(score)))
 
 
-def _in_spreads(values: Tensor) -> Tensor:
-    """Less the mean, in standard deviations; 0 where all are equal."""
-    centred = values - values.mean()
-    spread = centred.square().mean().sqrt()
-    return centred / spread if float(spread) > 1e-7 else torch.zeros_like(values)
+def _in_spreads(values: Tensor, among: Tensor | None = None) -> Tensor:
+    """Less the mean, in standard deviations, both of `among` or of the values; 0 where those are all equal."""
+    among = values if among is None else among
+    spread = (among - among.mean()).square().mean().sqrt()
+    return (values - among.mean()) / spread if float(spread) > 1e-7 else torch.zeros_like(values)
 
 
 def _descending(values: Tensor) -> list[int]:

@@ -27,6 +27,7 @@ STYLE_WORDS: dict[str, tuple[str, ...]] = {
     "pixel": ("pixel art", "pixel art picture"),
 }
 NUMBERS = ("no", "one", "two", "three", "four", "five")
+CHANGE_TRIES = 20  # captions of an edit, until one names it
 PLURALS = {"fish": "fish", "cactus": "cacti", "butterfly": "butterflies"}
 
 
@@ -88,6 +89,19 @@ def describe_scene(graph: SceneGraph, rng: np.random.Generator) -> str:
     if rng.random() < (0.1 if graph.style == "flat" else 0.8):
         text = with_style(text, graph.style, rng)
     return text
+
+
+def describe_change(before: SceneGraph, after: SceneGraph, seed: int) -> tuple[str, str]:
+    """One caption's words for the scene before and after an edit: of the words by `seed` and the seeds that follow, the
+    first that name what changed. Not every caption names the place, the style or a texture.
+
+    The two are the same where no caption would name it, as for one of two equal things that gets a texture.
+    """
+    for words in range(seed, seed + CHANGE_TRIES):
+        was, said = (describe_scene(graph, np.random.default_rng(words)) for graph in (before, after))
+        if was != said:
+            break
+    return was, said
 
 
 def with_style(text: str, style: str, rng: np.random.Generator) -> str:

@@ -10,6 +10,8 @@ from maskless.storybook.backgrounds import BACKGROUNDS
 from maskless.storybook.scenes import COLOURS, KINDS, TEXTURES, Scene, SceneGraph, VisibleObject
 from maskless.storybook.styles import STYLES
 
+LARGE = 0.22  # of the side, an object on which a texture is seen
+
 Window = tuple[int, int, int, int]
 
 
@@ -38,6 +40,14 @@ def random_edit(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph:
     if choice > 0.6:
         changes["colour"] = other(tuple(COLOURS), thing.colour, rng)
     return graph.replace_object(index, **changes)
+
+
+def retextured(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph:
+    """The same scene with the textures of its large objects drawn anew, three in four of them no plain one."""
+    for index, thing in enumerate(graph.objects):
+        if thing.size > LARGE:
+            graph = graph.replace_object(index, texture=str(rng.choice(TEXTURES)))
+    return graph
 
 
 def window_around(thing: VisibleObject, side: int, rng: np.random.Generator, tight: bool = False) -> Window:

@@ -217,9 +217,11 @@ def _average_gradients(trained: list[nn.Parameter], run: Run) -> None:
     if run.ranks == 1:
         return
     gradients = [p.grad for p in trained if p.grad is not None]
-    together = nn.utils.parameters_to_vector(gradients)
+    together = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(together)
-    nn.utils.vector_to_parameters(together / run.ranks, gradients)
+    parts = (together / run.ranks).split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view(gradient.shape))
 
 
 def _validate(task: ModuleType, run: Run, average: nn.Module, step: int, elapsed: float) -> dict[str, float]:

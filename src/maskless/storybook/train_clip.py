@@ -20,7 +20,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from maskless.storybook.backgrounds import BACKGROUNDS
-from maskless.storybook.captions import describe_object, describe_scene, plural, with_style
+from maskless.storybook.captions import describe_change, describe_object, describe_scene, plural, with_style
 from maskless.storybook.edits import Window, random_edit, shown, window_around
 from maskless.storybook.loop import Run, opened_in_float32
 from maskless.storybook.scenes import COLOURS, KINDS, TEXTURES, Scene, SceneGraph, draw, render, sample, split_seed
@@ -31,6 +31,7 @@ BATCH = 24  # examples of five pairs each
 LEARNING_RATE = 1.2e-3
 OUTER_LAYERS = ("embedding", "projection", "patches", "words")
 FIRST_SEED = 100_000_000
+PAIR_WEIGHT = 1.0  # of telling a scene from its edited version, beside all others in the batch
 EXPORT = "clip"
 SIDE, PATCH = 128, 16
 CELLS = SIDE // PATCH
@@ -89,13 +90,12 @@ def example(seed: int) -> dict[str, Tensor]:
     size = int(rng.integers(128, 192))
     graph = sample(seed)
     scenes = [draw(graph, size), draw(random_edit(graph, rng), size)]
-    words = int(rng.integers(2**31))
     pictures, covers, texts, labels = [], [], [], []
-    for scene in scenes:
+    # The same words for both, so that the change is what differs.
+    for scene, text in zip(scenes, describe_change(graph, scenes[1].graph, int(rng.integers(2**31))), strict=True):
         pictures.append(_resized(scene.image))
         covers.append(_cover(scene, (0, 0, size, size)))
-        # The same words for both, so that the change is what differs.
-        texts.append(describe_scene(scene.graph, np.random.default_rng(words)))
+        texts.append(text)
         labels.append(_label(scene.graph, whole=True))
     for _ in range(3):
         scene = scenes[int(rng.integers(2))]
@@ -152,7 +152,7 @@ def _describe_window(graph: SceneGraph, rng: np.random.Generator) -> str:
 
 
 def _label(graph: SceneGraph, whole: bool) -> int:
-    things = sorted((thing.kind, thing.colour) for thing in graph.objects)
+    things = sorted((thing.kind, thing.colour, thing.texture if whole else "") for thing in graph.objects)
     return zlib.crc32(repr((things, (graph.background, graph.style) if whole or not things else "")).encode())
 
 
@@ -161,14 +161,17 @@ def _resized(image: Image.Image) -> Tensor:
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """CLIP's symmetric cross-entropy, pairs of the same label taken out of each other's negatives; and the patches'."""
+    """CLIP's symmetric cross-entropy, pairs of the same label or text taken out of each other's negatives; the same
+    within each scene and its edited version, which is the hardest to tell; and the losses of patches and words."""
     image, ids, label = (batch[key].flatten(0, 1) for key in ("image", "ids", "label"))
     out = model["clip"](input_ids=ids, pixel_values=_augmented(image, generator) * 2 - 1)
     logits = out.logits_per_image.float()
-    same = (label[:, None] == label[None]) & ~torch.eye(len(label), dtype=torch.bool, device=label.device)
-    logits = logits.masked_fill(same, float("-inf"))
-    target = torch.arange(len(label), device=label.device)
-    contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    same = (label[:, None] == label[None]) | (ids[:, None] == ids[None]).all(dim=2)
+    logits = logits.masked_fill(same & ~torch.eye(len(label), dtype=torch.bool, device=label.device), float("-inf"))
+    first = torch.arange(0, len(label), batch["label"].shape[1], device=label.device)
+    edits = torch.stack([first, first + 1], dim=1)
+    pairs = logits[edits[:, :, None], edits[:, None, :]]
+    contrast = _both_ways(logits[None]) + PAIR_WEIGHT * _both_ways(pairs)
     named = model["patches"](out.vision_model_output.last_hidden_state[:, 1:]).float().flatten(0, 1)
     kind, colour = batch["cover"].flatten(0, 1).flatten(2).transpose(0, 1).flatten(1)
     guesses = named.split([len(KINDS) + 1, len(COLOURS) + 1], dim=1)
@@ -178,6 +181,12 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
         + F.cross_entropy(guesses[1], colour)
         + words_loss(model, out.text_model_output, batch["words"].flatten(0, 1))
     )
+
+
+def _both_ways(logits: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy of pictures and texts, [B, n, n] with the right pairs on the diagonal."""
+    target = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    return (F.cross_entropy(logits.transpose(1, 2), target) + F.cross_entropy(logits, target)) / 2
 
 
 def words_loss(model: nn.Module, text: BaseModelOutputWithPooling, words: Tensor) -> Tensor:
@@ -201,33 +210,46 @@ def after_step(model: nn.Module, step: int) -> None:
 
 
 def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
-    """Zero-shot kind × colour of crops, and retrieval among 100 scenes."""
-    clip, device = model["clip"], model["clip"].device
-    scenes = [render(split_seed("validation", i)) for i in range(100)]
+    """Zero-shot kind × colour of crops, retrieval among 100 scenes, and edited scenes preferred to their sources."""
+    clip = model["clip"]
+    scenes = [render(split_seed("validation", i)) for i in range(300)]
     rng = np.random.default_rng(0)
-    things = [(scene, thing) for scene in scenes for thing in scene.objects]
+    things = [(scene, thing) for scene in scenes[:150] for thing in scene.objects]
     crops = torch.stack(
         [_resized(scene.image.crop(window_around(thing, 128, rng, tight=True))) for scene, thing in things]
     )
     names = [(kind, colour) for kind in KINDS for colour in COLOURS]
-    texts = F.normalize(
-        clip.get_text_features(tokenize([f"a {c} {k}" for k, c in names]).to(device)).pooler_output.float(), dim=-1
-    )
-    images = F.normalize(_image_features(clip, crops.to(device)), dim=-1)
-    found = [names[int(i)] for i in (images @ texts.T).argmax(dim=1)]
+    texts = _text_features(clip, [f"a {c} {k}" for k, c in names])
+    found = [names[int(i)] for i in (_image_features(clip, crops) @ texts.T).argmax(dim=1)]
     right = [pair == (thing.kind, thing.colour) for pair, (_, thing) in zip(found, things, strict=True)]
-    whole = F.normalize(_image_features(clip, torch.stack([to_tensor(s.image) for s in scenes]).to(device)), dim=-1)
-    captions = F.normalize(
-        clip.get_text_features(tokenize([s.caption for s in scenes]).to(device)).pooler_output.float(), dim=-1
-    )
-    retrieved = (whole @ captions.T).argmax(dim=1).cpu() == torch.arange(100)
-    return {"crops": float(np.mean(right)), "retrieval": retrieved.float().mean().item()}, sheet([crops[:10]])
+    whole = _image_features(clip, torch.stack([to_tensor(scene.image) for scene in scenes]))
+    captions = _text_features(clip, [scene.caption for scene in scenes[:100]])
+    retrieved = (whole[:100] @ captions.T).argmax(dim=1).cpu() == torch.arange(100)
+    edited = [random_edit(scene.graph, np.random.default_rng(i)) for i, scene in enumerate(scenes)]
+    prompts = [
+        describe_change(scene.graph, graph, i)[1] for i, (scene, graph) in enumerate(zip(scenes, edited, strict=True))
+    ]
+    after = _image_features(clip, torch.stack([to_tensor(draw(graph).image) for graph in edited]))
+    preferred = ((after - whole) * _text_features(clip, prompts)).sum(dim=1) > 0
+    figures = {
+        "crops": float(np.mean(right)),
+        "retrieval": retrieved.float().mean().item(),
+        "preferred": preferred.float().mean().item(),
+    }
+    return figures, sheet([crops[:10]])
+
+
+def _text_features(clip: CLIPModel, texts: list[str]) -> Tensor:
+    """Unit embeddings [N, D] of texts."""
+    ids = tokenize(texts).to(clip.device)
+    return F.normalize(clip.get_text_features(ids).pooler_output.float(), dim=-1)
 
 
 def _image_features(clip: CLIPModel, images: Tensor) -> Tensor:
-    """Image embeddings [N, D] of pictures [N, 3, 128, 128] in [0, 1]."""
-    return torch.cat(
-        [clip.get_image_features(pixel_values=part * 2 - 1).pooler_output.float() for part in images.split(64)]
+    """Unit embeddings [N, D] of pictures [N, 3, 128, 128] in [0, 1]."""
+    parts = images.to(clip.device).split(64)
+    return F.normalize(
+        torch.cat([clip.get_image_features(pixel_values=part * 2 - 1).pooler_output.float() for part in parts]), dim=-1
     )
 
 

@@ -20,10 +20,10 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from maskless.data.types import MasklessError
 from maskless.storybook import train_autoencoder
-from maskless.storybook.edits import other
+from maskless.storybook.edits import other, retextured
 from maskless.storybook.loop import Run, opened_in_float32, without_its_origin
 from maskless.storybook.masks import random_hole, window_of
-from maskless.storybook.scenes import COLOURS, KINDS, TEXTURES, draw, render, sample, split_seed
+from maskless.storybook.scenes import COLOURS, KINDS, draw, render, sample, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
 from maskless.storybook.styles import STYLES
 from maskless.storybook.train_clip import WORDS, named_words, words_loss
@@ -34,8 +34,7 @@ OUTER_LAYERS = ("conv_in", "conv_out", "token_embedding", "position_embedding", 
 FIRST_SEED = 200_000_000
 SIDE = 64
 OTHER_MANNER = 0.5  # share of the scenes, beside those that are no flat drawings anyway, which get another manner
-RETEXTURED = 0.4  # share of the scenes whose large objects get textures anew, three in four of them one
-LARGE = 0.22  # of the side, an object on which a texture is seen
+RETEXTURED = 0.4  # share of the scenes whose large objects get textures anew
 WORDS_WEIGHT = 0.1
 EXPORT = "inpainting/unet"
 STEPS, GUIDANCE = 5, 2.5  # more steps give no more (docs/model-card.md)
@@ -100,9 +99,7 @@ def example(seed: int) -> dict[str, Tensor]:
     if rng.random() < OTHER_MANNER:
         graph = graph.with_style(other(tuple(STYLES), "flat", rng))
     if rng.random() < RETEXTURED:
-        textures = [str(rng.choice(TEXTURES)) if thing.size > LARGE else thing.texture for thing in graph.objects]
-        for index, texture in enumerate(textures):
-            graph = graph.replace_object(index, texture=texture)
+        graph = retextured(graph, rng)
     scene = draw(graph, size)
     images, masks, texts = [], [], []
     for _ in range(2):

@@ -6,6 +6,7 @@ arXiv 1904.07850), its scenes (the second half of the training seeds) and its au
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +16,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskless.storybook.backgrounds import BACKGROUNDS
-from maskless.storybook.judge import STRIDE, Judge, JudgeNet, match_objects
+from maskless.storybook.edits import LARGE, other, retextured
+from maskless.storybook.judge import STRIDE, Judge, JudgeNet, Verdict, iou, match_objects
 from maskless.storybook.loop import Run
-from maskless.storybook.scenes import COLOURS, JUDGE_OFFSET, KINDS, TEXTURES, Scene, render, split_seed
+from maskless.storybook.scenes import COLOURS, JUDGE_OFFSET, KINDS, TEXTURES, Scene, draw, sample, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
 from maskless.storybook.styles import STYLES
 
 BATCH = 24
 LEARNING_RATE = 1.5e-3
 FIRST_SEED = JUDGE_OFFSET
+OTHER_MANNER = 0.3  # share of the scenes, beside those that are no flat drawings anyway, which get another manner
+RETEXTURED = 0.6  # share of the scenes whose large objects get textures anew
 EXPORT = "judge"
 SIDE = 128
 CELLS = SIDE // STRIDE
 
 
 def build(run: Run) -> nn.Module:
-    return nn.ModuleDict({"judge": JudgeNet()})
+    return nn.ModuleDict({"judge": JudgeNet()}).to(memory_format=torch.channels_last)
 
 
 def example(seed: int) -> dict[str, Tensor]:
-    """A scene with its targets on the grid of centres; mirrored half of the time."""
-    scene = render(seed, SIDE)
+    """A scene with its targets on the grid of centres."""
+    rng, graph = np.random.default_rng(seed), sample(seed)
+    if rng.random() < OTHER_MANNER:
+        graph = graph.with_style(other(tuple(STYLES), "flat", rng))
+    if rng.random() < RETEXTURED:
+        graph = retextured(graph, rng)
+    scene = draw(graph, SIDE)
     return {"image": to_tensor(scene.image), **targets(scene)}
 
 
@@ -80,8 +89,7 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
     ) ** 4 * chance**2 * F.logsigmoid(-logit)
     total = focal.sum() / positive.sum().clamp_min(1)
     for name in ("kind", "colour", "texture"):
-        weight = 0.5 if name == "texture" else 1.0
-        total = total + weight * F.cross_entropy(out[name].float(), batch[name], ignore_index=-1)
+        total = total + F.cross_entropy(out[name].float(), batch[name], ignore_index=-1)
     inside = (batch["kind"] >= 0)[:, None].expand_as(batch["box"])
     error = (out["box"].float() - batch["box"].clamp_min(0.1).log())[inside].abs().mean()
     place = F.cross_entropy(out["background"].float(), batch["place"][:, 0]) + F.cross_entropy(
@@ -106,28 +114,41 @@ def _augmented(image: Tensor, generator: torch.Generator) -> Tensor:
 
 def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
     judge = Judge(model["judge"])
-    scenes = [render(split_seed("validation", i)) for i in range(150)]
+    rng = np.random.default_rng(0)
+    scenes = [draw(retextured(sample(split_seed("validation", i)), rng), SIDE) for i in range(150)]
     found = judge.detect([scene.image for scene in scenes])
+    pairs = list(zip(found, scenes, strict=True))
     total = sum(len(scene.objects) for scene in scenes)
-    right = sum(
-        match_objects(objects.things, scene.objects).right for objects, scene in zip(found, scenes, strict=True)
-    )
-    extra = sum(
-        match_objects(objects.things, scene.objects).extra for objects, scene in zip(found, scenes, strict=True)
-    )
-    places = np.mean(
-        [objects.background == scene.graph.background for objects, scene in zip(found, scenes, strict=True)]
-    )
-    styles = np.mean([objects.style == scene.graph.style for objects, scene in zip(found, scenes, strict=True)])
+    matches = [match_objects(objects.things, scene.objects) for objects, scene in pairs]
+    figures = {
+        "objects": sum(match.right for match in matches) / total,
+        "extra": sum(match.extra for match in matches) / total,
+        "background": float(np.mean([objects.background == scene.graph.background for objects, scene in pairs])),
+        "style": float(np.mean([objects.style == scene.graph.style for objects, scene in pairs])),
+        **{f"texture {name}": _share_named(name, pairs) for name in TEXTURES},
+    }
     pictures = []
-    for objects, scene in list(zip(found, scenes, strict=True))[:16]:
+    for objects, scene in pairs[:16]:
         picture = scene.image.copy()
         for thing in objects.things:
             ImageDraw.Draw(picture).rectangle(thing.box_xyxy, outline=COLOURS[thing.colour])
             ImageDraw.Draw(picture).text(thing.box_xyxy[:2], thing.kind, fill=(0, 0, 0))
         pictures.append(to_tensor(picture))
-    figures = {"objects": right / total, "extra": extra / total, "background": float(places), "style": float(styles)}
     return figures, sheet([torch.stack(pictures[:8]), torch.stack(pictures[8:])])
+
+
+def _share_named(texture: str, pairs: Sequence[tuple[Verdict, Scene]]) -> float:
+    """The share of the large things of a texture which the judge sees there, of their kind and in that texture."""
+    named = [
+        any(
+            (seen.kind, seen.texture) == (thing.kind, texture) and iou(seen.box_xyxy, thing.box_xyxy) >= 0.5
+            for seen in objects.things
+        )
+        for objects, scene in pairs
+        for thing in scene.objects
+        if thing.texture == texture and scene.graph.objects[thing.index].size > LARGE
+    ]
+    return float(np.mean(named))
 
 
 def export(model: nn.Module, models: Path) -> None:
