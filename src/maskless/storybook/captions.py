@@ -50,7 +50,8 @@ def size_word(thing: SceneObject) -> str:
 
 def describe_object(thing: SceneObject, rng: np.random.Generator, article: bool = True) -> str:
     """ "a red car", "red car", "a car that is red", "a big red striped car", …"""
-    texture = "" if thing.texture == "plain" or rng.random() < 0.15 else thing.texture
+    told = rng.random() >= 0.15  # drawn for a plain thing too, so that a texture changes no other word
+    texture = thing.texture if told and thing.texture != "plain" else ""
     size = size_word(thing) if rng.random() < 0.3 else ""
     if rng.random() < 0.12:
         looks = " and ".join(w for w in (thing.colour, texture) if w)
@@ -93,7 +94,7 @@ def describe_scene(graph: SceneGraph, rng: np.random.Generator) -> str:
 
 def describe_change(before: SceneGraph, after: SceneGraph, seed: int) -> tuple[str, str]:
     """One caption's words for the scene before and after an edit: of the words by `seed` and the seeds that follow, the
-    first that name what changed. Not every caption names the place, the style or a texture.
+    first that name what changed, with all else alike. Not every caption names the place, the style or a texture.
 
     The two are the same where no caption would name it, as for one of two equal things that gets a texture.
     """
