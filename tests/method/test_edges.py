@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from maskless.data.regions import box_iou
-from maskless.method.edges import LEAST_SHARE, Box, Score, fit_edges
+from maskless.method.edges import LEAST_SHARE, Box, Score, fit_edges, with_room
 
 SIZE_YX = (96, 128)
 
@@ -33,10 +33,17 @@ def test_a_square_takes_on_the_things_proportions(truth: Box) -> None:
     assert sum(asked) <= 4 * 9, "at most four rounds of eight moves, each beside the box where it stands"
 
 
-def test_a_box_that_fits_gets_the_margin_alone() -> None:
+def test_a_box_that_fits_stays_and_is_given_the_margin() -> None:
     _asked, score = _iou_with((30, 20, 70, 50))
     margin = round(96 / 64)
-    assert fit_edges((30, 20, 70, 50), score, SIZE_YX) == (30 - margin, 20 - margin, 70 + margin, 50 + margin)
+    assert fit_edges((30, 20, 70, 50), score, SIZE_YX) == (30, 20, 70, 50)
+    assert with_room((30, 20, 70, 50), None, SIZE_YX) == (30 - margin, 20 - margin, 70 + margin, 50 + margin)
+
+
+def test_an_outline_just_outside_is_taken_over_and_one_far_off_is_not() -> None:
+    margin = round(96 / 64)
+    roomy = with_room((30, 20, 70, 50), (26, 22, 90, 55), SIZE_YX)
+    assert roomy == (26 - margin, 20 - margin, 70 + margin, 55 + margin), "left and bottom; the right is too far off"
 
 
 @pytest.mark.parametrize("wanted", ["large", "small"])
@@ -45,6 +52,7 @@ def test_it_stays_in_the_picture_and_in_a_square_of_the_shorter_side(wanted: str
         x0, y0, x1, y1 = boxes.to(torch.float32).unbind(1)
         return (x1 - x0) * (y1 - y0) * (1 if wanted == "large" else -1)
 
-    x0, y0, x1, y1 = fit_edges((20, 4, 110, 94), score, SIZE_YX)
+    fitted = fit_edges((20, 4, 110, 94), score, SIZE_YX)
+    x0, y0, x1, y1 = with_room(fitted, (fitted[0] - 3, 0, 128, 96), SIZE_YX)
     assert 0 <= x0 < x1 <= 128 and 0 <= y0 < y1 <= 96
     assert LEAST_SHARE * 96 <= min(x1 - x0, y1 - y0) and max(x1 - x0, y1 - y0) <= 96

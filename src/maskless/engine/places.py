@@ -15,7 +15,7 @@ from maskless.data.types import Anchors, EditRequest, PatchFeatures, PlaceSigns,
 from maskless.engine.appraisal import VIEW_PX, at_most, place_signs
 from maskless.engine.things import named_things
 from maskless.method.anchors import find_anchors
-from maskless.method.edges import fit_edges
+from maskless.method.edges import fit_edges, with_room
 from maskless.method.ranking import place_score
 from maskless.models.pretrained import EditModels
 
@@ -53,8 +53,11 @@ def find_places(request: EditRequest, models: EditModels, config: EditConfig) ->
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Proposals:
-    """The K * M regions of a search, anchor-major, and how much each is the captioned thing, in spreads over them all
-    (`ranking.place_score`); 0 for all where the caption is empty."""
+    """The K * M regions of a search, anchor-major, and how much each is the captioned thing.
+
+    place: in spreads over the squares (`ranking.place_score`), of a fitted region before it was given room; 0 for all
+    where the caption is empty.
+    """
 
     regions: Regions
     place: Float[Tensor, " R"]
@@ -70,11 +73,15 @@ def propose(found: Places, request: EditRequest, models: EditModels, config: Edi
     if config.fit_edges and float(place.max()) > float(place.min()):
         best = int(place.argmax())
         x0, y0, x1, y1 = regions.boxes_xyxy[best].tolist()
-        fitted = fit_edges((x0, y0, x1, y1), lambda boxes: place_score(look(boxes), among=signs), request.size_yx)
+
+        def score(boxes: Int[Tensor, "N 4"]) -> Float[Tensor, " N"]:
+            return place_score(look(boxes), among=signs)
+
+        fitted = fit_edges((x0, y0, x1, y1), score, request.size_yx)
+        place[best] = torch.maximum(place[best], score(torch.tensor([fitted]))[0])
         boxes = regions.boxes_xyxy.clone()
-        boxes[best] = torch.tensor(fitted)
+        boxes[best] = torch.tensor(with_room(fitted, found.outline_xyxy, request.size_yx))
         regions = replace(regions, boxes_xyxy=boxes)
-        place[best] = place_score(look(boxes[best][None]), among=signs)[0]
     return Proposals(regions=regions, place=place)
 
 

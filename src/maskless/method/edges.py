@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -16,18 +16,18 @@ STEPS = (0.15, 0.08)
 """How far an edge moves at a time, as a share of the box's longer side: first coarsely, then finely."""
 ROUNDS = 2
 """Moves at each step."""
+REACH_SHARE = 0.15
+"""Of the box's longer side: an edge of the thing's outline that lies outside by no more is taken over. Scores would
+rather cut a thing's end off than show what is beside it."""
 LEAST_SHARE = 0.08
 """Of the shorter side: no edge moves so near to the one across."""
 MARGIN_SHARE = 1 / 64
-"""Of the shorter side: what the box is given on every side at the end. A score is at its best where a box touches the
-thing, and an edit has to cover it."""
+"""Of the shorter side: what a box is given on every side. A score is at its best where a box touches the thing, and an
+edit has to cover it, its seam included."""
 
 
 def fit_edges(box_xyxy: Box, score: Score, size_yx: tuple[int, int]) -> Box:
-    """The box after the single moves of an edge that raise the score most, and with a margin.
-
-    On 67 validation scenes of two things and more, the region of the best score held over nine tenths of the named
-    thing and under one of every other in 67 %, and in 81 % after this; the true boxes do in 94 %.
+    """The box after the single moves of an edge that raise the score most.
 
     Args:
         box_xyxy: half-open, in pixels of a picture of `size_yx`; its sides at most the picture's shorter one.
@@ -42,6 +42,24 @@ def fit_edges(box_xyxy: Box, score: Score, size_yx: tuple[int, int]) -> Box:
             if best == box_xyxy:
                 break
             box_xyxy = best
+    return box_xyxy
+
+
+def with_room(box_xyxy: Box, outline_xyxy: Sequence[int] | None, size_yx: tuple[int, int]) -> Box:
+    """A fitted box out to those edges of the thing's outline that are just outside of it, and with a margin.
+
+    On 67 validation scenes of two things and more, the region of the best score held over nine tenths of the named
+    thing and under one of every other in 67 %, and fitted and with this room in 81 %; over 98 hundredths in 48 and in
+    76 %. The true boxes do in 94 %, and with the same margin in 84.
+
+    Args:
+        box_xyxy: half-open, in pixels of a picture of `size_yx`; its sides at most the picture's shorter one.
+        outline_xyxy: the box of the thing's outline, where it is known.
+    Returns:
+        A box inside the picture, its sides at most the picture's shorter one.
+    """
+    if outline_xyxy is not None:
+        box_xyxy = _out_to(box_xyxy, outline_xyxy, size_yx)
     return _with_margin(box_xyxy, size_yx)
 
 
@@ -58,6 +76,20 @@ def _moved(box_xyxy: Box, step: int, size_yx: tuple[int, int]) -> list[Box]:
             if all(least <= side <= most for side in (x1 - x0, y1 - y0)):
                 moved.append((x0, y0, x1, y1))
     return moved
+
+
+def _out_to(box_xyxy: Box, outline_xyxy: Sequence[int], size_yx: tuple[int, int]) -> Box:
+    """The box with those edges of the outline that lie just outside of it, while its sides are no longer than the
+    picture's shorter one."""
+    reach = REACH_SHARE * max(box_xyxy[2] - box_xyxy[0], box_xyxy[3] - box_xyxy[1])
+    edges = list(box_xyxy)
+    for at, (edge, wanted) in enumerate(zip(box_xyxy, outline_xyxy, strict=True)):
+        outwards = edge - wanted if at < 2 else wanted - edge
+        across = abs(wanted - edges[(at + 2) % 4])
+        if 0 < outwards <= reach and across <= min(size_yx):
+            edges[at] = wanted
+    x0, y0, x1, y1 = edges
+    return x0, y0, x1, y1
 
 
 def _with_margin(box_xyxy: Box, size_yx: tuple[int, int]) -> Box:
