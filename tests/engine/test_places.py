@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maskless.data.regions import box_iou, propose_regions
+from maskless.data.regions import box_iou, mask_box, propose_regions
 from maskless.engine.editor import Editor
 from maskless.engine.places import find_places, place_of, propose, without_neighbours
 from maskless.evaluation.search_study import draw_tasks, is_clean
@@ -44,19 +44,22 @@ def test_without_a_caption_or_by_the_papers_rule_attention_alone_decides(storybo
 
 
 def test_an_outline_lets_go_of_its_neighbours_and_not_of_its_thing(storybook):
-    lost, freed = [], []
+    lost, freed, whole = [], [], 0
     for task in draw_tasks("validation", 10, offset=41_000):
         request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
         found = find_places(request, storybook.models, storybook.config)
         outline, cut = found.outline, without_neighbours(found, request, storybook.models)
-        assert bool(cut.any()) and not bool((cut & ~outline).any())
+        assert bool(cut.any())
+        if bool((cut & ~outline).any()):  # the outline was a speck
+            whole += 1
+            continue
         gone = outline & ~cut
         x0, y0, x1, y1 = task.box_xyxy
         lost.append(float(gone[y0:y1, x0:x1].sum()) / ((x1 - x0) * (y1 - y0)))
         gone[y0:y1, x0:x1] = False
         freed.append(float(gone.float().mean()))
     assert sum(lost) / len(lost) < 0.1
-    assert sum(freed) > 0
+    assert sum(freed) > 0 and whole <= 1
 
 
 def test_the_edges_of_the_best_square_are_fitted_and_no_others(storybook):
@@ -101,3 +104,17 @@ def test_squares_stay_where_nothing_is_named_or_fitted(storybook, why):
     assert torch.equal(proposed.regions.boxes_xyxy, squares)
     assert bool(proposed.place.any()) == bool(caption)
     assert torch.equal(proposed.place, place_of(squares, found, request, storybook.models))
+
+
+def test_a_speck_of_an_outline_gives_way_to_the_region(storybook):
+    task = draw_tasks("validation", 1, offset=41_000)[0]
+    request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
+    found = find_places(request, storybook.models, storybook.config)
+    x0, y0, x1, y1 = task.box_xyxy
+    speck = torch.zeros_like(found.outline)
+    speck[(y0 + y1) // 2, (x0 + x1) // 2] = True
+    for outline in (speck, torch.zeros_like(speck)):
+        region = without_neighbours(replace(found, outline=outline), request, storybook.models)
+        edges = mask_box(region)
+        assert int(region.sum()) == (edges[2] - edges[0]) * (edges[3] - edges[1]), "a whole box"
+        assert float(box_iou(torch.tensor([list(edges)]), task.box_xyxy)[0]) > 0.2

@@ -19,6 +19,10 @@ from maskless.method.edges import fit_edges, with_room
 from maskless.method.ranking import place_score
 from maskless.models.pretrained import EditModels
 
+LEAST_FILL = 0.1
+"""Of a region, what the outline of the thing in it takes up at least. Of 90 validation scenes four had less, where the
+outline was a speck of the thing or of another (IoU with the truth 0.13, of the region 0.30)."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Places:
@@ -116,14 +120,16 @@ def without_neighbours(found: Places, request: EditRequest, models: EditModels) 
 
     An outline takes along what the thing touches. On 36 validation scenes of two things and more 72 % of the outlines,
     grown as for a removal, held over nine tenths of the named thing and under three of every other; cut so, 81 % do.
+    Where there is hardly any outline in the region, the whole region is the thing.
     """
     assert found.outline is not None
     boxes = propose_regions(found.anchors, EditConfig().sizes, request.size_yx).boxes_xyxy
     place = place_of(boxes, replace(found, outline=None), request, models)
     x0, y0, x1, y1 = boxes[int(place.argmax())].tolist()
-    inside = torch.zeros_like(found.outline)
-    inside[y0:y1, x0:x1] = found.outline[y0:y1, x0:x1]
-    return inside if bool(inside.any()) else found.outline
+    region = torch.zeros_like(found.outline)
+    region[y0:y1, x0:x1] = True
+    inside = region & found.outline
+    return inside if int(inside.sum()) >= LEAST_FILL * int(region.sum()) else region
 
 
 def _middle(mask: Bool[Tensor, "H W"], grid_yx: tuple[int, int]) -> tuple[int, int]:

@@ -149,10 +149,14 @@ def _above(scores: Tensor, level: float) -> Tensor:
 
 
 def _full_size(mask: Tensor, image: Tensor) -> Tensor:
-    """A mask on the finer grid at the picture's size, its outline on the picture's own edges."""
+    """A mask on the finer grid at the picture's size, its outline on the picture's own edges where it has any there: a
+    faint or thin thing can be lost among stronger edges."""
     small = at_most(image, VIEW_PX)
     coarse = F.interpolate(mask.to(torch.float32)[None, None], size=small.shape[1:], mode="bilinear")[0, 0]
-    return F.interpolate(on_edges(coarse, small)[None, None], size=image.shape[1:], mode="bilinear")[0, 0] > 0.5
+    at_edges = F.interpolate(on_edges(coarse, small)[None, None], size=image.shape[1:], mode="bilinear")[0, 0] > 0.5
+    if bool(at_edges.any()) or not bool(mask.any()):
+        return at_edges
+    return F.interpolate(mask.to(torch.float32)[None, None], size=image.shape[1:], mode="nearest")[0, 0] > 0.5
 
 
 def _around_peak(relevance: Tensor, image: Tensor) -> Tensor:

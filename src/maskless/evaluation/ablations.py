@@ -103,6 +103,10 @@ def variants(config: EditConfig) -> list[Variant]:
     made += [
         Variant(group="place", label=f"{weight:g}", options={"place": weight}) for weight in (2.0, 0.0, 1.0, 4.0, 8.0)
     ]
+    made += [
+        Variant(group="edges", label=label, options={"fit_edges": fitted})
+        for label, fitted in (("fitted", True), ("square", False))
+    ]
     made.append(Variant(group="ranking", label="located"))
     for alpha, beta in ((2.0, 1.0), (1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (0.0, 1.0)):
         options = {"ranking": "paper", "ranking_alpha": alpha, "ranking_beta": beta}
