@@ -99,7 +99,7 @@ def place_of(
 def _look_for_caption(
     found: Places, request: EditRequest, models: EditModels
 ) -> Callable[[Int[Tensor, "N 4"]], PlaceSigns]:
-    """The signs of the captioned thing for any boxes of the picture, in its pixels; each box is looked at once."""
+    """What gives the signs of the captioned thing for any boxes of the picture, in its pixels."""
     small = at_most(request.image, VIEW_PX)
     small_yx = (small.shape[1], small.shape[2])
     relevance, outline_xyxy = found.relevance, found.outline_xyxy

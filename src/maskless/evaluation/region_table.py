@@ -19,9 +19,9 @@ from maskless.data.errors import require
 from maskless.data.regions import propose_regions, scale_to_grid
 from maskless.data.types import Anchors, EditedImage, Regions, Scores
 from maskless.engine.evaluator import RegionEvaluator
-from maskless.engine.places import find_places, place_of
+from maskless.engine.places import find_places, place_of, propose
 from maskless.engine.stopwatch import Stopwatch
-from maskless.evaluation.baselines import CENTRE_SIZE, own_regions
+from maskless.evaluation.baselines import CENTRE_SIZE
 from maskless.evaluation.cases import Box, Case
 from maskless.evaluation.jobs import Job, judged
 from maskless.evaluation.ledger import Figures, Ledger
@@ -106,9 +106,13 @@ def fill_table(
     )
     assert config.steps is not None
     previews = tuple(n for n in previews if n < config.steps)
-    grid = own_regions(case)
+    found_places = find_places(case.request, case.models, case.config)
+    proposed = propose(found_places, case.request, case.models, case.config)
+    grid = proposed.regions
     regions, place = _different(grid, case)
-    filler = _Filler(case=case, job=job, judge=judge, regions=regions, config=config)
+    named = place_of(regions.boxes_xyxy, found_places, case.request, case.models)
+    named[place.flatten()] = proposed.place  # as the search knows them; of the box in the middle nobody asks
+    filler = _Filler(case=case, job=job, judge=judge, regions=regions, place=named, config=config)
     found: dict[int, list[Figures]] = {}
     for steps in (config.steps, *previews):
         for noise in range(noises):
@@ -140,6 +144,7 @@ class _Filler:
     job: Job
     judge: Judge
     regions: Regions
+    place: Tensor
     config: EditConfig
 
     def measure(self, noise: int, steps: int) -> Figures:
@@ -161,8 +166,7 @@ class _Filler:
 
     def _finished(self, evaluate: RegionEvaluator, cells: list[int]) -> Figures:
         case = self.case
-        places = find_places(case.request, case.models, case.config)
-        scores = evaluate.scores(cells, place_of(self.regions.boxes_xyxy, places, case.request, case.models))
+        scores = evaluate.scores(cells, self.place)
         crops = evaluate.candidates(cells).crops
         pictures = [
             EditedImage(
