@@ -127,7 +127,7 @@ def test_an_export_of_another_architecture_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["autoencoder", "clip", "dino", "judge", "inpainting"])
 def test_what_is_bundled_can_be_trained_on(tmp_path: Path, name: str) -> None:
-    """Restored and exported again, every weight is what it was."""
+    """Restored and exported again, every weight is what it was, and so is the number of every word."""
     task = importlib.import_module(f"maskless.storybook.train_{name}")
     run = _run(tmp_path)
     shutil.copytree(ASSETS, run.models)
@@ -138,6 +138,9 @@ def test_what_is_bundled_can_be_trained_on(tmp_path: Path, name: str) -> None:
     for file in sorted((ASSETS / task.EXPORT).glob("*.safetensors")):
         old, new = load_file(file), load_file(run.models / task.EXPORT / file.name)
         assert old.keys() == new.keys() and all(torch.equal(old[key], new[key]) for key in old)
+    for file in (ASSETS / task.EXPORT).glob("tokenizer.json"):
+        old, new = (json.loads(each.read_text()) for each in (file, run.models / task.EXPORT / file.name))
+        assert old["model"] == new["model"]
     for file in run.models.rglob("config.json"):
         assert str(tmp_path) not in file.read_text("utf-8"), "an export names no folder of the machine it was made on"
 

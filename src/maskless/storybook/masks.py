@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from maskless.storybook.captions import STYLE_WORDS, describe_empty, describe_object, describe_scene, with_style
-from maskless.storybook.edits import LARGE, Window, shown
+from maskless.storybook.edits import Window, shown
 from maskless.storybook.scenes import Scene, VisibleObject
 from maskless.storybook.styles import BLOCKS
 
@@ -28,9 +28,9 @@ def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
     side, choice = scene.image.width, rng.random()
     if scene.graph.style != "flat" and rng.random() < 0.6:
         return _manner_hole(scene, rng)
-    large = [thing for thing in scene.objects if scene.graph.objects[thing.index].size > LARGE]
-    if choice < 0.32 and large:
-        return _outline_hole(scene, large[int(rng.integers(len(large)))], rng)
+    textured = [thing for thing in scene.objects if thing.texture != "plain"]
+    if choice < 0.24 and textured:
+        return _outline_hole(scene, textured[int(rng.integers(len(textured)))], rng)
     if choice < 0.62 and scene.objects:
         return _object_hole(scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
     if choice < 0.83:
@@ -82,10 +82,9 @@ def _object_hole(scene: Scene, thing: VisibleObject, rng: np.random.Generator) -
 
 
 def _outline_hole(scene: Scene, thing: VisibleObject, rng: np.random.Generator) -> Hole:
-    """A large object's own outline, more or less, and its texture said: it is drawn in the shape that is there."""
+    """A textured object's own outline, more or less, and its texture said: it is drawn in the shape that is there."""
     graph = scene.graph.objects[thing.index]
-    texture = "" if graph.texture == "plain" else graph.texture
-    text = " ".join(word for word in (graph.colour, texture, graph.kind) if word)
+    text = " ".join(word for word in (graph.colour, graph.texture, graph.kind) if word)
     text = f"{'an' if text[0] in 'aeiou' else 'a'} {text}" if rng.random() < 0.7 else describe_object(graph, rng)
     if scene.graph.style != "flat" and rng.random() < 0.5:
         text = with_style(text, scene.graph.style, rng)

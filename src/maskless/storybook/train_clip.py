@@ -45,6 +45,11 @@ _tokenizer: CLIPTokenizer | None = None
 
 
 def build(run: Run) -> nn.Module:
+    global _tokenizer
+    exported = run.models / EXPORT
+    # Weights that are trained on keep the words' numbers that they learned, even if the captions have changed since.
+    known = (exported / "tokenizer.json").is_file()
+    _tokenizer = CLIPTokenizer.from_pretrained(exported) if known else build_tokenizer()
     tokens = _tokens()
     text = {
         "vocab_size": len(tokens),
