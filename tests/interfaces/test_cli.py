@@ -109,9 +109,9 @@ class TestEdit:
             "scheduler": "unipc", "lora": "style.safetensors:0.5",
             "memory": "low", "place": 1.5, "delta": 0.0625,
         }  # fmt: skip
-        switches = {"slim_checkpoint": True, "offline": True, "allow_pickle": True}
+        switches = {"slim_checkpoint": True, "offline": True, "allow_pickle": True, "fit_edges": False}
         flags = [text for name, value in given.items() for text in ("--" + name.replace("_", "-"), str(value))]
-        flags += ["--" + name.replace("_", "-") for name in switches]
+        flags += [("--" if on else "--no-") + name.replace("_", "-") for name, on in switches.items()]
         status, out, _ = maskless(
             "edit", scene, *TEXTS, "--models", tiny_models, *flags, "--json",
             "--checkpoint-dir", "deep/er", "--output-dir", "else/where",

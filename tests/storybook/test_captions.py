@@ -74,6 +74,8 @@ def test_a_change_is_named_in_words_that_are_else_the_same() -> None:
     for seed in range(30):
         was, said = describe_change(graph, graph.with_background("sea"), seed)
         assert was.replace("in the snow", "at sea") == said != was
+        was, said = describe_change(graph.with_style("watercolour"), graph, seed)
+        assert "watercolour" in was and "watercolour" not in said
         was, said = describe_change(graph, graph.replace_object(1, texture="dotted"), seed)
         assert said.replace(" and dotted", "").replace("dotted ", "") == was != said
 
