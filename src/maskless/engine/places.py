@@ -81,8 +81,7 @@ def propose(found: Places, request: EditRequest, models: EditModels, config: Edi
         def score(boxes: Int[Tensor, "N 4"]) -> Float[Tensor, " N"]:
             return place_score(look(boxes), among=signs)
 
-        fitted = fit_edges((x0, y0, x1, y1), score, request.size_yx)
-        place[best] = torch.maximum(place[best], score(torch.tensor([fitted]))[0])
+        fitted, place[best] = fit_edges((x0, y0, x1, y1), float(place[best]), score, request.size_yx)
         boxes = regions.boxes_xyxy.clone()
         boxes[best] = torch.tensor(with_room(fitted, found.outline_xyxy, request.size_yx))
         regions = replace(regions, boxes_xyxy=boxes)

@@ -106,13 +106,13 @@ def fill_table(
     )
     assert config.steps is not None
     previews = tuple(n for n in previews if n < config.steps)
-    found_places = find_places(case.request, case.models, case.config)
-    proposed = propose(found_places, case.request, case.models, case.config)
+    places = find_places(case.request, case.models, case.config)
+    proposed = propose(places, case.request, case.models, case.config)
     grid = proposed.regions
     regions, place = _different(grid, case)
-    named = place_of(regions.boxes_xyxy, found_places, case.request, case.models)
+    named = place_of(regions.boxes_xyxy, places, case.request, case.models)
     named[place.flatten()] = proposed.place  # as the search knows them; of the box in the middle nobody asks
-    filler = _Filler(case=case, job=job, judge=judge, regions=regions, place=named, config=config)
+    filler = _Filler(case=case, job=job, judge=judge, regions=regions, named=named, config=config)
     found: dict[int, list[Figures]] = {}
     for steps in (config.steps, *previews):
         for noise in range(noises):
@@ -138,13 +138,13 @@ def fill_table(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Filler:
-    """Makes the entries of one request's table."""
+    """Makes the entries of one request's table. named: how much each region is what the caption names."""
 
     case: Case
     job: Job
     judge: Judge
     regions: Regions
-    place: Tensor
+    named: Tensor
     config: EditConfig
 
     def measure(self, noise: int, steps: int) -> Figures:
@@ -166,7 +166,7 @@ class _Filler:
 
     def _finished(self, evaluate: RegionEvaluator, cells: list[int]) -> Figures:
         case = self.case
-        scores = evaluate.scores(cells, self.place)
+        scores = evaluate.scores(cells, self.named)
         crops = evaluate.candidates(cells).crops
         pictures = [
             EditedImage(

@@ -26,23 +26,26 @@ MARGIN_SHARE = 1 / 64
 edit has to cover it, its seam included."""
 
 
-def fit_edges(box_xyxy: Box, score: Score, size_yx: tuple[int, int]) -> Box:
+def fit_edges(box_xyxy: Box, has: float, score: Score, size_yx: tuple[int, int]) -> tuple[Box, float]:
     """The box after the single moves of an edge that raise the score most.
 
     Args:
         box_xyxy: half-open, in pixels of a picture of `size_yx`; its sides at most the picture's shorter one.
+        has: its score.
+        score: asked for at most 8 boxes at a time, ROUNDS times for each of STEPS.
     Returns:
-        A box inside the picture, its sides at most the picture's shorter one.
+        A box inside the picture, its sides at most the picture's shorter one, and its score, no less than `has`.
     """
     for share in STEPS:
         step = max(1, round(share * max(box_xyxy[2] - box_xyxy[0], box_xyxy[3] - box_xyxy[1])))
         for _ in range(ROUNDS):
-            tried = [box_xyxy, *_moved(box_xyxy, step, size_yx)]
-            best = tried[int(score(torch.tensor(tried)).argmax())]
-            if best == box_xyxy:
+            moved = _moved(box_xyxy, step, size_yx)
+            scores = score(torch.tensor(moved))
+            best = int(scores.argmax())
+            if float(scores[best]) <= has:
                 break
-            box_xyxy = best
-    return box_xyxy
+            box_xyxy, has = moved[best], float(scores[best])
+    return box_xyxy, has
 
 
 def with_room(box_xyxy: Box, outline_xyxy: Sequence[int] | None, size_yx: tuple[int, int]) -> Box:
@@ -75,7 +78,7 @@ def _moved(box_xyxy: Box, step: int, size_yx: tuple[int, int]) -> list[Box]:
             x0, y0, x1, y1 = edges
             if all(least <= side <= most for side in (x1 - x0, y1 - y0)):
                 moved.append((x0, y0, x1, y1))
-    return moved
+    return moved or [box_xyxy]
 
 
 def _out_to(box_xyxy: Box, outline_xyxy: Sequence[int], size_yx: tuple[int, int]) -> Box:
