@@ -29,6 +29,7 @@ from maskless.data.regions import (
     spread,
     square_window,
     window_mask,
+    without_holes,
 )
 from maskless.data.types import Anchors
 
@@ -207,6 +208,19 @@ def test_connected_parts_the_largest_first():
     parts = components(mask)
     assert [int(part.sum()) for part in parts] == [9, 2]
     assert torch.equal(torch.stack(parts).any(dim=0), mask) and components(torch.zeros_like(mask)) == []
+
+
+def test_what_a_mask_encloses_is_of_it_where_that_is_small():
+    ring = torch.zeros(10, 10, dtype=torch.bool)
+    ring[2:6, 2:6] = True
+    ring[3:5, 3:5] = False
+    ring[8:, 8:] = True
+    ring[9, 9] = False  # open to the picture's border
+    filled = without_holes(ring, 0.04)
+    assert int((filled & ~ring).sum()) == 4 and bool(filled[3:5, 3:5].all())
+    assert torch.equal(without_holes(ring, 0.03), ring)
+    for same in (torch.ones_like(ring), torch.zeros_like(ring)):
+        assert torch.equal(without_holes(same, 0.5), same)
 
 
 def test_a_masks_seam_lies_inside_it():

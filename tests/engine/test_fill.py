@@ -146,3 +146,19 @@ def test_guidance_leads_away_from_the_caption_and_what_is_to_be_avoided(editor, 
     told.clear()
     FillRun(asked, editor.models, replace(editor.config, negative_prompt="blur"))
     assert told == [("a tree", "blur")]
+
+
+def test_what_is_drawn_over_is_ranked_by_the_prompt_less_the_caption(editor):
+    asked = replace(request(editor, noise((64, 64)), np.ones((64, 64), bool)), caption="a house", prompt="a tree")
+    over = DrawnOver(strengths=(0.5, 1.0), contrast=2.0)
+    clip, text = editor.models.clip, {}
+    for name, how in (("filled", {"strengths": (0.5, 1.0)}), ("drawn over", {"drawn_over": over})):
+        run = FillRun(asked, editor.models, editor.config, **how)
+        crops = run.result().candidates.crops / 255
+        seen = torch.stack([clip.encode(crop[None]).embedding[0] for crop in crops])
+        text[name] = torch.tensor([sign for sign, _fit in run._signs]), seen
+    house, tree = clip.encode_text("a house"), clip.encode_text("a tree")
+    signs, seen = text["filled"]
+    assert torch.allclose(signs, seen @ tree, atol=1e-3)
+    signs, seen = text["drawn over"]
+    assert torch.allclose(signs, seen @ (tree - house), atol=1e-3)

@@ -2,7 +2,7 @@
 
 import torch
 
-from maskless.method.outlines import on_edges, outline, salience, threshold
+from maskless.method.outlines import on_edges, outline, salience, threshold, unlike
 
 
 def planted(top: int = 6, left: int = 8, height: int = 5, width: int = 4):
@@ -64,3 +64,19 @@ def test_a_coarse_outline_moves_to_the_pictures_edges():
     assert after > before + 0.05
     flat = torch.full((3, 96, 96), 0.5)
     assert float((on_edges(coarse, flat) - coarse).abs().mean()) < 0.1, "without edges it stays about where it was"
+
+
+def test_what_has_another_colour_than_its_surroundings_is_of_the_thing():
+    picture = torch.full((3, 24, 24), 0.5)
+    picture[:, :, 12:] = 0.9  # a place in two colours
+    picture[0, 8:16, 8:16] = 0.0
+    picture[:, 11:13, 11:13] = 0.53  # nearly as the place is
+    region, around = torch.zeros(24, 24, dtype=torch.bool), torch.ones(24, 24, dtype=torch.bool)
+    region[6:18, 6:18] = True
+    around[4:20, 4:20] = False
+    thing = torch.zeros_like(region)
+    thing[8:16, 8:16] = True
+    thing[11:13, 11:13] = False
+    assert torch.equal(unlike(picture, region, around), thing)
+    assert torch.equal(unlike(picture, region, torch.zeros_like(region)), region), "nothing to compare with"
+    assert not bool(unlike(picture, torch.zeros_like(region), around).any())

@@ -195,6 +195,16 @@ def components(mask: Bool[Tensor, "h w"]) -> list[Bool[Tensor, "h w"]]:
     return sorted(parts, key=lambda part: -int(part.sum()))
 
 
+def without_holes(mask: Bool[Tensor, "h w"], most_share: float) -> Bool[Tensor, "h w"]:
+    """The mask with what it encloses, where that is at most this share of the picture."""
+    if bool(mask.all()):
+        return mask
+    inner = torch.zeros_like(mask)
+    inner[1:-1, 1:-1] = True
+    gaps = [gap for gap in components(~mask) if not bool((gap & ~inner).any())]
+    return torch.stack([mask, *(gap for gap in gaps if int(gap.sum()) <= most_share * mask.numel())]).any(dim=0)
+
+
 def spread(values: Float[Tensor, "C H W"], known: Bool[Tensor, "H W"]) -> Float[Tensor, "C H W"]:
     """Known values as they are, and a smooth continuation of the nearest of them everywhere else (pull-push)."""
     weight = known.to(values)[None, None]

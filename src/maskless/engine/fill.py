@@ -124,6 +124,8 @@ class FillRun:
             avoided = ", ".join(text for text in (left_behind, config.negative_prompt) if text.strip())
             self._conditioning = inpainter.encode_prompt(request.prompt, avoided)
             self._there = inpainter.encode_prompt(request.caption) if drawn_over else None
+        # As it is drawn away from the caption towards the prompt, so it is looked at: what both name tells nothing.
+        self._asked = self._appraiser.prompt - (self._appraiser.caption if drawn_over else 0)
         self._cell = inpainter.cell_px
         self._inpaintings = 0
 
@@ -229,7 +231,7 @@ class FillRun:
             # The prompt may name what is in the region and nothing else, so there CLIP looks for it.
             side = min(VIEW_PX, self._window[2] - self._window[0])
             embedding = self.models.clip.encode(crop_window(picture, self._window, side)[None]).embedding[0]
-            self._signs.append((float(embedding @ self._appraiser.prompt), -seam_step(picture, self._mask)))
+            self._signs.append((float(embedding @ self._asked), -seam_step(picture, self._mask)))
 
     def _try(self, number: int) -> UInt8[Tensor, "3 S S"]:
         """The window, drawn once: whole, then in tiles where it has more pixels than the model draws at a time."""

@@ -6,22 +6,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskless.data.config import EditConfig
-from maskless.data.regions import Box, mask_box, propose_regions, scale_boxes
+from maskless.data.instructions import phrases
+from maskless.data.regions import Box, mask_box, propose_regions, scale_boxes, without_holes
 from maskless.data.types import Anchors, EditRequest, PatchFeatures, PlaceSigns, Regions
 from maskless.engine.appraisal import VIEW_PX, at_most, place_signs
 from maskless.engine.things import named_things
 from maskless.method.anchors import find_anchors
 from maskless.method.edges import fit_edges, with_room
+from maskless.method.outlines import unlike
 from maskless.method.ranking import place_score
 from maskless.models.pretrained import EditModels
 
 LEAST_FILL = 0.1
 """Of a region, what the outline of the thing in it takes up at least. Of 90 validation scenes four had less, where the
 outline was a speck of the thing or of another (IoU with the truth 0.13, of the region 0.30)."""
+COLOURS_PX = 128
+"""Longer side of the picture whose single pixels are held against what is around a thing."""
+AROUND, LARGEST_HOLE = 0.25, 0.02
+"""Of a region's longer side, how far around it is looked; of the picture, what a thing may enclose that is still it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,6 +136,46 @@ def without_neighbours(found: Places, request: EditRequest, models: EditModels) 
     region[y0:y1, x0:x1] = True
     inside = region & found.outline
     return inside if int(inside.sum()) >= LEAST_FILL * int(region.sum()) else region
+
+
+def whole_things(found: Places, request: EditRequest, models: EditModels) -> Bool[Tensor, "H W"]:
+    """The outline, and what it lost of the things that the caption names: of the fitted region of each phrase all that
+    is of another colour than what is around it.
+
+    On 60 validation scenes (157 things) the outlines alone hold over 0.8 of every named thing in 33 scenes, so
+    completed in 52, and take along 0.8 % of the background where they took 0.5.
+    """
+    assert found.outline is not None
+    small = at_most(request.image, COLOURS_PX)
+    small_yx = (small.shape[1], small.shape[2])
+    boxes = torch.stack([_fitted(replace(request, caption=phrase), models) for phrase in phrases(request.caption)])
+    regions = [_box_mask(box, small_yx) for box in scale_boxes(boxes, request.size_yx, small_yx)]
+    free = ~torch.stack(regions).any(dim=0)
+    parts = []
+    for region in regions:
+        x0, y0, x1, y1 = mask_box(region)
+        reach = max(3, round(AROUND * max(x1 - x0, y1 - y0)))
+        around = _box_mask(torch.tensor([x0 - reach, y0 - reach, x1 + reach, y1 + reach]), small_yx) & free
+        parts.append(unlike(small, region, around if bool(around.any()) else free))
+    whole = torch.stack(parts).any(dim=0).to(torch.float32)[None, None]
+    unlike_around = F.interpolate(whole, size=request.size_yx, mode="bilinear")[0, 0] > 0.5
+    return without_holes(found.outline | unlike_around, LARGEST_HOLE)
+
+
+def _fitted(request: EditRequest, models: EditModels) -> Int[Tensor, " 4"]:
+    """The region that is most what the caption names, its edges fitted."""
+    usual = EditConfig()
+    proposed = propose(find_places(request, models, usual), request, models, usual)
+    return proposed.regions.boxes_xyxy[int(proposed.place.argmax())]
+
+
+def _box_mask(box_xyxy: Int[Tensor, " 4"], size_yx: tuple[int, int]) -> Bool[Tensor, "H W"]:
+    """A box's pixels; what is beyond the picture is cut off, and one pixel there is at least."""
+    x0, y0, x1, y1 = box_xyxy.tolist()
+    x0, y0 = max(0, min(x0, size_yx[1] - 1)), max(0, min(y0, size_yx[0] - 1))
+    mask = torch.zeros(size_yx, dtype=torch.bool)
+    mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
+    return mask
 
 
 def _middle(mask: Bool[Tensor, "H W"], grid_yx: tuple[int, int]) -> tuple[int, int]:

@@ -21,9 +21,9 @@ from maskless.data.types import EditRequest
 from maskless.engine.appraisal import VIEW_PX, at_most
 from maskless.engine.fill import DrawnOver, FillRun
 from maskless.engine.optimization import EditRun
-from maskless.engine.places import find_places, without_neighbours
+from maskless.engine.places import find_places, whole_things, without_neighbours
 from maskless.engine.sequence import SequenceRun, for_newcomer
-from maskless.engine.things import completed, grown, things_in
+from maskless.engine.things import grown, things_in
 from maskless.models.pretrained import EditModels
 from maskless.models.redraw import can_redraw
 
@@ -186,7 +186,7 @@ def _place(request: EditRequest, models: EditModels, margin: float, *, kept: boo
     if found.outline is None:
         mask = things_in(request.image, found.features)
     elif kept:
-        mask = completed(found.outline, request.image, found.features)
+        mask = whole_things(found, request, models)
     elif len(phrases(request.caption)) == 1:
         mask = without_neighbours(found, request, models)
     else:

@@ -67,15 +67,6 @@ def named_things(
     return found
 
 
-def completed(mask: Bool[Tensor, "H W"], image: Float[Tensor, "3 H W"], features: PatchFeatures) -> Bool[Tensor, "H W"]:
-    """A mask and the connected parts of the picture's things that it covers a good half of, whole: what an outline lost
-    of its thing comes back, a stretch of background that it touches does not."""
-    things = things_in(image, features)
-    parts = components(things) if bool(things.any()) else []
-    covered = [part for part in parts if MOST_GROWTH * int((part & mask).sum()) >= int(part.sum())]
-    return torch.stack([mask, *covered]).any(dim=0)
-
-
 def grown(mask: Bool[Tensor, "H W"], share: float) -> Bool[Tensor, "H W"]:
     """A mask and all that is within `share` of the picture's shorter side of it, at least one pixel."""
     reach = max(1, round(share * min(mask.shape)))

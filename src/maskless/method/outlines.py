@@ -18,6 +18,8 @@ EDGE_REACH, EDGE_EPS = 0.1, 1e-4
 """Of the guided filter: its window, as a share of the shorter side, and the variance of what it takes for no edge."""
 ALIKE_SHARE = 0.06
 """A place has this share of the picture's cells that are alike, a thing less."""
+UNLIKE_SPREAD, UNLIKE_MOST = 0.08, 1024
+"""As COLOUR_SPREAD, for single pixels; and how many pixels of the surroundings are looked at."""
 
 
 def outline(
@@ -75,6 +77,22 @@ def _similarity(one: Tensor, other: Tensor, one_paint: Tensor, other_paint: Tens
 def _nearest(similarity: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
     """Mean of the NEAREST largest values of each row."""
     return similarity.topk(min(NEAREST, similarity.shape[1]), dim=1).values.mean(dim=1)
+
+
+def unlike(
+    image: Float[Tensor, "3 H W"], region: Bool[Tensor, "H W"], around: Bool[Tensor, "H W"]
+) -> Bool[Tensor, "H W"]:
+    """The pixels of a region whose colour its surroundings hardly have; all of it where there are none.
+
+    image: RGB in [0, 1]. around: pixels that are of no thing. It asks for a region that fits its thing: of what else is
+    in there all that is not background counts.
+    """
+    inside, outside = image.permute(1, 2, 0)[region], image.permute(1, 2, 0)[around]
+    found = region.clone()
+    if len(outside) and len(inside):
+        few = outside[:: -(-len(outside) // UNLIKE_MOST)]
+        found[region] = _nearest(torch.exp(-(torch.cdist(inside, few) / UNLIKE_SPREAD).square())) < 0.5
+    return found
 
 
 def salience(features: Float[Tensor, "D h w"], colours: Float[Tensor, "3 h w"]) -> Float[Tensor, "h w"]:
