@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from maskless.data.images import load_image
-from maskless.engine.things import _one_each, named_things, things_in
-from maskless.models.encoders import load_clip, load_dino
+from maskless.engine.things import _one_each, things_in
+from maskless.models.encoders import load_dino
 from maskless.storybook.scenes import render, split_seed
 from maskless.storybook.train import ASSETS
 
