@@ -21,7 +21,7 @@ from maskless.data.types import EditRequest
 from maskless.engine.appraisal import VIEW_PX, at_most
 from maskless.engine.fill import DrawnOver, FillRun
 from maskless.engine.optimization import EditRun
-from maskless.engine.places import find_places, whole_things, without_neighbours
+from maskless.engine.places import find_places, named_mask
 from maskless.engine.sequence import SequenceRun, for_newcomer
 from maskless.engine.things import grown, things_in
 from maskless.models.pretrained import EditModels
@@ -185,12 +185,8 @@ def _place(request: EditRequest, models: EditModels, margin: float, *, kept: boo
     found = find_places(request, models, EditConfig())
     if found.outline is None:
         mask = things_in(request.image, found.features)
-    elif kept:
-        mask = whole_things(found, request, models)
-    elif len(phrases(request.caption)) == 1:
-        mask = without_neighbours(found, request, models)
     else:
-        mask = found.outline
+        mask = named_mask(found, request, models, touching=kept)
     return _Place(
         request=replace(request, mask=grown(mask, margin) if margin else mask),
         attention=found.features.attention,

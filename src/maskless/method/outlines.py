@@ -82,13 +82,13 @@ def _nearest(similarity: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
 def unlike(
     image: Float[Tensor, "3 H W"], region: Bool[Tensor, "H W"], around: Bool[Tensor, "H W"]
 ) -> Bool[Tensor, "H W"]:
-    """The pixels of a region whose colour its surroundings hardly have; all of it where there are none.
+    """The pixels of a region whose colour its surroundings hardly have; none where there are no surroundings.
 
     image: RGB in [0, 1]. around: pixels that are of no thing. It asks for a region that fits its thing: of what else is
     in there all that is not background counts.
     """
     inside, outside = image.permute(1, 2, 0)[region], image.permute(1, 2, 0)[around]
-    found = region.clone()
+    found = torch.zeros_like(region)
     if len(outside) and len(inside):
         few = outside[:: -(-len(outside) // UNLIKE_MOST)]
         found[region] = _nearest(torch.exp(-(torch.cdist(inside, few) / UNLIKE_SPREAD).square())) < 0.5
