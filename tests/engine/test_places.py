@@ -10,6 +10,7 @@ import torch
 from maskless.data.regions import box_iou, mask_box, propose_regions
 from maskless.engine.editor import Editor
 from maskless.engine.places import find_places, named_mask, place_of, propose
+from maskless.engine.things import things_in
 from maskless.evaluation.jobs import draw_jobs
 from maskless.evaluation.search_study import draw_tasks, is_clean
 
@@ -130,11 +131,10 @@ def test_what_stays_before_a_new_background_is_whole(storybook):
     for job in draw_jobs("background", "validation", 8, 240_000):
         request = storybook.request(job.image, caption=job.caption, prompt=job.prompt, task="background")
         found = find_places(request, storybook.models, storybook.config)
-        kept = named_mask(found, request, storybook.models, touching=True)
+        kept = named_mask(found, request, storybook.models, salient=things_in(request.image, found.features))
         masks = [torch.from_numpy(thing.mask) for thing in job.kept]
         by_outline.append(min(float(found.outline[mask].float().mean()) for mask in masks))
         whole.append(min(float(kept[mask].float().mean()) for mask in masks))
         taken.append(float(kept[~torch.stack(masks).any(dim=0)].float().mean()))
-        assert bool((kept | ~found.outline).all()), "nothing of an outline is lost"
     assert sum(share > 0.8 for share in whole) >= 7 > sum(share > 0.8 for share in by_outline)
     assert sum(taken) / len(taken) < 0.05

@@ -124,23 +124,26 @@ def _look_for_caption(
 
 
 def named_mask(
-    found: Places, request: EditRequest, models: EditModels, *, touching: bool = False
+    found: Places, request: EditRequest, models: EditModels, *, salient: Bool[Tensor, "H W"] | None = None
 ) -> Bool[Tensor, "H W"]:
     """The things that the caption names: their outline, and what it lost of them.
 
     Each phrase of the caption has its fitted region, and all in there that is of another colour than what is around the
-    regions is the thing, too. Where hardly anything is, the whole regions are.
+    regions is the thing, too. What the outline has beyond the regions is of what the things touch, and goes. Where
+    hardly anything is left, the whole regions are the things.
 
-    touching: the outline is kept where it leaves the regions, for what must not be cut; else it is of what the things
-    touch. Of 157 named things of 60 validation scenes the outlines alone meet the truth by an IoU of 0.74 and hold over
-    0.98 of the thing in 75 %, and so cut and completed by 0.84 and in 89 %.
+    salient: all that stands out. Given, none of it counts as what is around: less of a thing is lost where it is like a
+    neighbour, and more of the background is taken along.
+
+    Of 157 named things of 60 validation scenes the outlines alone meet the truth by an IoU of 0.74, so cut and
+    completed by 0.84. Over 0.8 of every named thing is held in 33 scenes by the outlines, in 49 so, and in 55 with
+    `salient`, with 0.5, 0.3 and 1.0 % of the background.
     """
     assert found.outline is not None
     named = phrases(request.caption) or (request.caption,)
     fitted = torch.stack([_fitted(found, request, phrase, models) for phrase in named])
-    unlike_around = _of_other_colours(request.image, fitted)
     regions = torch.stack([_box_mask(box, request.size_yx) for box in fitted]).any(dim=0)
-    mask = (found.outline if touching else found.outline & regions) | unlike_around
+    mask = (found.outline & regions) | _of_other_colours(request.image, fitted, salient)
     return without_holes(mask, LARGEST_HOLE) if int(mask.sum()) >= LEAST_FILL * int(regions.sum()) else regions
 
 
@@ -154,20 +157,25 @@ def _fitted(found: Places, request: EditRequest, phrase: str, models: EditModels
     return proposed.regions.boxes_xyxy[int(proposed.place.argmax())]
 
 
-def _of_other_colours(image: Float[Tensor, "3 H W"], boxes_xyxy: Int[Tensor, "N 4"]) -> Bool[Tensor, "H W"]:
-    """What in the boxes has colours that are not found around them."""
+def _of_other_colours(
+    image: Float[Tensor, "3 H W"], boxes_xyxy: Int[Tensor, "N 4"], salient: Bool[Tensor, "H W"] | None
+) -> Bool[Tensor, "H W"]:
+    """What in the boxes has colours that are not found around them; single pixels and thin lines do not count."""
     small, size_yx = at_most(image, COLOURS_PX), (image.shape[1], image.shape[2])
     small_yx = (small.shape[1], small.shape[2])
     boxes = scale_boxes(boxes_xyxy, size_yx, small_yx)
     regions = [_box_mask(box, small_yx) for box in boxes]
     free = ~torch.stack(regions).any(dim=0)
+    if salient is not None:
+        place = free & (F.interpolate((~salient).to(torch.float32)[None, None], size=small_yx, mode="area")[0, 0] == 1)
+        free = place if bool(place.any()) else free
     parts = []
     for region, box in zip(regions, boxes, strict=True):
         reach = max(LEAST_REACH, round(AROUND * int((box[2:] - box[:2]).max())))
         around = free & _box_mask(box + torch.tensor([-reach, -reach, reach, reach]), small_yx)
         parts.append(unlike(small, region, around if bool(around.any()) else free))
-    found = torch.stack(parts).any(dim=0).to(torch.float32)
-    return F.interpolate(found[None, None], size=size_yx, mode="bilinear")[0, 0] > 0.5
+    found = F.avg_pool2d(torch.stack(parts).any(dim=0).to(torch.float32)[None], 3, stride=1, padding=1) > 0.5
+    return F.interpolate(found[None].to(torch.float32), size=size_yx, mode="bilinear")[0, 0] > 0.5
 
 
 def _box_mask(box_xyxy: Int[Tensor, " 4"], size_yx: tuple[int, int]) -> Bool[Tensor, "H W"]:

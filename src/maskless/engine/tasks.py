@@ -176,7 +176,7 @@ def _tries(models: EditModels, noised: tuple[float, ...], drawn_over: DrawnOver)
 def _place(request: EditRequest, models: EditModels, margin: float, *, kept: bool = False) -> _Place:
     """The things that the caption names, or all where it is empty, with a margin; or the user's own mask.
 
-    kept: they are to stay and not to change, so it is worse to lose a part of one than to take along what it touches.
+    kept: they are to stay and not to change, so it is worse to lose a part of one than to take along what is around it.
     """
     request = _with_background_text(request, models) if request.task == "remove" else request
     if request.mask is not None:
@@ -186,7 +186,7 @@ def _place(request: EditRequest, models: EditModels, margin: float, *, kept: boo
     if found.outline is None:
         mask = things_in(request.image, found.features)
     else:
-        mask = named_mask(found, request, models, touching=kept)
+        mask = named_mask(found, request, models, salient=things_in(request.image, found.features) if kept else None)
     return _Place(
         request=replace(request, mask=grown(mask, margin) if margin else mask),
         attention=found.features.attention,
