@@ -140,51 +140,62 @@ def named_mask(
     `salient`, with 0.5, 0.3 and 1.0 % of the background.
     """
     assert found.outline is not None
+    small = at_most(request.image, COLOURS_PX)
+    small_yx = (small.shape[1], small.shape[2])
     named = phrases(request.caption) or (request.caption,)
     fitted = torch.stack([_fitted(found, request, phrase, models) for phrase in named])
-    regions = torch.stack([_box_mask(box, request.size_yx) for box in fitted]).any(dim=0)
-    mask = (found.outline & regions) | _of_other_colours(request.image, fitted, salient)
-    return without_holes(mask, LARGEST_HOLE) if int(mask.sum()) >= LEAST_FILL * int(regions.sum()) else regions
+    in_regions = _box_masks(fitted, request.size_yx).any(dim=0)
+    regions = _box_masks(scale_boxes(fitted, request.size_yx, small_yx), small_yx)
+    place = ~regions.any(dim=0)
+    if salient is not None:
+        place &= _share(~salient, small_yx) == 1
+    outline = (_share(found.outline, small_yx) > 0.5) & regions.any(dim=0)
+    whole = outline | _of_other_colours(small, regions, place)
+    if int(whole.sum()) < LEAST_FILL * int(regions.any(dim=0).sum()):
+        return in_regions
+    lost = (without_holes(whole, LARGEST_HOLE) & ~outline).to(torch.float32)[None, None]
+    # A little more than a half of each pixel's width, so that in a larger picture it meets the outline.
+    return (found.outline & in_regions) | (F.interpolate(lost, size=request.size_yx, mode="bilinear")[0, 0] > 0.25)
 
 
 def _fitted(found: Places, request: EditRequest, phrase: str, models: EditModels) -> Int[Tensor, " 4"]:
     """The region that is most what a phrase of the caption names, its edges fitted."""
-    usual = EditConfig()
+    usual, size_yx = EditConfig(), request.size_yx
     if phrase != request.caption:
-        request = replace(request, caption=phrase)
+        request = replace(request, image=at_most(request.image, VIEW_PX), caption=phrase)
         found = find_places(request, models, usual)
     proposed = propose(found, request, models, usual)
-    return proposed.regions.boxes_xyxy[int(proposed.place.argmax())]
+    best = int(proposed.place.argmax())
+    return scale_boxes(proposed.regions.boxes_xyxy[best : best + 1], request.size_yx, size_yx)[0]
 
 
 def _of_other_colours(
-    image: Float[Tensor, "3 H W"], boxes_xyxy: Int[Tensor, "N 4"], salient: Bool[Tensor, "H W"] | None
-) -> Bool[Tensor, "H W"]:
-    """What in the boxes has colours that are not found around them; single pixels and thin lines do not count."""
-    small, size_yx = at_most(image, COLOURS_PX), (image.shape[1], image.shape[2])
-    small_yx = (small.shape[1], small.shape[2])
-    boxes = scale_boxes(boxes_xyxy, size_yx, small_yx)
-    regions = [_box_mask(box, small_yx) for box in boxes]
-    free = ~torch.stack(regions).any(dim=0)
-    if salient is not None:
-        place = free & (F.interpolate((~salient).to(torch.float32)[None, None], size=small_yx, mode="area")[0, 0] == 1)
-        free = place if bool(place.any()) else free
+    image: Float[Tensor, "3 h w"], regions: Bool[Tensor, "N h w"], place: Bool[Tensor, "h w"]
+) -> Bool[Tensor, "h w"]:
+    """What in the regions has colours that the place around them has not, or where there is none around a region, the
+    place at all; single pixels and thin lines do not count."""
     parts = []
-    for region, box in zip(regions, boxes, strict=True):
-        reach = max(LEAST_REACH, round(AROUND * int((box[2:] - box[:2]).max())))
-        around = free & _box_mask(box + torch.tensor([-reach, -reach, reach, reach]), small_yx)
-        parts.append(unlike(small, region, around if bool(around.any()) else free))
-    found = F.avg_pool2d(torch.stack(parts).any(dim=0).to(torch.float32)[None], 3, stride=1, padding=1) > 0.5
-    return F.interpolate(found[None].to(torch.float32), size=size_yx, mode="bilinear")[0, 0] > 0.5
+    for region in regions:
+        x0, y0, x1, y1 = mask_box(region)
+        reach = max(LEAST_REACH, round(AROUND * max(x1 - x0, y1 - y0)))
+        near = _box_masks(torch.tensor([[x0 - reach, y0 - reach, x1 + reach, y1 + reach]]), tuple(place.shape))[0]
+        parts.append(unlike(image, region, near & place if bool((near & place).any()) else place))
+    found = torch.stack(parts).any(dim=0).to(torch.float32)
+    return F.avg_pool2d(found[None], 3, stride=1, padding=1)[0] > 0.5
 
 
-def _box_mask(box_xyxy: Int[Tensor, " 4"], size_yx: tuple[int, int]) -> Bool[Tensor, "H W"]:
-    """A box's pixels; what is beyond the picture is cut off, and one pixel there is at least."""
-    x0, y0, x1, y1 = box_xyxy.tolist()
-    x0, y0 = max(0, min(x0, size_yx[1] - 1)), max(0, min(y0, size_yx[0] - 1))
-    mask = torch.zeros(size_yx, dtype=torch.bool)
-    mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
-    return mask
+def _box_masks(boxes_xyxy: Int[Tensor, "N 4"], size_yx: tuple[int, ...]) -> Bool[Tensor, "N H W"]:
+    """The boxes' pixels; what is beyond the picture is cut off, and one pixel there is at least."""
+    masks = torch.zeros(len(boxes_xyxy), *size_yx, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes_xyxy.tolist(), strict=True):
+        left, top = max(0, min(x0, size_yx[1] - 1)), max(0, min(y0, size_yx[0] - 1))
+        mask[top : max(y1, top + 1), left : max(x1, left + 1)] = True
+    return masks
+
+
+def _share(mask: Bool[Tensor, "H W"], size_yx: tuple[int, int]) -> Float[Tensor, "h w"]:
+    """How much of each pixel of a picture of this size the mask covers."""
+    return F.interpolate(mask.to(torch.float32)[None, None], size=size_yx, mode="area")[0, 0]
 
 
 def _middle(mask: Bool[Tensor, "H W"], grid_yx: tuple[int, int]) -> tuple[int, int]:
