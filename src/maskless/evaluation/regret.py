@@ -186,7 +186,7 @@ def table_rows(tables: Sequence[RegionTable]) -> list[Row]:
 
 
 def draw_regret(rows: Sequence[Row]) -> bytes:
-    """A PNG: regret in SDs of the table against UNet forwards, and against seconds."""
+    """A PNG: regret of the loss, in SDs of the table, and regret under the judge, against UNet forwards and seconds."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -196,38 +196,40 @@ def draw_regret(rows: Sequence[Row]) -> bytes:
         if row["task"] == "search":
             at.setdefault(row["method"], {})[row["metric"]] = row
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 5.6), layout="constrained")
+        figure = Figure(figsize=(13, 10), layout="constrained")
         FigureCanvasAgg(figure)
         figure.suptitle("Regret against cost: means over scenes, 95 % intervals", fontsize=12, color=INK)
-        by_forwards, by_seconds, key = figure.subplots(1, 3, width_ratios=(5, 5, 2))
-        for axes, cost in ((by_forwards, "UNet forwards"), (by_seconds, "seconds")):
-            _panel(axes, at, cost)
+        grid = figure.add_gridspec(2, 3, width_ratios=(5, 5, 2))
+        for across, regret in enumerate(("regret in SDs", "regret under the judge")):
+            for along, cost in enumerate(("UNet forwards", "seconds")):
+                _panel(figure.add_subplot(grid[across, along]), at, cost, regret)
+        key = figure.add_subplot(grid[:, 2])
         told = "\n".join(f"{number}  {name}" for number, name in enumerate(at, start=1))
-        key.text(0, 1, told, va="top", fontsize=8, linespacing=1.5, transform=key.transAxes)
+        key.text(0, 1, told, va="top", fontsize=9, linespacing=1.6, transform=key.transAxes)
         key.set_axis_off()
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=110)
     return out.getvalue()
 
 
-def _panel(axes: Axes, at: dict[str, dict[str, Row]], cost: str) -> None:
+def _panel(axes: Axes, at: dict[str, dict[str, Row]], cost: str, regret: str) -> None:
     """Every policy by its number; those that differ in their budget alone are joined by a line."""
     for family in ("random", "UCB", "GP"):
         line = [at[name] for name in at if name.split()[0] == family]
-        across, up = ([each[metric]["value"] for each in line] for metric in (cost, "regret in SDs"))
+        across, up = ([each[metric]["value"] for each in line] for metric in (cost, regret))
         axes.plot(across, up, color=FAINT, linewidth=0.9, zorder=1)
     for number, (name, figures) in enumerate(at.items(), start=1):
-        x, regret = figures[cost]["value"], figures["regret in SDs"]
+        x, value = figures[cost]["value"], figures[regret]
         colour = ACCENT if name.startswith("maskless") else INK
-        axes.plot([x, x], [regret["low"], regret["high"]], color=FAINT, linewidth=1.2, alpha=0.6, zorder=1)
-        axes.plot(x, regret["value"], "o", color=colour, markersize=4, zorder=2)
-        # Many end close together: every other label goes below its point.
-        lift = 4 if number % 2 else -10
-        axes.annotate(str(number), (x, regret["value"]), xytext=(3, lift), textcoords="offset points", color=colour)
+        axes.plot([x, x], [value["low"], value["high"]], color=FAINT, linewidth=1.2, alpha=0.6, zorder=1)
+        axes.plot(x, value["value"], "o", color=colour, markersize=4, zorder=2)
+        # Many end close together, so the labels stand around their points in turns.
+        apart = ((4, 4), (4, -11), (-14, 4), (-14, -11))[number % 4]
+        axes.annotate(str(number), (x, value["value"]), xytext=apart, textcoords="offset points", color=colour)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _place: f"{value:g}")
     axes.set_xlabel(cost)
-    axes.set_ylabel("regret, in SDs of the table's losses")
+    axes.set_ylabel("regret of the loss, in SDs of the table" if regret == "regret in SDs" else regret)
     axes.axhline(0, color=FAINT, linewidth=0.6)
 
 
