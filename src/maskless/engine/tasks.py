@@ -20,8 +20,9 @@ from maskless.data.instructions import phrases
 from maskless.data.types import EditRequest
 from maskless.engine.appraisal import VIEW_PX, at_most
 from maskless.engine.fill import DrawnOver, FillRun
+from maskless.engine.masks import named_mask
 from maskless.engine.optimization import EditRun
-from maskless.engine.places import find_places, named_mask
+from maskless.engine.places import find_places
 from maskless.engine.sequence import SequenceRun, for_newcomer
 from maskless.engine.things import grown, things_in
 from maskless.models.pretrained import EditModels
