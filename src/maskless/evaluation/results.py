@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 COLUMNS = ("suite", "method", "task", "metric", "value", "low", "high", "n")
 METRICS_A_TABLE = 6
 PANELS_A_LINE = 4
+TITLE_WIDTH = 36
+"""In letters, of a panel."""
 
 
 def write_results(rows: Sequence[Row], folder: Path, name: str, *, command: str) -> list[Path]:
@@ -162,7 +165,7 @@ def _panel(axes: Axes, name: str, rows: Sequence[tuple[str, Row]], *, first: str
         axes.plot(row["value"], place, "o", color=ACCENT if label == first else INK, markersize=4.5, zorder=2)
         if row.get("gate") is not None:
             axes.plot(row["gate"], place, "|", color=INK, markersize=9, zorder=2)
-    axes.set_title(name, loc="left")
+    axes.set_title(textwrap.fill(name, TITLE_WIDTH), loc="left")
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", color=FAINT, alpha=0.3, linewidth=0.6)
