@@ -88,13 +88,12 @@ def _flow_scheduler(**settings):
     return FlowMatchEulerDiscreteScheduler(**settings)
 
 
-def _sd(folder: Path, in_channels: int, inpainting: bool = True, **settings):
-    from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline
+def _sd(folder: Path, in_channels: int, kind: str = "StableDiffusionPipeline", **settings):
+    import diffusers
     from transformers import CLIPTextModel
 
     tokenizer = _tokenizer(folder / "tokenizer")
-    kind = StableDiffusionInpaintPipeline if inpainting else StableDiffusionPipeline
-    return kind(
+    return getattr(diffusers, kind)(
         vae=_vae(), unet=_unet(in_channels, **settings), text_encoder=CLIPTextModel(_text_config(tokenizer)),
         tokenizer=tokenizer, scheduler=_ddim(), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
@@ -288,8 +287,9 @@ def _qwen(folder: Path, editing: bool = False):
 
 
 BUILDERS: dict[str, Callable[[Path], object]] = {
-    "sd-inpainting": lambda folder: _sd(folder, 9),
-    "sd": lambda folder: _sd(folder, 4, inpainting=False),
+    "sd-inpainting": lambda folder: _sd(folder, 9, "StableDiffusionInpaintPipeline"),
+    "sd": lambda folder: _sd(folder, 4),
+    "instruct-pix2pix": lambda folder: _sd(folder, 8, "StableDiffusionInstructPix2PixPipeline"),
     "sdxl-inpainting": lambda folder: _sdxl(folder, 9),
     "sdxl": lambda folder: _sdxl(folder, 4, inpainting=False),
     "sd3": _sd3,

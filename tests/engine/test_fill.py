@@ -115,6 +115,24 @@ def test_with_the_layout_kept_only_a_difference_of_texts_changes_anything(editor
     assert int((other[0].int() - back.int()).abs().max()) > 1 and not torch.equal(other[0], other[1])
 
 
+def test_a_model_that_sees_what_is_there_draws_it_over_by_itself(editor, monkeypatch):
+    """No second answer is asked of it, and its tries differ by their noise."""
+    monkeypatch.setattr(editor.models.inpainter, "sees_picture", True)
+    asked = replace(request(editor, noise((64, 64)), np.ones((64, 64), bool)), caption="a tree", prompt="a house")
+    over = DrawnOver(strengths=(1.0, 1.0), contrast=2.0)
+    result = FillRun(asked, editor.models, editor.config, drawn_over=over).result()
+    assert result.cost.inpaintings == 2 and result.cost.unet_forwards == 2 * 2 * STEPS, "guidance, and nothing beside"
+    assert len(set(result.candidates.seeds)) == 2 and not torch.equal(*result.candidates.crops)
+
+
+def test_what_is_drawn_over_can_be_drawn_larger_than_it_is(editor):
+    for size, magnified, side in ((64, 1, 64), (64, 2, 128), (72, 2, 144), (32, 2, 64), (200, 2, 256)):
+        over = DrawnOver(strengths=(1.0,), contrast=2.0, magnified=magnified)
+        asked = replace(request(editor, noise((size, size)), np.ones((size, size), bool)), caption="a tree")
+        result = FillRun(asked, editor.models, editor.config, drawn_over=over).result()
+        assert result.candidates.crops.shape[-2:] == (side, side), (size, magnified)
+
+
 def test_contrast_raises_a_small_guidance_and_leaves_a_large_one(editor, monkeypatch):
     over = DrawnOver(strengths=(0.5,), contrast=3.2, finer=2)
     assert [over.guidance_scale(usual) for usual in (1.0, 2.5, 7.5, 12.0)] == [3.2, 8.0, 8.0, 12.0]

@@ -24,6 +24,7 @@ from maskless.engine.gallery import Exhibit, Shown
 from maskless.interfaces.cli import main
 from maskless.interfaces.console import GalleryConsole
 from maskless.interfaces.tables import print_rows
+from tiny_families import build_family
 
 QUICK = ["--steps", "1", "--anchors", "2", "--iterations", "2", "--views", "1", "--device", "cpu", "--dtype", "float32"]
 TEXTS = ["--caption", "a red square", "--prompt", "a blue house"]
@@ -186,6 +187,18 @@ class TestTasks:
         record = json.loads(out)
         assert status == 0 and record["request"]["size_px"] == [120, 80] and record["request"]["prompt"] == "empty snow"
         assert record["folder"] == "output/0_extend"
+
+    def test_a_redrawer_draws_over_what_it_sees(self, maskless, scene, tiny_models, tmp_path):
+        seeing = build_family("instruct-pix2pix", tmp_path / "pix2pix")
+        command = ["edit", scene, "make it a pencil sketch", "--models", tiny_models, *QUICK, "--json"]
+        forwards = []
+        for redraw in ([], ["--redraw", seeing]):
+            status, out, _ = maskless(*command, *redraw)
+            cost = json.loads(out)["cost"]
+            forwards.append(cost["unet_forwards"] / cost["inpaintings"])
+        assert status == 0 and forwards == [3, 2], "a model that does not see the picture is asked what it sees as well"
+        status, out, err = maskless(*command, "--redraw", tiny_models / "inpainting", "--quiet")
+        assert (status, out) == (2, "") and err.startswith("maskless: the redraw model must see the picture")
 
     def test_a_mask_file_overrides_the_search(self, maskless, scene, tiny_models):
         mask = np.zeros((72, 120), np.uint8)

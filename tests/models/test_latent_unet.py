@@ -48,6 +48,20 @@ def test_it_follows_the_pipelines_of_diffusers(family_folder, name, strength):
     assert float((own / 255 - stock).abs().max()) < 0.02
 
 
+def test_one_that_sees_the_picture_follows_the_pipeline_of_diffusers(family_folder):
+    pipeline = load_pipeline(str(family_folder("instruct-pix2pix")))
+    pipeline.set_progress_bar_config(disable=True)
+    model, text = make_inpainter(pipeline, native_px=NATIVE_PX), {"seed": 1, "steps": 5, "guidance_scale": 3.0}
+    prompt, everything = model.encode_prompt("a blue house", "a tree"), torch.ones_like(MASKS[:1])
+    own, other = (model.inpaint(picture[None], everything, prompt, **text)[0] for picture in PICTURES)
+    stock = pipeline(
+        "a blue house", image=PICTURES[:1], negative_prompt="a tree", num_inference_steps=5, guidance_scale=3.0,
+        image_guidance_scale=1.0, latents=model.draw_noise(1), output_type="pt",
+    ).images[0]  # fmt: skip
+    assert model.sees_picture and float((own / 255 - stock).abs().max()) < 0.02
+    assert not torch.equal(own, other), "from the same noise, by the same text, of another picture"
+
+
 def _stock(pipeline, strength: float, latents) -> torch.Tensor:
     return pipeline(
         "a blue house", negative_prompt="a tree", image=PICTURES[:1], mask_image=MASKS[:1], height=NATIVE_PX,
@@ -97,9 +111,10 @@ def test_the_same_pictures_are_not_encoded_twice(family_model, draw, monkeypatch
     assert calls == [2, 2], "the picture itself, where it is started from"
 
 
-def test_outside_the_mask_a_model_without_one_keeps_the_picture(family_model):
-    """What a UNet of four channels is given around the mask, at the end, is the picture's own latents."""
-    model = family_model("sd")
+@pytest.mark.parametrize("name", ["sd", "instruct-pix2pix"])
+def test_outside_the_mask_a_model_without_one_keeps_the_picture(family_model, name):
+    """What a UNet that is told no mask has around it, at the end, is the picture's own latents."""
+    model = family_model(name)
     end = model.advance(begin(model))
     outside = (1 - end.mask).bool().expand_as(end.latents)
     assert torch.equal(end.latents[outside], end.known[outside])

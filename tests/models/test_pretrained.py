@@ -32,6 +32,24 @@ def test_a_part_can_be_replaced_or_must_be_named(copied):
         model_sources(alone)
 
 
+def test_a_redrawer_is_found_in_the_folder_or_named(copied, family_folder):
+    assert load_models(str(copied), device="cpu").redrawer is None
+    folder = family_folder("instruct-pix2pix")
+    named = load_models(str(copied), redraw=str(folder), device="cpu")
+    assert named.redrawer.sees_picture and not named.inpainter.sees_picture and named.names["redraw"] == str(folder)
+    shutil.copytree(folder, copied / "redraw")
+    found = load_models(str(copied), device="cpu")
+    assert found.redrawer.recommended_steps == 2 and found.names["redraw"] == str(copied / "redraw")
+    assert not any(parameter.requires_grad for parameter in found.redrawer.unet.parameters())
+
+
+def test_a_redrawer_that_does_not_see_the_picture_is_refused(copied, family_folder):
+    with pytest.raises(MasklessError, match="must see the picture"):
+        load_models(str(copied), redraw=str(family_folder("sd")), device="cpu")
+    with pytest.raises(MasklessError, match="no such redraw model"):
+        load_models(str(copied), redraw="nowhere", device="cpu")
+
+
 @pytest.mark.parametrize("name", ["no-such-models", "/no/such/folder", "../nothing/here"])
 def test_unknown_models_are_one_line(name):
     with pytest.raises(MasklessError) as caught:

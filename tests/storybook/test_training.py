@@ -125,7 +125,7 @@ def test_an_export_of_another_architecture_is_named(tmp_path: Path) -> None:
         next(train(_line_task(width=2), _run(tmp_path, 0.5), resume=True))
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "clip", "dino", "judge", "inpainting"])
+@pytest.mark.parametrize("name", ["autoencoder", "clip", "dino", "judge", "inpainting", "redraw"])
 def test_what_is_bundled_can_be_trained_on(tmp_path: Path, name: str) -> None:
     """Restored and exported again, every weight is what it was, and so is the number of every word."""
     task = importlib.import_module(f"maskless.storybook.train_{name}")

@@ -28,6 +28,7 @@ from maskless.engine.optimization import EditRun
 from maskless.engine.outputs import library_versions
 from maskless.engine.run_file import COMPLETE, INTERRUPTED, RunFile
 from maskless.engine.tasks import Run
+from maskless.models.pretrained import PARTS
 
 FORMAT, VERSION = "maskless", 1
 LAST = "last.pth"
@@ -82,7 +83,7 @@ class Checkpoint:
         for name, value in run.config.to_dict().items():
             if name not in FREE_OPTIONS and self.config.get(name) != value:
                 return f"it was made with {name} {self.config.get(name)}, this edit has {value}"
-        if dict(self.models) != dict(run.models.names):
+        if any(self.models.get(part) != run.models.names[part] for part in PARTS):
             return "it was made with other models"
         return None
 

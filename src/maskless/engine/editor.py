@@ -35,6 +35,7 @@ class Editor:
         *,
         dino: str | None = None,
         clip: str | None = None,
+        redraw: str | None = None,
         config: EditConfig | None = None,
         **options: Any,
     ) -> Editor:
@@ -44,6 +45,7 @@ class Editor:
             models: "storybook" (bundled) or another preset (`maskless models` lists them), a folder with inpainting/,
                 dino/ and clip/, or an inpainting model alone, by folder, .safetensors file or hub id, with `dino` and
                 `clip` named as well.
+            redraw: an InstructPix2Pix model, by folder or hub id, for the tasks style and texture.
             config: the options; the defaults where none are given.
             options: fields of EditConfig to change, such as iterations=5 or device="cpu".
         Raises:
@@ -54,6 +56,7 @@ class Editor:
             str(models),
             dino=dino,
             clip=clip,
+            redraw=redraw,
             device=chosen.device,
             dtype=chosen.dtype,
             memory=chosen.memory,

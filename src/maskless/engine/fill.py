@@ -47,16 +47,18 @@ usually 7.5 already."""
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnOver:
-    """How what is there is drawn over in place (models/redraw.py).
+    """How what is there is drawn over in place: by a model that sees it, else as models/redraw.py does.
 
-    strengths: of the tries. contrast: of the usual guidance scale, how far from the caption the prompt leads, though
-    not beyond MOST_CONTRAST. finer: of the usual steps, how many a drawing from pure noise would take: the fewer of
-    them a small strength leaves, the coarser they are.
+    strengths: of the tries. contrast: of the usual guidance scale, how far the prompt leads, though not beyond
+    MOST_CONTRAST: from the caption, or where the model sees what is there from no text. finer: of the usual steps, how
+    many a drawing from pure noise would take: the fewer of them a small strength leaves, the coarser they are.
+    magnified: how many times its own size the window is drawn at, in tiles where that is more than the model draws.
     """
 
     strengths: tuple[float, ...]
-    contrast: float
+    contrast: float = 1.0
     finer: int = 1
+    magnified: int = 1
 
     def guidance_scale(self, usual: float) -> float:
         """The guidance scale where `usual` is the one of a fill."""
@@ -90,8 +92,8 @@ class FillRun:
             strengths: of each try. Where all are 1 the tries differ by their noise, else they share it.
             void: what is under the mask counts for nothing, so none of it may shine through at the seam.
             fine: the mask is of thin marks, which are filled in tiles and not in one view of the whole.
-            drawn_over: what is there is drawn over in place, which `can_redraw` must say of the model; its strengths
-                are the tries'.
+            drawn_over: what is there is drawn over in place, by a model that sees it or of which `can_redraw` says that
+                it can; its strengths are the tries'.
             attention, relevance: maps that the mask came from, for the record.
         """
         assert request.mask is not None
@@ -119,11 +121,12 @@ class FillRun:
             self._appraiser = Appraiser(
                 at_most(self._source, VIEW_PX), request.caption, request.prompt, models.clip, config, seed=self.seed
             )
+        self._seen = drawn_over is not None and inpainter.sees_picture
         with self._stopwatch.stage("inpainting"):
-            left_behind = request.caption if drawn_over else ""
+            left_behind = request.caption if drawn_over and not self._seen else ""
             avoided = ", ".join(text for text in (left_behind, config.negative_prompt) if text.strip())
             self._conditioning = inpainter.encode_prompt(request.prompt, avoided)
-            self._there = inpainter.encode_prompt(request.caption) if drawn_over else None
+            self._there = inpainter.encode_prompt(request.caption) if drawn_over and not self._seen else None
         # As it is drawn away from the caption towards the prompt, so it is looked at: what both name tells nothing.
         self._asked = self._appraiser.prompt - (self._appraiser.caption if drawn_over else 0)
         self._cell = inpainter.cell_px
@@ -168,7 +171,8 @@ class FillRun:
             pass
         text, fit = torch.tensor(self._signs).unbind(1)
         losses = join(self._losses)
-        edged = not bool(self._mask.all())
+        # A model that sees the picture keeps its layout and what is around, so the prompt alone tells its tries apart.
+        edged = not bool(self._mask.all()) and not self._seen
         ranked = rank_fills(
             text if self.request.prompt.strip() else None,
             fit if edged or not self.request.prompt.strip() else None,
@@ -236,22 +240,26 @@ class FillRun:
     def _try(self, number: int) -> UInt8[Tensor, "3 S S"]:
         """The window, drawn once: whole, then in tiles where it has more pixels than the model draws at a time."""
         native, strength = self.models.inpainter.native_px, self._strengths[number]
-        seed = self._seed_of(number)
-        side = self._window[2] - self._window[0]
-        most = native * (FINEST_DETAIL if self._fine else MOST_DETAIL)
-        drawn = None
-        if side < native * WORTH_DETAIL:
-            most = native
-        if not (self._fine or self._drawn_over) or most == native:
+        seed, side, drawn = self._seed_of(number), self._side_of_tiles(), None
+        if not (self._fine or self._drawn_over) or side == native:
             drawn = self._inpaint([self._canvas(native)], seed, strength)[0]
-        if most > native:
-            drawn = self._in_tiles(drawn, min(side, most) // self._cell * self._cell, seed, strength)
+        if side > native:
+            drawn = self._in_tiles(drawn, side, seed, strength)
         assert drawn is not None
         if self._void:
             size = drawn.shape[1]
             surroundings = crop_window(self._source, self._window, size)
             drawn = met(drawn, surroundings, crop_mask(self._mask, self._window, size))
         return (drawn * 255).round().to(torch.uint8)
+
+    def _side_of_tiles(self) -> int:
+        """Side at which the window is drawn in tiles, in whole cells; the model's own where one piece will do."""
+        native = self.models.inpainter.native_px
+        larger, most = self._drawn_over.magnified if self._drawn_over else 1, native * MOST_DETAIL
+        if larger > 1 or self._fine:
+            most = native * FINEST_DETAIL
+        side = larger * (self._window[2] - self._window[0])
+        return native if side < native * WORTH_DETAIL else min(side, most) // self._cell * self._cell
 
     def _canvas(self, side: int) -> tuple[Tensor, Tensor]:
         """The window at this side, [3, S, S] in [0, 1], and what the model may draw in it, [1, S, S] of 0 and 1."""

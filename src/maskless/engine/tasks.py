@@ -36,6 +36,9 @@ TEXTURE_STRENGTHS = (0.5, 0.65, 0.8, 1.0)
 STYLE_DRAWN_OVER = DrawnOver(strengths=(0.3, 0.4, 0.5), contrast=2.5, finer=2)
 TEXTURE_DRAWN_OVER = DrawnOver(strengths=(0.6, 0.8, 1.0), contrast=3.2)
 """In place of the two above where a model can draw over what is there; by validation scenes (docs/results.md)."""
+STYLE_SEEN = DrawnOver(strengths=(1.0,) * 2, magnified=2)
+TEXTURE_SEEN, TEXTURE_CONTEXT = DrawnOver(strengths=(1.0,) * 6), 0.15
+"""In place of all of these where a model sees what it draws over, and what it sees around a thing at most."""
 REPAIR_STRENGTHS = (0.25, 0.5, 1.0)
 REMOVE_MARGIN = 0.03
 """Of the shorter side, by which a thing that goes is grown, so that its rim goes too."""
@@ -91,12 +94,14 @@ def remove(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
 
 def texture(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     """What the caption names keeps its shape and takes on the prompt's texture."""
-    place = _place(request, models, 0.0)
+    place, models = _place(request, models, 0.0), _drawing_over(models)
+    if models.inpainter.sees_picture:
+        config = replace(config, context=min(config.context, TEXTURE_CONTEXT))
     return FillRun(
         place.request,
         models,
         config,
-        **_tries(models, TEXTURE_STRENGTHS, TEXTURE_DRAWN_OVER),
+        **_tries(models, TEXTURE_STRENGTHS, TEXTURE_DRAWN_OVER, TEXTURE_SEEN),
         attention=place.attention,
         relevance=place.relevance,
     )
@@ -122,7 +127,8 @@ def style(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
     prompt and keeps the structure. What the caption names stays, so a prompt of the manner alone gets it too."""
     if request.caption.strip().lower() not in request.prompt.lower():
         request = replace(request, prompt=f"{request.caption.strip()}, {request.prompt}")
-    return FillRun(whole(request), models, config, **_tries(models, STYLE_STRENGTHS, STYLE_DRAWN_OVER))
+    models = _drawing_over(models)
+    return FillRun(whole(request), models, config, **_tries(models, STYLE_STRENGTHS, STYLE_DRAWN_OVER, STYLE_SEEN))
 
 
 def generate(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
@@ -169,8 +175,15 @@ class _Place:
     relevance: Float[Tensor, "rows columns"] | None = None
 
 
-def _tries(models: EditModels, noised: tuple[float, ...], drawn_over: DrawnOver) -> dict[str, Any]:
-    """What is there, drawn over where the model can do that, else noised in part and filled."""
+def _drawing_over(models: EditModels) -> EditModels:
+    """The models where what is there is drawn over: with the redrawer, if there is one, in the inpainter's place."""
+    return models if models.redrawer is None else replace(models, inpainter=models.redrawer)
+
+
+def _tries(models: EditModels, noised: tuple[float, ...], drawn_over: DrawnOver, seen: DrawnOver) -> dict[str, Any]:
+    """What is there, drawn over where the model sees it or can do without, else noised in part and filled."""
+    if models.inpainter.sees_picture:
+        return {"drawn_over": seen}
     return {"drawn_over": drawn_over} if can_redraw(models.inpainter) else {"strengths": noised}
 
 

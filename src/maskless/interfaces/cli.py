@@ -32,6 +32,7 @@ from maskless.interfaces.options import (
     ModelsName,
     OutputDir,
     Prompt,
+    RedrawName,
     TaskName,
     config_options,
 )
@@ -137,6 +138,7 @@ def edit(
     models: ModelsName = "storybook",
     dino: DinoName = None,
     clip: ClipName = None,
+    redraw: RedrawName = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=DISPLAY)
     ] = False,
@@ -172,9 +174,9 @@ def edit(
 
     checkpoint = open_checkpoint(load_checkpoint) if load_checkpoint is not None else None
     began = time.perf_counter()
-    console.fetching(models, dino=dino, clip=clip, config=config)
+    console.fetching(models, dino=dino, clip=clip, redraw=redraw, config=config)
     with console.waiting("Loading the models"):
-        editor = Editor.from_pretrained(models, dino=dino, clip=clip, config=config)
+        editor = Editor.from_pretrained(models, dino=dino, clip=clip, redraw=redraw, config=config)
     console.models_loaded(editor.models, time.perf_counter() - began)
 
     def save(run: Run) -> tuple[EditResult, SavedEdit]:

@@ -24,6 +24,7 @@ from maskless.interfaces.options import (
     ModelsName,
     OutputDir,
     Prompt,
+    RedrawName,
     config_options,
 )
 from maskless.interfaces.tables import print_checkpoint, print_presets, print_status
@@ -76,6 +77,7 @@ def gallery(
     models: ModelsName = "storybook",
     dino: DinoName = None,
     clip: ClipName = None,
+    redraw: RedrawName = None,
     json_only: Annotated[
         bool, typer.Option("--json", help="Print what was made as a JSON list.", rich_help_panel=DISPLAY)
     ] = False,
@@ -95,7 +97,7 @@ def gallery(
     with console.waiting("Loading the models"):
         from maskless import Editor
 
-        editor = Editor.from_pretrained(models, dino=dino, clip=clip, config=config)
+        editor = Editor.from_pretrained(models, dino=dino, clip=clip, redraw=redraw, config=config)
     console.show(make_gallery(editor, planned, folder), [exhibit.title for exhibit in planned], folder)
 
 

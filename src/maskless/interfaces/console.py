@@ -45,14 +45,13 @@ class EditConsole:
         with self._err.status(what):
             yield
 
-    def fetching(self, models: str, *, dino: str | None, clip: str | None, config: EditConfig) -> None:
-        """Download what of the models is not on this disk yet, with bars where somebody sees them."""
+    def fetching(self, models: str, *, config: EditConfig, **parts: str | None) -> None:
+        """Download what of the models is not on this disk yet, with bars where somebody sees them. parts: the named
+        ones of dino, clip and redraw."""
         from maskless.models.pretrained import fetch_models
 
         shown = not self._quiet and self._err.is_terminal
-        fetch_models(
-            models, dino=dino, clip=clip, offline=config.offline, allow_pickle=config.allow_pickle, progress=shown
-        )
+        fetch_models(models, **parts, offline=config.offline, allow_pickle=config.allow_pickle, progress=shown)
 
     def models_loaded(self, models: EditModels, seconds: float) -> None:
         """What was loaded, and onto what."""

@@ -53,8 +53,8 @@ CheckpointDir = Annotated[
 ModelsName = Annotated[
     str,
     typer.Option(
-        help="A preset (see maskless models), a folder with inpainting/, dino/ and clip/, or for the inpainting "
-        "alone a hub id, a folder or a .safetensors file.",
+        help="A preset (see maskless models), a folder with inpainting/, dino/, clip/ (and redraw/), or for the "
+        "inpainting alone a hub id, a folder or a .safetensors file.",
         rich_help_panel=MODELS,
     ),
 ]
@@ -63,6 +63,14 @@ DinoName = Annotated[
 ]
 ClipName = Annotated[
     str | None, typer.Option(help="Folder or hub id of the CLIP model.", rich_help_panel=MODELS, show_default=False)
+]
+RedrawName = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder or hub id of an InstructPix2Pix model, for style and texture.",
+        rich_help_panel=MODELS,
+        show_default=False,
+    ),
 ]
 
 

@@ -55,8 +55,9 @@ class FlowFamily:
 class FlowInpainter:
     """A pipeline of one of the families below.
 
-    native_px, cell_px, unet_forwards, recommended_steps, recommended_guidance: as StableDiffusionInpainter's; calls of
-    the transformer count as the UNet's. Not resumable: a pipeline of diffusers runs from its first step to its last.
+    native_px, cell_px, sees_picture, unet_forwards, recommended_steps, recommended_guidance: as
+    StableDiffusionInpainter's; calls of the transformer count as the UNet's. Not resumable: a pipeline of diffusers
+    runs from its first step to its last.
     """
 
     resumable = False
@@ -85,7 +86,7 @@ class FlowInpainter:
             settled = type(pipeline.scheduler).from_config(pipeline.scheduler.config, stochastic_sampling=False)
             pipeline.register_modules(scheduler=settled)
         self.pipeline = pipeline
-        self._family = family
+        self._family, self.sees_picture = family, family.sees
         self.cell_px = int(pipeline.vae_scale_factor) * 2
         self.native_px = native_px or LARGEST_PX // self.cell_px * self.cell_px
         if family.sees:

@@ -18,6 +18,7 @@ UNET_PIPELINES = {
     "StableDiffusionPipeline": "StableDiffusionInpaintPipeline",
     "StableDiffusionImg2ImgPipeline": "StableDiffusionInpaintPipeline",
     "StableDiffusionInpaintPipeline": "StableDiffusionInpaintPipeline",
+    "StableDiffusionInstructPix2PixPipeline": "StableDiffusionInstructPix2PixPipeline",
     "LatentConsistencyModelPipeline": "StableDiffusionInpaintPipeline",
     "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLInpaintPipeline",
@@ -26,7 +27,8 @@ UNET_PIPELINES = {
 """Class in model_index.json to the class that opens its folder, where the denoiser is a UNet on latents."""
 PIPELINES = UNET_PIPELINES | {opened: family.pipeline for family in FAMILIES for opened in family.opens}
 KNOWN = (
-    "Stable Diffusion (1.5, 2, XL, 3), FLUX (Fill, dev, schnell, Kontext), FLUX.2 klein, Qwen-Image(-Edit) or Z-Image"
+    "Stable Diffusion (1.5, 2, XL, 3), InstructPix2Pix, FLUX (Fill, dev, schnell, Kontext), FLUX.2 klein, "
+    "Qwen-Image(-Edit) or Z-Image"
 )
 
 
@@ -37,6 +39,7 @@ class InpaintingModel(Protocol):
     pipeline: Any
     native_px: int
     cell_px: int
+    sees_picture: bool
     unet_forwards: int
     resumable: bool
     recommended_steps: int | None
@@ -76,7 +79,7 @@ def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pick
     if kind not in PIPELINES:
         raise MasklessError(f"{source} is a {kind}, which cannot inpaint here; use a model of {KNOWN}")
     chosen = getattr(diffusers, PIPELINES[kind])
-    checked = chosen is diffusers.StableDiffusionInpaintPipeline
+    checked = chosen in (diffusers.StableDiffusionInpaintPipeline, diffusers.StableDiffusionInstructPix2PixPipeline)
     options: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if checked else {}
     family = next((family for family in FAMILIES if family.pipeline == chosen.__name__), None)
     if family is not None and family.parts is not None:

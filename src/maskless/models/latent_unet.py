@@ -18,8 +18,9 @@ from maskless.models.clip import text_pieces
 from maskless.models.schedulers import choose_scheduler, set_steps, step_options
 from maskless.models.weighting import encode_weighted, is_weighted
 
-WITH_MASK, WITHOUT_MASK = 9, 4
-"""Input channels of a UNet that is told the mask and the masked picture, and of one that is not."""
+WITH_MASK, WITH_PICTURE, WITHOUT_MASK = 9, 8, 4
+"""Input channels of a UNet that is told the mask and the masked picture, of one that is told the whole picture
+(InstructPix2Pix, arXiv 2211.09800), and of one that is told neither."""
 REMEMBERED = 8
 """Batches of pictures whose latents are kept: tries of one fill, and its tiles, ask for the same again and again."""
 
@@ -76,12 +77,12 @@ class Denoising:
 class StableDiffusionInpainter:
     """The parts of a Stable Diffusion pipeline and a denoising loop on tensors.
 
-    A UNet of 9 input channels is told the mask and the picture without what is under it; for one of 4 what is outside
-    the mask is put back, noised as it should be, after each step.
+    A UNet of 9 input channels is told the mask and the picture without what is under it, one of 8 the whole picture;
+    for those of 8 and of 4 what is outside the mask is put back, noised as it should be, after each step.
 
     native_px: side of the square pictures it works on. cell_px: side of the square that one latent stands for.
-    unet_forwards: denoiser calls so far, counted per picture. resumable: a run can be stopped between two steps, with
-    `begin`, `advance` and `picture`.
+    sees_picture: it is told what is under the mask. unet_forwards: denoiser calls so far, counted per picture.
+    resumable: a run can be stopped between two steps, with `begin`, `advance` and `picture`.
     recommended_steps, recommended_guidance: what the model's folder or the scheduler advises; None where nothing does.
     """
 
@@ -99,16 +100,16 @@ class StableDiffusionInpainter:
     ) -> None:
         """scheduler: a name of SCHEDULERS in place of the model's own. native_px: in place of the model's own."""
         channels = pipeline.unet.config.in_channels
-        if channels not in (WITH_MASK, WITHOUT_MASK):
+        if channels not in (WITH_MASK, WITH_PICTURE, WITHOUT_MASK):
             raise MasklessError(
-                f"an inpainting model must have a UNet of {WITH_MASK} input channels, or of {WITHOUT_MASK} where it "
-                f"was not made for inpainting, got {channels}"
+                f"an inpainting model must have a UNet of {WITH_MASK} input channels, of {WITH_PICTURE} where it edits "
+                f"by instruction, or of {WITHOUT_MASK} where it was not made for either, got {channels}"
             )
         self.pipeline = pipeline
         self.vae = pipeline.vae.eval().requires_grad_(False)
         self.unet = pipeline.unet.to(dtype=dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
         self._texts = _text_encoders(pipeline)
-        self._told_mask = channels == WITH_MASK
+        self._told_mask, self.sees_picture = channels == WITH_MASK, channels == WITH_PICTURE
         self._scheduler = choose_scheduler(pipeline.scheduler, scheduler)
         self.cell_px = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.native_px = native_px or int(self.unet.config.sample_size) * self.cell_px
@@ -265,8 +266,7 @@ class StableDiffusionInpainter:
         """The UNet's answer to scaled latents, guided."""
         guided = guidance_scale > 1 and not self._told_guidance
         conditioned = self._conditioned(prompt, len(scaled), guided, guidance_scale)
-        condition = torch.cat([run.mask, run.known], dim=1) if self._told_mask else run.known[:, :0]
-        inputs = torch.cat([scaled, condition], dim=1)
+        inputs = torch.cat([scaled, *self._told(run)], dim=1)
         inputs = (torch.cat([inputs, inputs]) if guided else inputs).to(
             self.unet.dtype, memory_format=torch.channels_last
         )
@@ -276,6 +276,12 @@ class StableDiffusionInpainter:
             return prediction
         plain, prompted = prediction.chunk(2)
         return plain + guidance_scale * (prompted - plain)
+
+    def _told(self, run: Denoising) -> list[Tensor]:
+        """What the UNet sees beside the noisy latents; InstructPix2Pix knows the picture's latents unscaled."""
+        if self._told_mask:
+            return [run.mask, run.known]
+        return [run.known / self.vae.config.scaling_factor] if self.sees_picture else []
 
     @torch.no_grad()
     def picture(self, run: Denoising) -> UInt8[Tensor, "N 3 S S"]:

@@ -23,6 +23,8 @@ from maskless.models.single_file import load_single_file, settings_of
 
 BUNDLED = "storybook"
 PARTS = ("inpainting", "dino", "clip")
+REDRAW = "redraw"
+"""The part that a set of models may have or not."""
 RECOMMENDATIONS = "maskless.json"
 """Beside model_index.json: {"steps": ..., "guidance_scale": ...}, what a model works best with. The user's own choice
 always comes first."""
@@ -30,15 +32,17 @@ always comes first."""
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditModels:
-    """The three frozen networks of an edit.
+    """The frozen networks of an edit.
 
-    names: where each came from, by part; of the hub's with the commit. memory: full, balanced, low or minimal.
-    placement: what that level does here, in a few words; empty for full.
+    redrawer: a model that sees a picture and draws it as a text describes it, for the tasks that draw over what is
+    there; None where the inpainter does that. names: where each came from, by part; of the hub's with the commit.
+    memory: full, balanced, low or minimal. placement: what that level does here, in a few words; empty for full.
     """
 
     dino: Dino
     clip: Clip
     inpainter: InpaintingModel
+    redrawer: InpaintingModel | None = None
     names: dict[str, str]
     device: torch.device
     dtype: torch.dtype
@@ -59,6 +63,7 @@ def load_models(
     *,
     dino: str | None = None,
     clip: str | None = None,
+    redraw: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     scheduler: str | None = None,
@@ -70,11 +75,12 @@ def load_models(
     """The models of that name.
 
     Args:
-        models: "storybook" (bundled) or another preset, a folder with inpainting/, dino/ and clip/, or the inpainting
-            model alone: a folder with model_index.json, a .safetensors file or a hub id. The last three need dino and
-            clip.
+        models: "storybook" (bundled) or another preset, a folder with inpainting/, dino/, clip/ and, if it has one,
+            redraw/, or the inpainting model alone: a folder with model_index.json, a .safetensors file or a hub id. The
+            last three need dino and clip.
         dino, clip: a folder or a hub id in place of what `models` would give; for dino also a file of the released
             weights.
+        redraw: a folder or a hub id of an InstructPix2Pix, or another model that sees the picture it edits.
         device: auto, cpu, cuda or mps. dtype: of the UNet: auto, float32, bfloat16 or float16.
         scheduler: a name of SCHEDULERS in place of the inpainting model's own. lora: FILE[:SCALE], separated by commas.
         memory: full, balanced, low or minimal; see maskless.models.memory.
@@ -84,21 +90,19 @@ def load_models(
     """
     chosen_device = resolve_device(device)
     chosen_dtype = resolve_dtype(dtype, chosen_device)
-    parts = fetch_models(models, dino=dino, clip=clip, offline=offline, allow_pickle=allow_pickle)
+    parts = fetch_models(models, dino=dino, clip=clip, redraw=redraw, offline=offline, allow_pickle=allow_pickle)
     how: dict[str, Any] = {"memory": memory, "allow_pickle": allow_pickle}
+    drawn_by: dict[str, Any] = {"dtype": chosen_dtype, "offline": offline, **how}
     with _quiet_libraries():
         loaded_dino = _loaded(load_dino, parts["dino"], "DINO", **how)
         loaded_clip = _loaded(load_clip, parts["clip"], "CLIP", **how)
         inpainter, networks = _loaded(
-            _load_inpainter,
-            parts["inpainting"],
-            "inpainting",
-            dtype=chosen_dtype,
-            offline=offline,
-            scheduler=scheduler,
-            lora=lora or "",
-            **how,
+            _load_inpainter, parts["inpainting"], "inpainting", scheduler=scheduler, lora=lora or "", **drawn_by
         )
+        redrawer = None
+        if REDRAW in parts:
+            redrawer, further = _loaded(_load_redrawer, parts[REDRAW], REDRAW, **drawn_by)
+            networks += further
         try:
             others = [loaded_dino.model, loaded_clip.model]
             placement = place(networks, others, device=chosen_device, memory=memory, dtype=chosen_dtype)
@@ -110,6 +114,7 @@ def load_models(
         dino=loaded_dino,
         clip=loaded_clip,
         inpainter=inpainter,
+        redrawer=redrawer,
         names={part: located.name for part, located in parts.items()},
         device=chosen_device,
         dtype=chosen_dtype,
@@ -123,6 +128,7 @@ def fetch_models(
     *,
     dino: str | None = None,
     clip: str | None = None,
+    redraw: str | None = None,
     offline: bool = False,
     allow_pickle: bool = False,
     progress: bool = False,
@@ -132,7 +138,7 @@ def fetch_models(
     progress: show how far the download is, on stderr.
     """
     found = {}
-    for part, source in model_sources(models, dino=dino, clip=clip).items():
+    for part, source in model_sources(models, dino=dino, clip=clip, redraw=redraw).items():
         if not hub.is_hub_id(source) or Path(source).exists():
             found[part] = Located(path=Path(source), name=source)
             continue
@@ -155,14 +161,18 @@ def _asked(source: str) -> list[str]:
     return [f"{repo_id}@{PINNED[repo_id]}" if repo_id in PINNED else repo_id for repo_id in with_mirrors(source)]
 
 
-def model_sources(models: str, *, dino: str | None = None, clip: str | None = None) -> dict[str, str]:
+def model_sources(
+    models: str, *, dino: str | None = None, clip: str | None = None, redraw: str | None = None
+) -> dict[str, str]:
     """Folder or hub id of each part; folders are checked to be there and whole."""
     root = Path(str(resources.files("maskless"))) / "assets" / BUNDLED if models == BUNDLED else Path(models)
     preset = None if models == BUNDLED or root.exists() else BY_NAME.get(models)
     if preset is not None:
-        return {"inpainting": preset.inpainting[0], "dino": dino or preset.dino, "clip": clip or preset.clip}
-    if all((root / part).is_dir() for part in PARTS):
-        found: dict[str, str | None] = {part: str(root / part) for part in PARTS}
+        found: dict[str, str | None] = {"inpainting": preset.inpainting[0], "dino": preset.dino, "clip": preset.clip}
+    elif all((root / part).is_dir() for part in PARTS):
+        found = {part: str(root / part) for part in PARTS}
+        if (root / REDRAW).is_dir():
+            found[REDRAW] = str(root / REDRAW)
     elif (root / "model_index.json").is_file() or root.is_file() or (hub.is_hub_id(models) and not root.exists()):
         found = {"inpainting": str(root) if root.exists() else models, "dino": None, "clip": None}
     elif root.exists():
@@ -173,14 +183,14 @@ def model_sources(models: str, *, dino: str | None = None, clip: str | None = No
             f"models must be one of {', '.join(BY_NAME)}, a folder, a .safetensors file or a hub id (owner/name), "
             f"got {models!r}"
         )
-    found["dino"], found["clip"] = dino or found["dino"], clip or found["clip"]
+    found |= {part: own for part, own in (("dino", dino), ("clip", clip), (REDRAW, redraw)) if own}
     for part, source in found.items():
         if source is None:
             raise MasklessError(f"{models} is an inpainting model alone; say which {part} goes with it (--{part})")
         if Path(source).is_dir():
             check_weights(Path(source))
-        elif Path(source).is_file() and part == "clip":
-            raise MasklessError(f"the clip model must be a folder or a hub id, got the file {source}")
+        elif Path(source).is_file() and part in ("clip", REDRAW):
+            raise MasklessError(f"the {part} model must be a folder or a hub id, got the file {source}")
         elif not Path(source).is_file() and not hub.is_hub_id(source):
             raise MasklessError(f"no such {part} model: {source!r} is neither a folder nor a hub id such as owner/name")
     return {part: str(source) for part, source in found.items()}
@@ -256,6 +266,15 @@ def _load_inpainter(
         **chosen,
     )
     return inpainter, [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def _load_redrawer(source: Path, **chosen: Any) -> tuple[InpaintingModel, list[torch.nn.Module]]:
+    model, networks = _load_inpainter(source, **chosen)
+    if not model.sees_picture:
+        raise MasklessError(
+            f"the redraw model must see the picture that it edits, as InstructPix2Pix does; {source} does not"
+        )
+    return model, networks
 
 
 def _loaded(load: Any, part: Located, kind: str, *, memory: str, **options: Any) -> Any:

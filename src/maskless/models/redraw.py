@@ -12,8 +12,8 @@ from maskless.models.latent_unet import PromptEmbedding, StableDiffusionInpainte
 
 
 def can_redraw(inpainter: object) -> TypeGuard[StableDiffusionInpainter]:
-    """Whether a model can say what it foresees for another text, which `redraw` asks."""
-    return isinstance(inpainter, StableDiffusionInpainter)
+    """Whether a model can say what it foresees for another text, which `redraw` asks, and does not see the picture."""
+    return isinstance(inpainter, StableDiffusionInpainter) and not inpainter.sees_picture
 
 
 @torch.no_grad()

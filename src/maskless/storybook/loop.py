@@ -1,4 +1,4 @@
-"""One training loop for all five models: budgeted by wall time, resumable after a kill, with EMA, log and sheets.
+"""One training loop for all six models: budgeted by wall time, resumable after a kill, with EMA, log and sheets.
 
 What is trained is a module (train_autoencoder.py, train_clip.py, …) with the same few names:
 

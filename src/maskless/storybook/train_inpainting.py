@@ -116,7 +116,7 @@ def example(seed: int) -> dict[str, Tensor]:
     return {"image": torch.stack(images), "mask": torch.stack(masks), "ids": tokenize(texts), "words": words}
 
 
-def _scales(device: torch.device) -> tuple[Tensor, Tensor]:
+def scales(device: torch.device) -> tuple[Tensor, Tensor]:
     """sqrt(alpha_bar) and sqrt(1 - alpha_bar) for every time step."""
     alphas = DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod.to(device)
     return alphas.sqrt(), (1 - alphas).sqrt()
@@ -134,7 +134,7 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
     small = F.interpolate(mask, size=clean.shape[-2:])
     noise = torch.randn(clean.shape, generator=generator, device=device)
     time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.9).sigmoid().mul(1000).long().clamp(0, 999)
-    signal, sigma = (scale[time][:, None, None, None] for scale in _scales(device))
+    signal, sigma = (scale[time][:, None, None, None] for scale in scales(device))
     noisy, target = signal * clean + sigma * noise, signal * noise - sigma * clean
     text = model["text"](ids)
     predicted = model["unet"](torch.cat([noisy, small, masked], dim=1), time, text.last_hidden_state).sample.float()

@@ -1,0 +1,97 @@
+"""What the redrawer learns from: pairs that differ in what the text says, and a start from the inpainter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskless.data.types import MasklessError
+from maskless.storybook import train_redraw
+from maskless.storybook.captions import STYLE_WORDS
+from maskless.storybook.loop import Run
+from maskless.storybook.scenes import TEXTURES, draw, sample
+from maskless.storybook.train import ASSETS
+from maskless.storybook.train_redraw import _manners, _textures, pairs_of
+
+
+def _run(models: Path) -> Run:
+    return Run(name="redraw", output=models, minutes=1, device=torch.device("cpu"), workers=0)
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "models").symlink_to(ASSETS)
+    return train_redraw.build(_run(folder))["unet"]
+
+
+def test_windows_lie_in_the_picture() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(60):
+        for pair in pairs_of(sample(seed), 96 + seed, rng):
+            x0, y0, x1, y1 = pair.window
+            assert 0 <= x0 < x1 <= 96 + seed and 0 <= y0 < y1 <= 96 + seed and x1 - x0 == y1 - y0
+            assert pair.before.size == pair.after.size == (96 + seed, 96 + seed) and pair.text
+
+
+def test_a_pair_of_manners_is_the_same_scene_and_its_text_says_the_second() -> None:
+    rng, changed = np.random.default_rng(1), 0
+    for seed in range(40):
+        for pair in _manners(sample(seed), 96, rng):
+            said = {s for s in STYLE_WORDS if s != "flat" and any(word in pair.text for word in STYLE_WORDS[s])}
+            drawn = {style for style in STYLE_WORDS if draw(sample(seed).with_style(style), 96).image == pair.after}
+            assert drawn & (said or {"flat"}), pair.text
+            changed += pair.before.tobytes() != pair.after.tobytes()
+    assert changed > 60
+
+
+def test_in_a_pair_of_textures_one_thing_changes_and_is_named() -> None:
+    rng, seen = np.random.default_rng(2), set()
+    for seed in range(60):
+        graph = sample(seed)
+        if not graph.objects:
+            continue
+        for pair in _textures(graph, 96, rng):
+            differs = (np.asarray(pair.before) != np.asarray(pair.after)).any(axis=2)
+            said = {texture for texture in TEXTURES if texture in pair.text}
+            assert len(said) == 1, pair.text
+            if not differs.any():
+                continue
+            touched = [graph.objects[t.index].kind for t in draw(graph, 96).objects if (t.mask & differs).any()]
+            assert any(kind in pair.text for kind in touched)
+            seen |= said
+    assert seen == set(TEXTURES)
+
+
+def test_it_starts_as_the_inpainter_that_may_draw_everything(unet: torch.nn.Module) -> None:
+    from diffusers import UNet2DConditionModel
+
+    inpainter = UNet2DConditionModel.from_pretrained(ASSETS / "inpainting" / "unet", torch_dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    noisy, seen = (torch.randn(1, 4, 16, 16, generator=generator) for _ in range(2))
+    text, time = torch.randn(1, 32, 192, generator=generator), torch.tensor([500])
+    scale = float(train_redraw._frozen["vae"].config.scaling_factor)
+    with torch.no_grad():
+        own = unet.conv_in(torch.cat([noisy, seen / scale], dim=1))
+        its = inpainter.conv_in(torch.cat([noisy, torch.ones(1, 1, 16, 16), seen], dim=1))
+        answer = unet(torch.cat([noisy, seen / scale], dim=1), time, text).sample
+    assert torch.allclose(own[:, :, 1:-1, 1:-1], its[:, :, 1:-1, 1:-1], atol=1e-4), "but for the mask's own border"
+    assert answer.shape == (1, 4, 16, 16) and bool(answer.isfinite().all())
+
+
+def test_the_loss_is_finite_and_moves_the_unet_alone(unet: torch.nn.Module) -> None:
+    batch = {key: value[None] for key, value in train_redraw.example(300_000_000).items()}
+    value = train_redraw.loss(torch.nn.ModuleDict({"unet": unet}), batch, torch.Generator().manual_seed(0))
+    value.backward()
+    assert 0 < value.item() < 5
+    assert all(parameter.grad is not None for parameter in unet.parameters())
+    frozen = train_redraw._frozen["text"]
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_without_an_inpainter_it_says_what_to_train_first(tmp_path: Path) -> None:
+    with pytest.raises(MasklessError, match="train the inpainter first"):
+        train_redraw.build(_run(tmp_path))
