@@ -171,12 +171,12 @@ class FillRun:
             pass
         text, fit = torch.tensor(self._signs).unbind(1)
         losses = join(self._losses)
-        # A model that sees the picture keeps its layout and what is around, so the prompt alone tells its tries apart.
+        # A model that sees the picture goes on across the outline anyway, which so tells nothing of its tries.
         edged = not bool(self._mask.all()) and not self._seen
         ranked = rank_fills(
             text if self.request.prompt.strip() else None,
             fit if edged or not self.request.prompt.strip() else None,
-            -losses.structure if min(self._strengths) < 1 and not self._void else None,
+            -losses.structure if (self._seen or min(self._strengths) < 1) and not self._void else None,
         )
         with self._stopwatch.stage("ranking"):
             candidates = self._candidates()
