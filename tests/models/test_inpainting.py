@@ -79,8 +79,8 @@ def test_a_scheduler_that_draws_noise_is_replaced(tiny_models):
 
 def test_a_model_that_does_not_inpaint_is_refused(tiny_models):
     pipeline = load_pipeline(str(tiny_models / "inpainting"))
-    pipeline.unet.register_to_config(in_channels=8)
-    with pytest.raises(MasklessError, match="9 input channels.*got 8"):
+    pipeline.unet.register_to_config(in_channels=7)
+    with pytest.raises(MasklessError, match="9 input channels.*got 7"):
         StableDiffusionInpainter(pipeline)
 
 
