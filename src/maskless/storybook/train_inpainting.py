@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,26 +117,28 @@ def example(seed: int) -> dict[str, Tensor]:
     return {"image": torch.stack(images), "mask": torch.stack(masks), "ids": tokenize(texts), "words": words}
 
 
-def scales(device: torch.device) -> tuple[Tensor, Tensor]:
-    """sqrt(alpha_bar) and sqrt(1 - alpha_bar) for every time step."""
+def noised(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Scaled latents [N, 4, h, w] at times of their own: the times [N], the noisy latents, and their v = a eps - s z_0,
+    where a is sqrt(alpha_bar) and s is sqrt(1 - alpha_bar)."""
+    device, count = clean.device, len(clean)
+    noise = torch.randn(clean.shape, generator=generator, device=device)
+    time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.9).sigmoid().mul(1000).long().clamp(0, 999)
     alphas = DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod.to(device)
-    return alphas.sqrt(), (1 - alphas).sqrt()
+    signal, sigma = (scale[time][:, None, None, None] for scale in (alphas.sqrt(), (1 - alphas).sqrt()))
+    return time, signal * clean + sigma * noise, signal * noise - sigma * clean
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
     """E ||v - v_theta(z_t, mask, masked image, text)||^2, four times as heavy inside the hole; v = a eps - s z_0.
     And what the text encoder pays for words that cannot be told from its output."""
     image, mask, ids, named = (batch[key].flatten(0, 1) for key in ("image", "mask", "ids", "words"))
-    vae, device, count = _frozen["vae"], image.device, len(image)
+    vae = _frozen["vae"]
     with torch.no_grad():
         both = torch.cat([image, image * (mask < 0.5) + 0.5 * mask]) * 2 - 1
         latents = vae.encode(both.contiguous(memory_format=torch.channels_last)).latents.float().contiguous()
         clean, masked = (latents * vae.config.scaling_factor).chunk(2)
     small = F.interpolate(mask, size=clean.shape[-2:])
-    noise = torch.randn(clean.shape, generator=generator, device=device)
-    time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.9).sigmoid().mul(1000).long().clamp(0, 999)
-    signal, sigma = (scale[time][:, None, None, None] for scale in scales(device))
-    noisy, target = signal * clean + sigma * noise, signal * noise - sigma * clean
+    time, noisy, target = noised(clean, generator)
     text = model["text"](ids)
     predicted = model["unet"](torch.cat([noisy, small, masked], dim=1), time, text.last_hidden_state).sample.float()
     weight = 1 + 3 * small
@@ -145,17 +148,19 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
 
 def pipeline(model: nn.Module) -> StableDiffusionInpaintPipeline:
     """The stock pipeline around the networks as they are."""
+    parts = {"vae": _frozen["vae"], "text_encoder": model["text"], "tokenizer": _tokenizer[0], "unet": model["unet"]}
+    return StableDiffusionInpaintPipeline(**parts, **stock_parts())  # type: ignore[arg-type]
+
+
+def stock_parts() -> dict[str, Any]:
+    """What a pipeline of diffusers takes beside the networks."""
     scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
-    return StableDiffusionInpaintPipeline(
-        vae=_frozen["vae"],
-        text_encoder=model["text"],
-        tokenizer=_tokenizer[0],
-        unet=model["unet"],
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )  # type: ignore[arg-type]
+    return {
+        "scheduler": scheduler,
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
 
 
 def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
@@ -211,17 +216,22 @@ def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
 
 def export(model: nn.Module, models: Path) -> None:
     """The folder that StableDiffusionInpaintPipeline.from_pretrained opens; the UNet in shards under 15 MiB."""
-    folder = models / "inpainting"
-    unet = UNet2DConditionModel.from_config(model["unet"].config)
-    unet.load_state_dict(model["unet"].state_dict())
-    text = CLIPTextModel(model["text"].config)
-    text.load_state_dict(model["text"].state_dict())
-    pipe = pipeline(nn.ModuleDict({"unet": unet.half(), "text": text.half()}))
-    pipe.vae = train_autoencoder.load(models).half()
+    save(pipeline(model), models, "inpainting", {"steps": STEPS, "guidance_scale": GUIDANCE})
+
+
+def save(pipe: Any, models: Path, name: str, advice: dict[str, float]) -> None:
+    """A pipeline's networks in 16 bits, copied, beside the exported autoencoder, and what it works best with."""
+    folder = models / name
+    unet = UNet2DConditionModel.from_config(pipe.unet.config)
+    unet.load_state_dict(pipe.unet.state_dict())
+    text = CLIPTextModel(pipe.text_encoder.config)
+    text.load_state_dict(pipe.text_encoder.state_dict())
+    pipe.register_modules(vae=train_autoencoder.load(models).half(), unet=unet.half(), text_encoder=text.half())
     pipe.save_pretrained(folder, max_shard_size="14MB")
     opened_in_float32(folder / "text_encoder")
-    without_its_origin(folder / "vae")
-    (folder / "maskless.json").write_text(json.dumps({"steps": STEPS, "guidance_scale": GUIDANCE}, indent=2))
+    for part in ("vae", "unet"):
+        without_its_origin(folder / part)
+    (folder / "maskless.json").write_text(json.dumps(advice, indent=2))
 
 
 def restore(model: nn.Module, models: Path) -> None:

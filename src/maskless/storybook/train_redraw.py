@@ -7,12 +7,11 @@ whole, or the texture of one thing. Its autoencoder and its text encoder are the
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,12 +21,12 @@ from maskless.data.types import MasklessError
 from maskless.storybook import train_autoencoder
 from maskless.storybook.captions import STYLE_WORDS, describe_object, describe_scene, with_style
 from maskless.storybook.edits import LARGE, Window, other, shown
-from maskless.storybook.loop import Run, opened_in_float32, without_its_origin
+from maskless.storybook.loop import Run
 from maskless.storybook.masks import window_of
 from maskless.storybook.scenes import TEXTURES, Scene, SceneGraph, draw, render, sample, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
 from maskless.storybook.styles import BLOCKS, STYLES
-from maskless.storybook.train_inpainting import SCHEDULE, SIDE, scales
+from maskless.storybook.train_inpainting import SIDE, noised, save, stock_parts
 
 BATCH = 16  # scenes, each with two windows
 LEARNING_RATE = 8e-4
@@ -84,12 +83,10 @@ def example(seed: int) -> dict[str, Tensor]:
     graph, size = sample(seed), int(rng.integers(96, 161))
     pairs = pairs_of(graph, size, rng)
     texts = ["" if rng.random() < WITHOUT_TEXT else pair.text for pair in pairs]
-    before, after = (
-        [_cut(picture, pair.window) for pair, picture in _sides(pairs, name)] for name in ("before", "after")
-    )
+    before, after = _windows(pairs)
     tokens = _tokenizer[0]
     ids = tokens(texts, padding="max_length", truncation=True, max_length=tokens.model_max_length, return_tensors="pt")
-    return {"before": torch.stack(before), "after": torch.stack(after), "ids": ids.input_ids}
+    return {"before": before, "after": after, "ids": ids.input_ids}
 
 
 def pairs_of(graph: SceneGraph, size: int, rng: np.random.Generator) -> list[Pair]:
@@ -170,28 +167,27 @@ def _part_of(box: Window, side: int, rng: np.random.Generator) -> Window:
     return x, y, x + width, y + width
 
 
-def _sides(pairs: list[Pair], name: str) -> list[tuple[Pair, Image.Image]]:
-    return [(pair, getattr(pair, name)) for pair in pairs]
+def _windows(pairs: list[Pair]) -> tuple[Tensor, Tensor]:
+    """What is before and what is after in the windows, each [N, 3, 64, 64]."""
 
+    def cut(picture: Image.Image, window: Window) -> Tensor:
+        return to_tensor(picture.crop(window).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
-def _cut(picture: Image.Image, window: Window) -> Tensor:
-    return to_tensor(picture.crop(window).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    before = torch.stack([cut(pair.before, pair.window) for pair in pairs])
+    return before, torch.stack([cut(pair.after, pair.window) for pair in pairs])
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
     """E ||v - v_theta(z_t, before, text)||^2, four times as heavy where the pair differs; v = a eps - s z_0."""
     before, after, ids = (batch[key].flatten(0, 1) for key in ("before", "after", "ids"))
-    vae, device, count = _frozen["vae"], after.device, len(after)
+    vae = _frozen["vae"]
     with torch.no_grad():
         both = (torch.cat([before, after]) * 2 - 1).contiguous(memory_format=torch.channels_last)
         seen, clean = vae.encode(both).latents.float().contiguous().chunk(2)
         clean = clean * vae.config.scaling_factor
         text = _frozen["text"](ids).last_hidden_state
     changed = F.adaptive_max_pool2d((before - after).abs().amax(dim=1, keepdim=True), clean.shape[-2:]) > 0.04
-    noise = torch.randn(clean.shape, generator=generator, device=device)
-    time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.9).sigmoid().mul(1000).long().clamp(0, 999)
-    signal, sigma = (scale[time][:, None, None, None] for scale in scales(device))
-    noisy, target = signal * clean + sigma * noise, signal * noise - sigma * clean
+    time, noisy, target = noised(clean, generator)
     predicted = model["unet"](torch.cat([noisy, seen], dim=1), time, text).sample.float()
     weight = 1 + 3 * changed.float()
     return ((predicted - target).square() * weight).mean() / weight.mean()
@@ -199,16 +195,8 @@ def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator)
 
 def pipeline(model: nn.Module) -> StableDiffusionInstructPix2PixPipeline:
     """The stock pipeline around the networks as they are."""
-    return StableDiffusionInstructPix2PixPipeline(
-        vae=_frozen["vae"],
-        text_encoder=_frozen["text"],
-        tokenizer=_tokenizer[0],
-        unet=model["unet"],
-        scheduler=DPMSolverMultistepScheduler(**SCHEDULE),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )  # type: ignore[arg-type]
+    parts = {"vae": _frozen["vae"], "text_encoder": _frozen["text"], "tokenizer": _tokenizer[0], "unet": model["unet"]}
+    return StableDiffusionInstructPix2PixPipeline(**parts, **stock_parts())  # type: ignore[arg-type]
 
 
 def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
@@ -217,34 +205,22 @@ def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
     pipe.set_progress_bar_config(disable=True)
     rng = np.random.default_rng(0)
     pairs = [pair for index in range(6) for pair in pairs_of(render(split_seed("validation", index)).graph, 128, rng)]
-    pictures = [[_cut(picture, pair.window) for pair, picture in _sides(pairs, name)] for name in ("before", "after")]
+    before, after = _windows(pairs)
     out = pipe(
         [pair.text for pair in pairs],
-        image=torch.stack(pictures[0]),
+        image=before,
         num_inference_steps=STEPS,
         guidance_scale=GUIDANCE,
         image_guidance_scale=1.0,
         generator=[torch.Generator().manual_seed(i) for i in range(len(pairs))],
         output_type="pt",
     )
-    return {}, sheet([torch.stack(row) for row in (*pictures, list(out.images.float()))])
+    return {}, sheet([before, after, torch.stack(list(out.images.float()))])
 
 
 def export(model: nn.Module, models: Path) -> None:
     """The folder that StableDiffusionInstructPix2PixPipeline.from_pretrained opens, in shards under 15 MiB."""
-    folder = models / "redraw"
-    unet = UNet2DConditionModel.from_config(model["unet"].config)
-    unet.load_state_dict(model["unet"].state_dict())
-    text = CLIPTextModel(_frozen["text"].config)
-    text.load_state_dict(_frozen["text"].state_dict())
-    pipe = pipeline(nn.ModuleDict({"unet": unet.half()}))
-    pipe.vae, pipe.text_encoder = train_autoencoder.load(models).half(), text.half()
-    pipe.save_pretrained(folder, max_shard_size="14MB")
-    opened_in_float32(folder / "text_encoder")
-    for part in ("vae", "unet"):
-        without_its_origin(folder / part)
-    advice = {"steps": STEPS, "guidance_scale": GUIDANCE, "native_px": DRAWN_PX}
-    (folder / "maskless.json").write_text(json.dumps(advice, indent=2))
+    save(pipeline(model), models, "redraw", {"steps": STEPS, "guidance_scale": GUIDANCE, "native_px": DRAWN_PX})
 
 
 def restore(model: nn.Module, models: Path) -> None:
