@@ -112,10 +112,10 @@ def test_two_processes_train_one_model_on_different_examples(tmp_path: Path) -> 
 
 
 def test_without_its_state_it_goes_on_from_the_export(tmp_path: Path) -> None:
-    learned = list(train(_line_task(), _run(tmp_path)))[-1]["weight"]
+    first = list(train(_line_task(), _run(tmp_path)))[-1]
     (tmp_path / "line" / "state.pt").unlink()
     again = list(train(_line_task(), _run(tmp_path, 0.01), resume=True))[-1]
-    assert again["step"] < 20 and again["weight"] == pytest.approx(learned, abs=0.5)
+    assert again["step"] < first["step"] / 10 and again["weight"] == pytest.approx(first["weight"], abs=0.5)
 
 
 def test_an_export_of_another_architecture_is_named(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from maskless.engine.batching import Batches, batch_size_for
 from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
 from maskless.method.losses import join
 from maskless.method.ranking import rank_fills
+from maskless.models.latent_unet import StableDiffusionInpainter
 from maskless.models.pretrained import EditModels
 from maskless.models.redraw import can_redraw, redraw
 
@@ -269,7 +270,9 @@ class FillRun:
         grown = F.interpolate(grown, scale_factor=self._cell)[0, :, :side, :side]
         return crop_window(self._source, self._window, side), grown
 
-    def _inpaint(self, canvases: list[tuple[Tensor, Tensor]], seed: int, strength: float) -> Float[Tensor, "N 3 S S"]:
+    def _inpaint(
+        self, canvases: list[tuple[Tensor, Tensor]], seed: int, strength: float, noise: Tensor | None = None
+    ) -> Float[Tensor, "N 3 S S"]:
         assert self.config.steps is not None and self.config.guidance_scale is not None
         pictures, masks = (torch.stack(parts) for parts in zip(*canvases, strict=True))
         inpainter, asked, over = self.models.inpainter, self._conditioning, self._drawn_over
@@ -284,7 +287,8 @@ class FillRun:
             if self._there is not None:
                 assert can_redraw(inpainter)
                 return redraw(inpainter, pictures[batch], masks[batch], self._there, asked, **how)
-            return inpainter.inpaint(pictures[batch], masks[batch], asked, **how)
+            own = {} if noise is None else {"noise": noise[batch]}
+            return inpainter.inpaint(pictures[batch], masks[batch], asked, **how, **own)
 
         drawn = self._batches.run(len(canvases), draw)
         self._inpaintings += len(canvases)
@@ -308,7 +312,9 @@ class FillRun:
             for x in _starts(side, native, self._cell)
             if bool(mask[0, y : y + native, x : x + native].any())
         ]
-        tiles = self._inpaint([(picture[:, y, x], mask[:, y, x]) for y, x in places], seed, strength)
+        tiles = self._inpaint(
+            [(picture[:, y, x], mask[:, y, x]) for y, x in places], seed, strength, self._noise_at(places, side, seed)
+        )
         ramp = torch.minimum(torch.arange(native) + 1, torch.arange(native, 0, -1)).clamp(max=native // 4)
         fade = (ramp[:, None] * ramp[None, :]).to(torch.float32)
         total, weight = torch.zeros_like(picture), torch.zeros(side, side)
@@ -316,6 +322,16 @@ class FillRun:
             total[:, y, x] += fade * tile
             weight[y, x] += fade
         return torch.where(weight > 0, total / weight.clamp(min=1e-6), picture)
+
+
+    def _noise_at(self, places: list[tuple[slice, slice]], side: int, seed: int) -> Float[Tensor, "N C h w"] | None:
+        """One noise for the whole canvas, cut as its tiles are, lest what is drawn repeat itself in each of them."""
+        inpainter, cell = self.models.inpainter, self._cell
+        if not (self._seen and isinstance(inpainter, StableDiffusionInpainter)):
+            return None
+        noise = inpainter.draw_noise(seed, side)
+        parts = [[slice(edge.start // cell, edge.stop // cell) for edge in place] for place in places]
+        return torch.cat([noise[:, :, rows, columns] for rows, columns in parts])
 
 
 def _without(

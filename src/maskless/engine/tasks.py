@@ -37,7 +37,7 @@ STYLE_DRAWN_OVER = DrawnOver(strengths=(0.3, 0.4, 0.5), contrast=2.5, finer=2)
 TEXTURE_DRAWN_OVER = DrawnOver(strengths=(0.6, 0.8, 1.0), contrast=3.2)
 """In place of the two above where a model can draw over what is there; by validation scenes (docs/results.md)."""
 STYLE_SEEN = DrawnOver(strengths=(1.0,) * 2, magnified=2)
-TEXTURE_SEEN, TEXTURE_CONTEXT = DrawnOver(strengths=(1.0,) * 6), 0.15
+TEXTURE_SEEN, TEXTURE_CONTEXT = DrawnOver(strengths=(1.0,) * 4), 0.15
 """In place of all of these where a model sees what it draws over, and what it sees around a thing at most."""
 REPAIR_STRENGTHS = (0.25, 0.5, 1.0)
 REMOVE_MARGIN = 0.03

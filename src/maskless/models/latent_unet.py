@@ -163,9 +163,9 @@ class StableDiffusionInpainter:
             states, pooled = output.hidden_states[-2], output[0][:1]
         return states.reshape(1, -1, states.shape[-1]), pooled
 
-    def draw_noise(self, seed: int) -> Float[Tensor, "1 C h w"]:
+    def draw_noise(self, seed: int, side_px: int | None = None) -> Float[Tensor, "1 C h w"]:
         """The noise of all candidates of one image (mistake 9), on the CPU so that every device starts alike."""
-        side = self.native_px // self.cell_px
+        side = (side_px or self.native_px) // self.cell_px
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(1, int(self.vae.config.latent_channels), side, side, generator=generator)
 
@@ -179,22 +179,21 @@ class StableDiffusionInpainter:
         steps: int,
         guidance_scale: float,
         strength: float = 1.0,
+        noise: Float[Tensor, "N C h w"] | None = None,
     ) -> UInt8[Tensor, "N 3 S S"]:
         """Repaint the masked part of each picture.
 
         Args:
             images: RGB in [0, 1], S = native_px. masks: 1 where to repaint, 0 where to keep.
-            seed: of the noise; every picture starts from the same, in whatever batch it comes.
+            seed: of the noise; every picture starts from the same, in whatever batch it comes. noise: instead of that.
             steps: denoising steps. guidance_scale: 1 does without the negative prompt, at half the cost.
             strength: share of the steps that are taken, above 0 and up to 1. Below 1 the masked part starts from the
                 picture's own latents, noised to where those steps begin, and keeps its layout.
         Returns:
             RGB 0..255 on the CPU. What is outside the mask is only close to the input; paste the inside back.
         """
-        run = self.begin(
-            images, masks, prompt, seed=seed, steps=steps, guidance_scale=guidance_scale, strength=strength
-        )
-        return self.picture(self.advance(run))
+        how: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance_scale, "strength": strength}
+        return self.picture(self.advance(self.begin(images, masks, prompt, noise=noise, **how)))
 
     @torch.no_grad()
     def begin(
@@ -207,9 +206,11 @@ class StableDiffusionInpainter:
         steps: int,
         guidance_scale: float,
         strength: float = 1.0,
+        noise: Float[Tensor, "N C h w"] | None = None,
     ) -> Denoising:
         """A run before its first step; the arguments are those of `inpaint`."""
-        scheduler, noise = copy.deepcopy(self._scheduler), self.draw_noise(seed).to(self.device)
+        scheduler = copy.deepcopy(self._scheduler)
+        noise = (self.draw_noise(seed) if noise is None else noise).to(self.device)
         set_steps(scheduler, steps, self.device)
         timesteps, latents = self._start(scheduler, images, noise, strength)
         around = (images * 2 - 1) * (masks < 0.5) if self._told_mask else images * 2 - 1

@@ -148,6 +148,8 @@ def _box_mask(box: Window, side: int) -> np.ndarray:
 
 
 def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    if not pixels:  # Pillow 12.3.0 dies of a filter of one pixel
+        return mask
     grown = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(2 * pixels + 1))
     return np.asarray(grown) > 0
 

@@ -46,7 +46,7 @@ def run_one(name: str, minutes: float, arguments: argparse.Namespace) -> None:
         minutes=minutes,
         device=device,
         workers=_workers(device) if arguments.workers is None else arguments.workers,
-        compile=arguments.compile or device.type == "cuda",
+        compile=arguments.compile,
         validate_every=arguments.validate_every,
         save_every=arguments.save_every,
         batch_scale=arguments.batch_scale or (8 if device.type == "cuda" else 1),
@@ -104,7 +104,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--validate-every", type=float, default=4.0, help="minutes between sheets")
     parser.add_argument("--save-every", type=float, default=2.0, help="minutes between saved states")
     parser.add_argument("--batch-scale", type=int, default=0, help="times the usual batch (0: 8 on CUDA, else 1)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile (always on CUDA)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile; takes a minute or two first")
     return parser.parse_args(argv)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskless.storybook.loop import Run
+from maskless.storybook.loop import Run, without_its_origin
 from maskless.storybook.scenes import render, split_seed
 from maskless.storybook.sheets import sheet, to_tensor
 
@@ -85,7 +85,8 @@ def export(model: nn.Module, models: Path) -> None:
     vae = model["vae"]
     copy = AutoencoderTiny.from_config(vae.config)
     copy.load_state_dict(vae.state_dict())
-    copy.half().save_pretrained(models / "inpainting" / "vae")
+    copy.half().save_pretrained(models / EXPORT)
+    without_its_origin(models / EXPORT)
 
 
 def restore(model: nn.Module, models: Path) -> None:

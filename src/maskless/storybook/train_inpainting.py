@@ -8,6 +8,7 @@ weighted up.
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +124,14 @@ def noised(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, T
     device, count = clean.device, len(clean)
     noise = torch.randn(clean.shape, generator=generator, device=device)
     time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.9).sigmoid().mul(1000).long().clamp(0, 999)
-    alphas = DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod.to(device)
+    alphas = _alphas_cumprod().to(device)
     signal, sigma = (scale[time][:, None, None, None] for scale in (alphas.sqrt(), (1 - alphas).sqrt()))
     return time, signal * clean + sigma * noise, signal * noise - sigma * clean
+
+
+@cache
+def _alphas_cumprod() -> Tensor:
+    return DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:

@@ -24,17 +24,19 @@ from maskless.storybook.edits import LARGE, Window, other, shown
 from maskless.storybook.loop import Run
 from maskless.storybook.masks import window_of
 from maskless.storybook.scenes import TEXTURES, Scene, SceneGraph, draw, render, sample, split_seed
-from maskless.storybook.sheets import sheet, to_tensor
+from maskless.storybook.sheets import sheet
 from maskless.storybook.styles import BLOCKS, STYLES
-from maskless.storybook.train_inpainting import SIDE, noised, save, stock_parts
+from maskless.storybook.train_inpainting import noised, save, stock_parts
 
-BATCH = 16  # scenes, each with two windows
-LEARNING_RATE = 8e-4
+BATCH = 4  # scenes, each with two windows
+LEARNING_RATE = 4e-4
+SIDE = 128  # it draws at twice the side of the inpainter, where the autoencoder loses nothing (docs/model-card.md)
 OUTER_LAYERS = ("conv_in", "conv_out")
 FIRST_SEED = 300_000_000
 EXPORT = "redraw/unet"
-STEPS, GUIDANCE, DRAWN_PX = 5, 3.0, 2 * SIDE  # it draws twice the side that it was trained at (docs/model-card.md)
+STEPS, GUIDANCE = 5, 2.0
 MANNERS = 0.35  # share of the scenes with large things of which the manner changes; of the others the textures do
+LARGER = 0.2  # share of the scenes drawn at twice the usual size
 WITHOUT_TEXT = 0.1  # share of the pairs that guidance learns from
 _frozen: dict[str, nn.Module] = {}  # the inpainter's autoencoder and text encoder
 _tokenizer: list[CLIPTokenizer] = []
@@ -78,9 +80,9 @@ def from_inpainter(inpainter: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def example(seed: int) -> dict[str, Tensor]:
-    """Two pairs of one scene: before, after [2, 3, 64, 64] in [0, 1], ids [2, 32]."""
+    """Two pairs of one scene: before, after [2, 3, 128, 128] uint8, ids [2, 32]."""
     rng = np.random.default_rng(seed)
-    graph, size = sample(seed), int(rng.integers(96, 161))
+    graph, size = sample(seed), int(rng.integers(96, 161)) * (2 if rng.random() < LARGER else 1)
     pairs = pairs_of(graph, size, rng)
     texts = ["" if rng.random() < WITHOUT_TEXT else pair.text for pair in pairs]
     before, after = _windows(pairs)
@@ -140,19 +142,19 @@ def _textured(before: Scene, after: Scene, chosen: int, things: list, rng: np.ra
     alone = before.image.copy()
     alone.paste(after.image, mask=Image.fromarray(thing.mask.astype(np.uint8) * 255))
     side, box = before.image.width, thing.box_xyxy
-    whole = rng.random() < 0.8
-    window = window_of(box, side, float(rng.uniform(1.1, 2.2)), rng) if whole else _part_of(box, side, rng)
+    whole = rng.random() < 0.9
+    window = window_of(box, side, float(rng.uniform(1.1, 2.0)), rng) if whole else _part_of(box, side, rng)
     return Pair(before=before.image, after=alone, window=window, text=text)
 
 
 def _tile(side: int, rng: np.random.Generator) -> Window:
-    """Mostly a window of a quarter of the side on the grid of pixel art's blocks: a whole picture is drawn over in such
-    tiles (engine/fill.py), a block two cells of the latents."""
-    if rng.random() < 0.6:
-        width = side // 4 if rng.random() < 0.75 else side // 2
+    """Mostly a window of about 64 pixels on the grid of pixel art's blocks: a picture is drawn over at twice its size,
+    in such tiles (engine/fill.py). Of a usual picture it is half the side, and a block two cells of the latents."""
+    if rng.random() < 0.7:
+        width = side // (2 if side < 1.5 * SIDE else 4)
         x, y = (int(v) * side // BLOCKS for v in rng.integers(0, (side - width) * BLOCKS // side + 1, 2))
     else:
-        width = int(rng.uniform(0.22, 1.0) * side)
+        width = int(rng.uniform(0.3, 1.0) * side)
         x, y = (int(v) for v in rng.integers(0, side - width + 1, 2))
     return x, y, x + width, y + width
 
@@ -168,10 +170,11 @@ def _part_of(box: Window, side: int, rng: np.random.Generator) -> Window:
 
 
 def _windows(pairs: list[Pair]) -> tuple[Tensor, Tensor]:
-    """What is before and what is after in the windows, each [N, 3, 64, 64]."""
+    """What is before and what is after in the windows, each [N, 3, 128, 128] uint8."""
 
     def cut(picture: Image.Image, window: Window) -> Tensor:
-        return to_tensor(picture.crop(window).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        array = np.array(picture.crop(window).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        return torch.from_numpy(array).permute(2, 0, 1)
 
     before = torch.stack([cut(pair.before, pair.window) for pair in pairs])
     return before, torch.stack([cut(pair.after, pair.window) for pair in pairs])
@@ -180,6 +183,7 @@ def _windows(pairs: list[Pair]) -> tuple[Tensor, Tensor]:
 def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
     """E ||v - v_theta(z_t, before, text)||^2, four times as heavy where the pair differs; v = a eps - s z_0."""
     before, after, ids = (batch[key].flatten(0, 1) for key in ("before", "after", "ids"))
+    before, after = before.float() / 255, after.float() / 255
     vae = _frozen["vae"]
     with torch.no_grad():
         both = (torch.cat([before, after]) * 2 - 1).contiguous(memory_format=torch.channels_last)
@@ -205,7 +209,7 @@ def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
     pipe.set_progress_bar_config(disable=True)
     rng = np.random.default_rng(0)
     pairs = [pair for index in range(6) for pair in pairs_of(render(split_seed("validation", index)).graph, 128, rng)]
-    before, after = _windows(pairs)
+    before, after = (windows.float() / 255 for windows in _windows(pairs))
     out = pipe(
         [pair.text for pair in pairs],
         image=before,
@@ -220,10 +224,13 @@ def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
 
 def export(model: nn.Module, models: Path) -> None:
     """The folder that StableDiffusionInstructPix2PixPipeline.from_pretrained opens, in shards under 15 MiB."""
-    save(pipeline(model), models, "redraw", {"steps": STEPS, "guidance_scale": GUIDANCE, "native_px": DRAWN_PX})
+    save(pipeline(model), models, "redraw", {"steps": STEPS, "guidance_scale": GUIDANCE, "native_px": SIDE})
 
 
 def restore(model: nn.Module, models: Path) -> None:
-    """Into the network as it was built: an export of another architecture is refused by name."""
+    """Into the network as it was built, with the text encoder that it learned from, which may no longer be the
+    inpainter's: an export of another architecture is refused by name."""
     unet = UNet2DConditionModel.from_pretrained(models / EXPORT, torch_dtype=torch.float32)
     model["unet"].load_state_dict(unet.state_dict())
+    text = CLIPTextModel.from_pretrained(models / "redraw" / "text_encoder", torch_dtype=torch.float32)
+    _frozen["text"].load_state_dict(text.state_dict())
