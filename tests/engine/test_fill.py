@@ -133,6 +133,32 @@ def test_what_is_drawn_over_can_be_drawn_larger_than_it_is(editor):
         assert result.candidates.crops.shape[-2:] == (side, side), (size, magnified)
 
 
+def test_tiles_of_a_picture_that_is_seen_share_one_noise(editor, monkeypatch):
+    """Where two overlap theirs is the same; elsewhere it does not repeat itself. Other fills give none of their own."""
+    inpainter, given = editor.models.inpainter, []
+    original = type(inpainter).inpaint
+
+    def noted(self, images, *others, noise=None, **named):
+        given.append(noise)
+        return original(self, images, *others, noise=noise, **named)
+
+    monkeypatch.setattr(type(inpainter), "inpaint", noted)
+    asked = replace(request(editor, noise((64, 64)), np.ones((64, 64), bool)), caption="a tree")
+    over = DrawnOver(strengths=(1.0,), magnified=2)
+    monkeypatch.setattr(inpainter, "sees_picture", True)
+    FillRun(asked, editor.models, editor.config, drawn_over=over).result()
+    (tiles,) = given
+    across = round(len(tiles) ** 0.5)
+    assert len(tiles) == across**2 > 4
+    step = tiles.shape[-1] // 2  # from a tile to the next
+    first, beside, below = tiles[0], tiles[1], tiles[across]
+    assert torch.equal(first[:, :, step:], beside[:, :, :-step]) and torch.equal(first[:, step:], below[:, :-step])
+    assert not torch.equal(first, beside)
+    given.clear()
+    FillRun(asked, editor.models, editor.config, drawn_over=DrawnOver(strengths=(1.0,))).result()
+    assert given == [None], "one piece starts from the seed's own noise"
+
+
 def test_contrast_raises_a_small_guidance_and_leaves_a_large_one(editor, monkeypatch):
     over = DrawnOver(strengths=(0.5,), contrast=3.2, finer=2)
     assert [over.guidance_scale(usual) for usual in (1.0, 2.5, 7.5, 12.0)] == [3.2, 8.0, 8.0, 12.0]

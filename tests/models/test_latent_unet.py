@@ -60,6 +60,11 @@ def test_one_that_sees_the_picture_follows_the_pipeline_of_diffusers(family_fold
     ).images[0]  # fmt: skip
     assert model.sees_picture and float((own / 255 - stock).abs().max()) < 0.02
     assert not torch.equal(own, other), "from the same noise, by the same text, of another picture"
+    larger = model.draw_noise(1, 2 * NATIVE_PX)
+    assert larger.shape[-1] == 2 * model.draw_noise(1).shape[-1]
+    given = {name: model.draw_noise(seed) for name, seed in (("same", 1), ("another", 2))}
+    same, another = (model.inpaint(PICTURES[:1], everything, prompt, noise=n, **text)[0] for n in given.values())
+    assert torch.equal(same, own) and not torch.equal(another, own)
 
 
 def _stock(pipeline, strength: float, latents) -> torch.Tensor:

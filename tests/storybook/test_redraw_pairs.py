@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from maskless.data.types import MasklessError
 from maskless.storybook import train_redraw
@@ -14,7 +16,7 @@ from maskless.storybook.captions import STYLE_WORDS
 from maskless.storybook.loop import Run
 from maskless.storybook.scenes import TEXTURES, draw, sample
 from maskless.storybook.train import ASSETS
-from maskless.storybook.train_redraw import _manners, _textures, pairs_of
+from maskless.storybook.train_redraw import _manners, _textures, _tile, pairs_of
 
 
 def _run(models: Path) -> Run:
@@ -90,6 +92,29 @@ def test_the_loss_is_finite_and_moves_the_unet_alone(unet: torch.nn.Module) -> N
     assert all(parameter.grad is not None for parameter in unet.parameters())
     frozen = train_redraw._frozen["text"]
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_going_on_it_keeps_the_text_encoder_that_it_learned_from(unet: torch.nn.Module, tmp_path: Path) -> None:
+    """The inpainter's may have been trained since."""
+    shutil.copytree(ASSETS / "redraw", tmp_path / "redraw")
+    file = tmp_path / "redraw" / "text_encoder" / "model.safetensors"
+    name, weights = "final_layer_norm.weight", load_file(file)
+    name = next(key for key in weights if key.endswith(name))
+    save_file(weights | {name: weights[name] + 1}, file, {"format": "pt"})
+    encoder, network = train_redraw._frozen["text"], torch.nn.ModuleDict({"unet": unet})
+    before = dict(encoder.named_parameters())[name].clone()
+    train_redraw.restore(network, tmp_path)
+    assert torch.allclose(dict(encoder.named_parameters())[name], before + 1, atol=1e-2)
+    train_redraw.restore(network, ASSETS)
+    assert torch.equal(dict(encoder.named_parameters())[name], before)
+
+
+def test_most_windows_of_a_manner_are_of_64_pixels_on_whole_blocks() -> None:
+    rng = np.random.default_rng(0)
+    for side, width in ((128, 64), (256, 64)):
+        windows = [_tile(side, rng) for _ in range(100)]
+        fitting = [w for w in windows if w[2] - w[0] == width and w[0] % (side // 32) == w[1] % (side // 32) == 0]
+        assert 55 <= len(fitting) < 90
 
 
 def test_without_an_inpainter_it_says_what_to_train_first(tmp_path: Path) -> None:

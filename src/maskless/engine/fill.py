@@ -323,7 +323,6 @@ class FillRun:
             weight[y, x] += fade
         return torch.where(weight > 0, total / weight.clamp(min=1e-6), picture)
 
-
     def _noise_at(self, places: list[tuple[slice, slice]], side: int, seed: int) -> Float[Tensor, "N C h w"] | None:
         """One noise for the whole canvas, cut as its tiles are, lest what is drawn repeat itself in each of them."""
         inpainter, cell = self.models.inpainter, self._cell

@@ -43,7 +43,8 @@ class Denoising:
     """A batch of pictures between two denoising steps, with all that the steps to come need.
 
     step: how many were taken, of len(timesteps). latents: as they are now. foreseen: the model's guess, at its last
-    step, of how they will end. mask, known: at the latents' size, 1 where to repaint, and what is around it.
+    step, of how they will end. mask, known: at the latents' size, 1 where to repaint, and what is around it. noise:
+    that they started from, one for all or one each.
     """
 
     step: int
@@ -52,7 +53,7 @@ class Denoising:
     foreseen: Float[Tensor, "N C h w"]
     mask: Float[Tensor, "N 1 h w"]
     known: Float[Tensor, "N C h w"]
-    noise: Float[Tensor, "1 C h w"]
+    noise: Float[Tensor, "M C h w"]
     scheduler: Any
     prompt: PromptEmbedding
     guidance_scale: float
@@ -179,13 +180,13 @@ class StableDiffusionInpainter:
         steps: int,
         guidance_scale: float,
         strength: float = 1.0,
-        noise: Float[Tensor, "N C h w"] | None = None,
+        noise: Float[Tensor, "M C h w"] | None = None,
     ) -> UInt8[Tensor, "N 3 S S"]:
         """Repaint the masked part of each picture.
 
         Args:
             images: RGB in [0, 1], S = native_px. masks: 1 where to repaint, 0 where to keep.
-            seed: of the noise; every picture starts from the same, in whatever batch it comes. noise: instead of that.
+            seed: of the noise; every picture starts from the same, in whatever batch it comes. noise: one or N instead.
             steps: denoising steps. guidance_scale: 1 does without the negative prompt, at half the cost.
             strength: share of the steps that are taken, above 0 and up to 1. Below 1 the masked part starts from the
                 picture's own latents, noised to where those steps begin, and keeps its layout.
@@ -206,7 +207,7 @@ class StableDiffusionInpainter:
         steps: int,
         guidance_scale: float,
         strength: float = 1.0,
-        noise: Float[Tensor, "N C h w"] | None = None,
+        noise: Float[Tensor, "M C h w"] | None = None,
     ) -> Denoising:
         """A run before its first step; the arguments are those of `inpaint`."""
         scheduler = copy.deepcopy(self._scheduler)
