@@ -55,6 +55,19 @@ def test_short_marks_coloured_lines_and_stripes_are_no_scratches():
     assert not find_scratches(tensor(image)).any()
 
 
+def test_hatching_that_a_scratch_touches_is_no_scratch():
+    image = picture()
+    pen = ImageDraw.Draw(image)
+    for start in range(-60, 160, 6):
+        pen.line((start, 119, start + 45, 74), fill=(235, 245, 235), width=2)
+    pen.line((5, 5, 150, 80), fill=(250, 250, 250), width=2)
+    truth = Image.new("L", image.size)
+    ImageDraw.Draw(truth).line((5, 5, 150, 80), fill=255, width=2)
+    found, drawn = find_scratches(tensor(image)).numpy(), np.asarray(truth) > 0
+    assert (found & drawn)[:66].sum() >= 0.9 * drawn[:66].sum(), "where nothing is hatched it is found"
+    assert found[90:].mean() < 0.02, "and the hatching stays"
+
+
 def test_a_large_picture_is_searched_at_a_smaller_size():
     image = picture().resize((1600, 1200))
     ImageDraw.Draw(image).line((0, 100, 1599, 700), fill=(250, 250, 250), width=16)

@@ -21,6 +21,8 @@ LEAST_LENGTH = 0.2
 """Of the shorter side: how far a scratch reaches."""
 LEAST_SLENDERNESS = 8.0
 """Its reach in units of its mean width."""
+DENSE = 0.35
+"""Share of marks around a place, from which on they may be a texture."""
 BARE = 0.2
 """From black, or white, in every channel: a scratch shows what is under the colours."""
 MARGIN_PX = 1
@@ -30,8 +32,8 @@ def find_scratches(image: Float[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
     """Pixels of thin marks that are darker, or brighter, than what is on both sides of them.
 
     A black-hat and a white-hat of every channel with a square a little wider than the widest scratch leave what is
-    thin; of what is nearly black or white in it, the connected parts stay that are long and slender. Lines of a drawing
-    can be all of that too: a mask of one's own is always better.
+    thin; of what is nearly black or white in it, the connected parts stay that are long and slender, but for places
+    that are full of such marks. Lines of a drawing can be all of that too: a mask of one's own is always better.
 
     image: RGB in [0, 1]. Returns: all False where there are none.
     """
@@ -44,11 +46,24 @@ def find_scratches(image: Float[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
     bright = work + _closed(-work, reach)
     found = torch.zeros(work_yx, dtype=torch.bool)
     for hat, bare in ((dark, work.amax(dim=1) < BARE), (bright, work.amin(dim=1) > 1 - BARE)):
-        for part in components((hat.amax(dim=1) > CONTRAST)[0] & bare[0]):
+        marks = (hat.amax(dim=1) > CONTRAST)[0] & bare[0]
+        for part in components(marks & ~_textured(marks, reach)):
             if _is_long(part):
                 found |= part
-    wide = F.max_pool2d(found.to(torch.float32)[None, None], 2 * MARGIN_PX + 1, stride=1, padding=MARGIN_PX)
+    wide = _grown(found, MARGIN_PX).to(torch.float32)[None, None]
     return F.interpolate(wide, size=(height, width), mode="nearest")[0, 0] > 0
+
+
+def _textured(marks: Bool[Tensor, "H W"], reach: int) -> Bool[Tensor, "H W"]:
+    """Where marks lie so dense, in so large a place, that they are no scratches and not their crossings: hatching."""
+    around, least = 9 * reach // 2, 3 * reach
+    share = F.avg_pool2d(marks.to(torch.float32)[None], 2 * around + 1, 1, around, count_include_pad=False)[0]
+    sparse = _grown(share <= DENSE, least)
+    return _grown(~sparse, least)
+
+
+def _grown(mask: Bool[Tensor, "H W"], pixels: int) -> Bool[Tensor, "H W"]:
+    return F.max_pool2d(mask.to(torch.float32)[None], 2 * pixels + 1, stride=1, padding=pixels)[0] > 0
 
 
 def _closed(picture: Tensor, reach: int) -> Tensor:
