@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 
+from maskless.storybook import masks
 from maskless.storybook.captions import STYLE_WORDS
 from maskless.storybook.edits import random_edit, shown, window_around
 from maskless.storybook.masks import _manner_hole, random_hole
@@ -141,3 +143,10 @@ def test_most_holes_of_a_manner_are_tiles_of_half_the_side_on_whole_blocks() -> 
         x0, y0, x1, _ = _manner_hole(draw(sample(seed).with_style("pixel"), 96), rng).window
         tiles += x1 - x0 == 48 and x0 % 3 == 0 and y0 % 3 == 0
     assert 30 <= tiles < 60
+
+
+def test_no_filter_of_one_pixel_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow 12.3.0 dies of one (SIGFPE)."""
+    monkeypatch.setattr(masks.ImageFilter, "MaxFilter", lambda size: pytest.fail(f"a filter of {size}"))
+    mask = np.eye(8, dtype=bool)
+    assert (masks._grown(mask, 0) == mask).all()
