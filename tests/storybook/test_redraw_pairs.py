@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
 from maskless.data.types import MasklessError
-from maskless.storybook import train_redraw
+from maskless.storybook import train_decoder, train_redraw
 from maskless.storybook.captions import STYLE_WORDS
 from maskless.storybook.loop import Run
 from maskless.storybook.scenes import TEXTURES, draw, sample
@@ -107,6 +108,21 @@ def test_going_on_it_keeps_the_text_encoder_that_it_learned_from(unet: torch.nn.
     assert torch.allclose(dict(encoder.named_parameters())[name], before + 1, atol=1e-2)
     train_redraw.restore(network, ASSETS)
     assert torch.equal(dict(encoder.named_parameters())[name], before)
+
+
+def test_a_decoder_trained_on_is_the_redrawers_too(tmp_path: Path) -> None:
+    for part in ("inpainting", "redraw"):
+        shutil.copytree(ASSETS / part / "vae", tmp_path / "models" / part / "vae")
+    run = Run(name="decoder", output=tmp_path, minutes=1, device=torch.device("cpu"), workers=0)
+    model = train_decoder.build(run)
+    with torch.no_grad():
+        next(model["vae"].decoder.parameters()).add_(0.5)
+    train_decoder.export(model, run.models)
+    for folder in (run.models / part / "vae" for part in ("inpainting", "redraw")):
+        vae = AutoencoderTiny.from_pretrained(folder, torch_dtype=torch.float32)
+        for name, value in vae.state_dict().items():
+            assert torch.allclose(value, model["vae"].state_dict()[name], atol=1e-3), f"{folder}: {name}"
+        assert "_name_or_path" not in (folder / "config.json").read_text("utf-8")
 
 
 def test_most_windows_of_a_manner_are_of_64_pixels_on_whole_blocks() -> None:

@@ -22,7 +22,7 @@ LEAST_LENGTH = 0.2
 LEAST_SLENDERNESS = 8.0
 """Its reach in units of its mean width."""
 DENSE = 0.35
-"""Share of marks around a place, from which on they may be a texture."""
+"""Share of marks around a place, above which they may be a texture; by 150 validation scenes (docs/results.md)."""
 BARE = 0.2
 """From black, or white, in every channel: a scratch shows what is under the colours."""
 MARGIN_PX = 1
@@ -55,8 +55,11 @@ def find_scratches(image: Float[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
 
 
 def _textured(marks: Bool[Tensor, "H W"], reach: int) -> Bool[Tensor, "H W"]:
-    """Where marks lie so dense, in so large a place, that they are no scratches and not their crossings: hatching."""
-    around, least = 9 * reach // 2, 3 * reach
+    """Where marks lie so dense, in so large a place, that they are no scratches and not their crossings: hatching.
+
+    reach: half the widest scratch, in pixels.
+    """
+    around, least = 9 * reach // 2, 3 * reach  # half-sizes: of the place that is looked at, and of the least dense one
     share = F.avg_pool2d(marks.to(torch.float32)[None], 2 * around + 1, 1, around, count_include_pad=False)[0]
     sparse = _grown(share <= DENSE, least)
     return _grown(~sparse, least)

@@ -104,7 +104,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--validate-every", type=float, default=4.0, help="minutes between sheets")
     parser.add_argument("--save-every", type=float, default=2.0, help="minutes between saved states")
     parser.add_argument("--batch-scale", type=int, default=0, help="times the usual batch (0: 8 on CUDA, else 1)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile; takes a minute or two first")
+    parser.add_argument("--compile", action="store_true", help="torch.compile; takes minutes before the first step")
     return parser.parse_args(argv)
 
 

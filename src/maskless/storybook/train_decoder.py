@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from torch import nn
 
+from maskless.storybook import train_autoencoder
 from maskless.storybook.loop import Run
-from maskless.storybook.train_autoencoder import BATCH, EXPORT, example, export, load, loss, restore, validate
+from maskless.storybook.train_autoencoder import BATCH, EXPORT, example, load, loss, restore, validate
 
 LEARNING_RATE = 1e-3
 FIRST_SEED = 50_000_000
@@ -29,3 +33,10 @@ def build(run: Run) -> nn.Module:
     vae = load(run.models)
     vae.decoder.requires_grad_(True)
     return nn.ModuleDict({"vae": vae})
+
+
+def export(model: nn.Module, models: Path) -> None:
+    """To the inpainter, and to the redrawer where there is one: its latents are the same."""
+    train_autoencoder.export(model, models)
+    if (models / "redraw").is_dir():
+        shutil.copytree(models / EXPORT, models / "redraw" / "vae", dirs_exist_ok=True)
