@@ -170,8 +170,8 @@ def _part_of(box: Window, side: int, rng: np.random.Generator) -> Window:
 
 
 def _windows(pairs: list[Pair]) -> tuple[Tensor, Tensor]:
-    """What is before and what is after in the windows, each [N, 3, 128, 128] uint8: a quarter of the weight of floats on
-    the way from the processes that draw."""
+    """What is before and what is after in the windows, each [N, 3, 128, 128] uint8: a quarter of the weight of floats
+    on the way from the processes that draw."""
 
     def cut(picture: Image.Image, window: Window) -> Tensor:
         array = np.array(picture.crop(window).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
