@@ -25,7 +25,7 @@ from maskless.data.config import DEVICES, DTYPES, MEMORY
 from maskless.engine.stopwatch import peak_memory_mb
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
-from maskless.models.inpainting import StableDiffusionInpainter
+from maskless.models.inpainters.loading import StableDiffusionInpainter
 from maskless.models.memory import place
 from maskless.models.pretrained import EditModels, resolve_device, resolve_dtype
 

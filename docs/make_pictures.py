@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from maskless import Editor
-from maskless.engine.outputs import save_edit
+from maskless.records.outputs import save_edit
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parent / "src/maskless/assets/samples"

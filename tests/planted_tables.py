@@ -3,7 +3,7 @@
 import torch
 
 from maskless.data.config import EditConfig
-from maskless.evaluation.region_table import RegionTable
+from maskless.evaluation.methods.region_table import RegionTable
 
 K, M = 3, 4
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "maskless"
 
 # A module imports from its own folder and from those to the left of it.
-ORDER = ("data", "method", "models", "engine", "evaluation", "interfaces")
+ORDER = ("data", "method", "models", "locating", "engine", "records", "evaluation", "interfaces")
 # storybook stands beside that line: it imports data only, and only evaluation and interfaces import it.
 ALLOWED = {folder: set(ORDER[: index + 1]) for index, folder in enumerate(ORDER)} | {"storybook": {"data", "storybook"}}
 ALLOWED["evaluation"].add("storybook")
@@ -21,17 +21,10 @@ ALLOWED["interfaces"].add("storybook")
 RESTRICTED = {
     "transformers": ("models/", "storybook/"),
     "tokenizers": ("models/", "storybook/"),
-    "diffusers": (
-        "models/inpainting.py",
-        "models/flow.py",
-        "models/schedulers.py",
-        "models/pretrained.py",
-        "models/single_file.py",
-        "storybook/",
-    ),
+    "diffusers": ("models/inpainters/", "models/pretrained.py", "storybook/"),
     "huggingface_hub": ("models/hub.py",),
     "gradio": ("interfaces/web.py",),
-    "ray": ("engine/batch.py",),
+    "ray": ("interfaces/batch.py",),
     "torchvision": (),
 }
 NAMELESS = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}
@@ -138,16 +131,17 @@ def test_the_readme_maps_the_tree():
     readme = (ROOT / "README.md").read_text("utf-8")
     block = re.search(r"<!-- map -->\n```text\n(.*?)```", readme, re.DOTALL)
     assert block, "README.md has no map of the files"
-    mapped, folder = [], ""
-    for line in block.group(1).splitlines():
-        found = re.match(r"( *)(\S+)", line)
+    mapped, folders = [], []
+    for line in block.group(1).splitlines()[1:]:
+        found = re.match(r"((?:  )+)(\S+)", line)
         if not found:
             continue
-        name = found.group(2)
+        depth, name = len(found.group(1)) // 2 - 1, found.group(2)
+        folders = folders[:depth]
         if name.endswith("/"):
-            folder = name if name != "src/maskless/" else ""
+            folders.append(name)
         elif name.endswith(".py"):
-            mapped.append((folder if found.group(1) and len(found.group(1)) > 2 else "") + name)
+            mapped.append("".join(folders) + name)
     there = [name_of(path) for path in MODULES if path.name != "__init__.py"]
     assert len(mapped) == len(set(mapped))
     missing, surplus = sorted(set(there) - set(mapped)), sorted(set(mapped) - set(there))

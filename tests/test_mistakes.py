@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from maskless.data.boxes import propose_regions, scale_to_grid
 from maskless.data.config import EditConfig
-from maskless.data.images import load_image
-from maskless.data.regions import propose_regions, scale_to_grid
+from maskless.data.picture import load_image
 from maskless.data.types import Anchors
-from maskless.engine import optimization
-from maskless.engine.names import safe_name
+from maskless.engine import search_run
 from maskless.method.anchor_net import frozen_projection, region_features, roi_align
 from maskless.method.anchors import find_anchors
 from maskless.method.search import final_sizes, planned_updates, policy, search
+from maskless.records.names import safe_name
 from planted import K, M, planted_search
 
 TEXTS = {"caption": "a red square", "prompt": "a blue house"}
@@ -98,7 +98,7 @@ def test_mistake_07_edits_and_sources_reach_clip_on_one_scale(editor, picture):
     run = editor.start(editor.request(picture, **TEXTS), **FAST)
     evaluator = run._evaluate
     evaluator([0])
-    from maskless.data.regions import crop_window
+    from maskless.data.paste import crop_window
 
     window = evaluator.windows_xyxy[0].tolist()
     unchanged = crop_window(picture, window, evaluator.native_px)
@@ -167,4 +167,4 @@ def test_mistake_13_it_runs_on_the_cpu_without_the_hub(editor, picture, monkeypa
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = editor.edit(editor.request(picture, **TEXTS), **FAST)
     assert editor.models.device.type == "cpu" and len(result.order) == 3
-    assert "distributed" not in inspect.getsource(optimization) and "nccl" not in inspect.getsource(optimization)
+    assert "distributed" not in inspect.getsource(search_run) and "nccl" not in inspect.getsource(search_run)

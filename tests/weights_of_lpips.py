@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from maskless.evaluation.lpips import WIDTHS, Lpips
+from maskless.evaluation.measures.lpips import WIDTHS, Lpips
 
 
 def squeezenet_weights(seed=0):

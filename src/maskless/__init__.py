@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maskless.data.config import EditConfig
     from maskless.data.errors import MasklessError
-    from maskless.data.images import load_image
-    from maskless.data.types import EditRequest, EditResult, StepRecord
+    from maskless.data.picture import load_image
+    from maskless.data.result import EditResult, StepRecord
+    from maskless.data.types import EditRequest
     from maskless.engine.editor import Editor
-    from maskless.engine.optimization import EditRun
+    from maskless.engine.search_run import EditRun
 
 __version__ = "0.1.0"
 
@@ -25,11 +26,11 @@ _HOMES = {
     "EditConfig": "maskless.data.config",
     "EditRequest": "maskless.data.types",
     "EditResult": "maskless.data.types",
-    "EditRun": "maskless.engine.optimization",
+    "EditRun": "maskless.engine.search_run",
     "Editor": "maskless.engine.editor",
     "MasklessError": "maskless.data.errors",
     "StepRecord": "maskless.data.types",
-    "load_image": "maskless.data.images",
+    "load_image": "maskless.data.picture",
 }
 
 __all__ = [

@@ -6,31 +6,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskless.data.config import EditConfig
-from maskless.data.errors import MasklessError
-from maskless.data.regions import (
+from maskless.data.boxes import (
     box_in_window,
-    components,
     context_window,
-    crop_mask,
-    crop_window,
     inside_less_outside,
-    mask_box,
-    mask_weight,
-    met,
-    paste_back,
-    paste_pixels,
     propose_regions,
     scale_boxes,
     scale_to_grid,
+    square_window,
+)
+from maskless.data.config import EditConfig
+from maskless.data.errors import MasklessError
+from maskless.data.masks import (
+    components,
+    crop_mask,
+    mask_box,
+    mask_weight,
     seam_step,
     seam_weight,
     soft_box_mask,
-    spread,
-    square_window,
     window_mask,
     without_holes,
 )
+from maskless.data.paste import crop_window, met, paste_back, paste_pixels, spread
 from maskless.data.types import Anchors
 
 sides = st.integers(32, 8000)

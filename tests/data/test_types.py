@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from maskless.data.errors import MasklessError
-from maskless.data.types import Anchors, Candidates, EditRequest, Losses, PatchFeatures, Regions
+from maskless.data.result import Candidates
+from maskless.data.types import Anchors, EditRequest, Losses, PatchFeatures, Regions
 
 
 def regions(count: int = 2) -> Regions:

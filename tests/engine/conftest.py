@@ -6,20 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from maskless.data.boxes import propose_regions
 from maskless.data.config import EditConfig
-from maskless.data.images import ImageLike, load_image
-from maskless.data.regions import propose_regions
-from maskless.data.types import (
-    LOSS_NAMES,
-    AnchorNetReport,
-    Anchors,
-    Candidates,
-    Cost,
-    EditRequest,
-    EditResult,
-    Losses,
-    StepRecord,
-)
+from maskless.data.picture import ImageLike, load_image
+from maskless.data.result import AnchorNetReport, Candidates, Cost, EditResult, StepRecord
+from maskless.data.types import LOSS_NAMES, Anchors, EditRequest, Losses
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import torch
 from diffusers import StableDiffusionInpaintPipeline
 from PIL import Image
 
-from maskless.data.images import load_image
-from maskless.data.regions import propose_regions
-from maskless.data.types import EditResult
+from maskless.data.boxes import propose_regions
+from maskless.data.picture import load_image
+from maskless.data.result import EditResult
 from maskless.engine.editor import Editor
-from maskless.evaluation.search_study import draw_tasks, is_clean
+from maskless.evaluation.suites.search_study import draw_tasks, is_clean
 from maskless.method.anchors import find_anchors
 from maskless.storybook.train import ASSETS
 

@@ -129,7 +129,7 @@ def test_a_state_of_another_edit_is_refused(editor, image):
 
 def test_a_search_around_given_anchors_on_regions_that_are_known(editor, image, result):
     """Lent what another run inpainted, a run on the same anchors inpaints nothing and ends with the same bytes."""
-    from maskless.engine.optimization import EditRun
+    from maskless.engine.search_run import EditRun
 
     config = replace(editor.config, **FAST)
     request = editor.request(image, **TEXTS)

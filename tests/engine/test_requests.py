@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from maskless.data.errors import MasklessError
-from maskless.data.images import load_image
+from maskless.data.picture import load_image
 from maskless.engine.requests import make_request, without_margins
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)

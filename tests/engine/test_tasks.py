@@ -9,10 +9,10 @@ from PIL import Image
 
 from maskless.data.config import TASKS
 from maskless.data.errors import MasklessError
-from maskless.data.images import load_image
-from maskless.engine.outputs import save_edit
+from maskless.data.picture import load_image
 from maskless.engine.requests import without_margins
 from maskless.engine.tasks import RUNS
+from maskless.records.outputs import save_edit
 
 FAST = {"iterations": 1, "updates": 2, "anchors": 2, "steps": 2}
 SIZE = (72, 120)

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.engine.checkpoints import load_checkpoint
-from maskless.engine.gallery import Exhibit, Shown
 from maskless.interfaces.cli import main
 from maskless.interfaces.console import GalleryConsole
+from maskless.interfaces.gallery import Exhibit, Shown
 from maskless.interfaces.tables import print_rows
+from maskless.records.checkpoints import load_checkpoint
 from tiny_families import build_family
 
 QUICK = ["--steps", "1", "--anchors", "2", "--iterations", "2", "--views", "1", "--device", "cpu", "--dtype", "float32"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskless.engine.editor import Editor
-from maskless.models.inpainting import InpaintingModel, load_pipeline, make_inpainter
+from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from tiny_families import NATIVE_PX, build_family
 
 

@@ -9,15 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from maskless.data.errors import MasklessError
-from maskless.models.inpainting import load_pipeline
-from maskless.models.memory import (
-    LEVELS,
-    _visit_in_layers,
-    execution_device,
-    is_out_of_memory,
-    less_memory,
-    place,
-)
+from maskless.models.inpainters.loading import load_pipeline
+from maskless.models.memory import LEVELS, _visit_in_layers, execution_device, is_out_of_memory, less_memory, place
 from maskless.models.pretrained import EditModels, load_models
 
 ACCELERATOR = torch.device("meta")

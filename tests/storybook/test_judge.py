@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from maskless.data.types import MasklessError
+from maskless.data.errors import MasklessError
 from maskless.storybook.judge import Detection, Judge, JudgeNet, iou, match_objects
-from maskless.storybook.scenes import COLOURS, KINDS, TEXTURES, VisibleObject, render
-from maskless.storybook.train_judge import targets
+from maskless.storybook.training.judge import targets
+from maskless.storybook.world.scenes import COLOURS, KINDS, TEXTURES, VisibleObject, render
 
 
 def _truth(kind: str, colour: str, box: tuple[int, int, int, int]) -> VisibleObject:

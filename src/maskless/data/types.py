@@ -1,44 +1,19 @@
-"""The values that flow through an edit: frozen, keyword-only, their shapes checked on construction.
+"""The values that an edit passes on until something is drawn: frozen, keyword-only, shapes checked on construction.
 
-image + texts -> PatchFeatures -> Anchors -> Regions -> Candidates -> Losses -> EditResult
+image + texts -> PatchFeatures -> Anchors -> Regions -> Losses and Scores; what comes of them is in result.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from maskless.data.config import NEED_NO_PROMPT, TASKS, EditConfig
-from maskless.data.errors import MasklessError, require
-from maskless.data.records import LOSS_NAMES, AnchorNetReport, Cost, Losses, PlaceSigns, Scores, StepRecord
-
-__all__ = [
-    "LOSS_NAMES",
-    "AnchorNetReport",
-    "Anchors",
-    "Candidates",
-    "Cost",
-    "EditRequest",
-    "EditResult",
-    "EditedImage",
-    "Losses",
-    "MasklessError",
-    "PatchFeatures",
-    "Regions",
-    "PlaceSigns",
-    "Scores",
-    "StepRecord",
-]
-
-MIN_SIDE_PX, MAX_SIDE_PX = 32, 8000
+from maskless.data.config import NEED_NO_PROMPT, TASKS
+from maskless.data.errors import require
+from maskless.data.picture import MAX_SIDE_PX, MIN_SIDE_PX, SourceImage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,8 +26,7 @@ class EditRequest:
     task: one of TASKS. mask: True where the picture may change, in place of a search; None lets the task find it.
     margins_px: left, top, right, bottom: how much of the picture is canvas that was added, and belongs to the mask.
     seed: of the noise and of the search; None takes the config's.
-    source: the SourceImage of data/images.py, the file's own pixels and metadata, for saving bit for bit; None where
-        the image came without them. (Any, because images.py imports this module.)
+    source: the file's own pixels and metadata, for saving bit for bit; None where the image came without them.
     """
 
     image: Float[Tensor, "3 H W"]
@@ -62,7 +36,7 @@ class EditRequest:
     mask: Bool[Tensor, "H W"] | None = None
     margins_px: tuple[int, int, int, int] = (0, 0, 0, 0)
     seed: int | None = None
-    source: Any = None
+    source: SourceImage | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.image.shape)
@@ -180,145 +154,69 @@ class Regions:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Candidates:
-    """Edits of one image, method step 7, kept as what the model generated and composited only when looked at:
-    fifty-four full copies of an 8000-pixel image would be 40 GB.
+class Losses:
+    """Method step 8, one value per candidate, never reduced.
 
-    windows_xyxy: the crop with context that was inpainted, pixels of the original, half-open; may overhang the picture.
-    crops: the generated window at a resolution of the model's own, RGB 0..255.
-    seeds: seed of each candidate's noise; of a search all are one: one image, one noise (mistake 9).
-    masks: what each candidate may change, inside its box; None where that is the whole box.
+    total = alpha clip + beta directional + gamma structure + delta local. The first three look at the whole picture,
+    the last at the edited region.
     """
 
-    regions: Regions
-    windows_xyxy: Int[Tensor, "N 4"]
-    crops: UInt8[Tensor, "N 3 h w"]
-    seeds: tuple[int, ...]
-    masks: Bool[Tensor, "N H W"] | None = None
+    clip: Float[Tensor, " N"]
+    directional: Float[Tensor, " N"]
+    structure: Float[Tensor, " N"]
+    local: Float[Tensor, " N"]
+    total: Float[Tensor, " N"]
 
     def __post_init__(self) -> None:
-        count = len(self.regions)
-        require(tuple(self.windows_xyxy.shape) == (count, 4), f"windows_xyxy must be [{count}, 4]")
-        require(self.crops.ndim == 4 and self.crops.shape[:2] == (count, 3), f"crops must be [{count}, 3, h, w]")
-        require(len(self.seeds) == count, f"seeds must be {count}, got {len(self.seeds)}")
-        require(self.masks is None or self.masks.shape[0] == count, f"masks must be [{count}, H, W]")
+        shapes = {tuple(getattr(self, name).shape) for name in LOSS_NAMES}
+        require(len(shapes) == 1 and len(next(iter(shapes))) == 1, f"losses must all be [N], got {sorted(shapes)}")
 
-    def __len__(self) -> int:
-        return len(self.regions)
-
-    def __getitem__(self, index: list[int]) -> Candidates:
-        """The candidates at these positions, in this order."""
-        return Candidates(
-            regions=self.regions[index],
-            windows_xyxy=self.windows_xyxy[index],
-            crops=self.crops[index],
-            seeds=tuple(self.seeds[i] for i in index),
-            masks=None if self.masks is None else self.masks[index],
-        )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class EditedImage:
-    """One candidate at the original's resolution, made when it is asked for.
-
-    Outside the mask, or the whole of box_xyxy where there is none, every pixel is the original's, bit for bit, in the
-    original's own depth.
-    """
-
-    request: EditRequest
-    box_xyxy: tuple[int, int, int, int]
-    window_xyxy: tuple[int, int, int, int]
-    crop: UInt8[Tensor, "3 h w"]
-    feather: float
-    mask: Bool[Tensor, "H W"] | None = None
-
-    def touched(self) -> Bool[Tensor, "H W"]:
-        """Where the candidate may differ from the original."""
-        if self.mask is not None:
-            return self.mask
-        x0, y0, x1, y1 = self.box_xyxy
-        touched = torch.zeros(self.request.size_yx, dtype=torch.bool)
-        touched[y0:y1, x0:x1] = True
-        return touched
-
-    def tensor(self) -> Float[Tensor, "3 H W"]:
-        """RGB in [0, 1]."""
-        from maskless.data.regions import paste_back
-
-        crop = self.crop.to(torch.float32) / 255
-        return paste_back(
-            self.request.image, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self.mask
-        )
-
-    def pixels(self) -> np.ndarray:
-        """[H, W, 3] in the source's own depth: uint16 for a 16-bit source, else uint8."""
-        from maskless.data.regions import paste_pixels
-
-        source = self.request.source
-        if source is None:
-            original = (self.request.image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        else:
-            original = source.pixels
-        crop = self.crop.to(torch.float32) / 255
-        return paste_pixels(original, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self.mask)
-
-    def pil(self) -> Image.Image:
-        """An 8-bit RGB picture."""
-        pixels = self.pixels()
-        return Image.fromarray((pixels >> 8).astype("uint8") if pixels.dtype == "uint16" else pixels)
-
-    def save(self, path: str | Path, *, text: Mapping[str, str] | None = None) -> None:
-        """Write a picture file with the source's alpha, EXIF and ICC profile. text: PNG text chunks."""
-        from maskless.data.images import save_image
-
-        save_image(path, self.pixels(), source=self.request.source, text=text)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class EditResult:
-    """What an edit gives back: its candidates, their losses and scores, and how they came about.
-
-    A search gives one candidate per anchor; a fill, whose region is known, one per try, and no anchors or AnchorNet.
-    order: candidate positions, best first. scores: the ranking's value per candidate, larger is better.
-    attention, relevance: the maps that the place came from; None where they were not used.
-    """
-
-    request: EditRequest
-    config: EditConfig
-    anchors: Anchors | None
-    candidates: Candidates
-    losses: Losses
-    scores: Float[Tensor, " N"]
-    order: tuple[int, ...]
-    attention: Float[Tensor, "h w"] | None
-    relevance: Float[Tensor, "rows columns"] | None
-    anchor_net: AnchorNetReport | None
-    history: tuple[StepRecord, ...]
-    cost: Cost = field(repr=False)
-
-    def __post_init__(self) -> None:
-        count = len(self.candidates)
-        require(sorted(self.order) == list(range(count)), f"order must be a permutation of {count} candidates")
-        require(len(self.losses) == count and self.scores.shape == (count,), f"losses and scores must be [{count}]")
+    @classmethod
+    def from_rows(cls, rows: Float[Tensor, "N L"]) -> Losses:
+        """What `rows` gave, of one or several batches."""
+        return cls(**dict(zip(LOSS_NAMES, rows.unbind(1), strict=True)))
 
     @property
-    def best(self) -> EditedImage:
-        """The candidate that the ranking puts first."""
-        return self.edited(self.order[0])
+    def rows(self) -> Float[Tensor, "N L"]:
+        """A row for each candidate: its losses in the order of LOSS_NAMES, the total last."""
+        return torch.stack([getattr(self, name) for name in LOSS_NAMES], dim=1)
 
-    def edited(self, index: int) -> EditedImage:
-        """Candidate `index` (its position among the candidates, not its rank) at the original's resolution."""
-        box, window = self.candidates.regions.boxes_xyxy[index], self.candidates.windows_xyxy[index]
-        return EditedImage(
-            request=self.request,
-            box_xyxy=_corners(box),
-            window_xyxy=_corners(window),
-            crop=self.candidates.crops[index],
-            feather=self.config.feather,
-            mask=None if self.candidates.masks is None else self.candidates.masks[index],
-        )
+    def __getitem__(self, candidates: list[int]) -> Losses:
+        return Losses.from_rows(self.rows[candidates])
+
+    def __len__(self) -> int:
+        return self.total.shape[0]
 
 
-def _corners(box: Tensor) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = box.tolist()
-    return x0, y0, x1, y1
+LOSS_NAMES = tuple(each.name for each in fields(Losses))
+"""The parts as they are declared, and last the total."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlaceSigns:
+    """How much each of N regions is the thing that a caption names, read before any inpainting; larger is more.
+
+    shown: cosine of the region alone and the caption. hidden: how little the picture still shows the caption with the
+    region painted over. focus: mean relevance to the caption inside the region less that outside. fit: intersection
+    over union with the box of the named thing's outline. A sign that is not known is 0 for all.
+    """
+
+    shown: Float[Tensor, " N"]
+    hidden: Float[Tensor, " N"]
+    focus: Float[Tensor, " N"]
+    fit: Float[Tensor, " N"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What a ranking looks at, one value per candidate; larger is better.
+
+    text_to_image: cosine of the edited picture and the prompt (S_t2i).
+    image_to_image: cosine of the edited and the source picture (S_i2i).
+    place: how much the region is what the caption names, in spreads over all regions that were proposed
+    (`ranking.place_score`); 0 for all where there is no caption.
+    """
+
+    text_to_image: Float[Tensor, " N"]
+    image_to_image: Float[Tensor, " N"]
+    place: Float[Tensor, " N"]

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from maskless.data.config import EditConfig
-from maskless.data.types import EditRequest, EditResult, StepRecord
+from maskless.data.result import EditResult, StepRecord
+from maskless.data.types import EditRequest
 from maskless.engine.requests import Box, Extend, make_request
 from maskless.engine.tasks import Run, start_run
 from maskless.models.pretrained import EditModels, load_models
 
 if TYPE_CHECKING:
-    from maskless.data.images import ImageLike
+    from maskless.data.picture import ImageLike
 
 
 class Editor:

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskless.data.config import TASKS
-from maskless.data.damage import find_scratches
 from maskless.data.errors import MasklessError, require
-from maskless.data.images import ImageLike, SourceImage, load_image
-from maskless.data.types import MAX_SIDE_PX, EditRequest
+from maskless.data.picture import MAX_SIDE_PX, ImageLike, SourceImage, load_image
+from maskless.data.types import EditRequest
+from maskless.method.scratches import find_scratches
 
 SIDES = ("left", "top", "right", "bottom")
 EXTEND_BY = "0.25"

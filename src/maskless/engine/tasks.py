@@ -17,16 +17,17 @@ from torch import Tensor
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.data.instructions import phrases
+from maskless.data.masks import grown
 from maskless.data.types import EditRequest
-from maskless.engine.appraisal import VIEW_PX, at_most
-from maskless.engine.fill import DrawnOver, FillRun
-from maskless.engine.masks import named_mask
-from maskless.engine.optimization import EditRun
-from maskless.engine.places import find_places
-from maskless.engine.sequence import SequenceRun, for_newcomer
-from maskless.engine.things import grown, things_in
+from maskless.engine.fill_run import DrawnOver, FillRun
+from maskless.engine.search_run import EditRun
+from maskless.engine.sequence_run import SequenceRun, for_newcomer
+from maskless.locating.named_mask import named_mask
+from maskless.locating.objects import things_in
+from maskless.locating.proposals import find_places
+from maskless.locating.view import VIEW_PX, at_most
+from maskless.models.inpainters.flowedit import can_redraw
 from maskless.models.pretrained import EditModels
-from maskless.models.redraw import can_redraw
 
 Run = EditRun | FillRun | SequenceRun
 PLACES = ("meadow", "beach", "snow", "desert", "night", "sea", "forest", "city", "room", "street", "sky", "mountains")

@@ -38,12 +38,13 @@ from maskless.interfaces.options import (
 )
 
 if TYPE_CHECKING:
-    from maskless.data.types import EditRequest, EditResult
-    from maskless.engine.checkpoints import Checkpoint
+    from maskless.data.result import EditResult
+    from maskless.data.types import EditRequest
     from maskless.engine.editor import Editor
-    from maskless.engine.outputs import SavedEdit
     from maskless.engine.tasks import Run
-    from maskless.engine.tensorboard import TensorBoardLog
+    from maskless.records.checkpoints import Checkpoint
+    from maskless.records.outputs import SavedEdit
+    from maskless.records.tensorboard import TensorBoardLog
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 # Typer carries its own copy of click or uses the installed one; this is the base of the errors that either raises.
@@ -164,13 +165,13 @@ def edit(
     console = EditConsole(quiet=quiet, json_only=json_only)
 
     if tensorboard:
-        from maskless.engine.tensorboard import summary_writer
+        from maskless.records.tensorboard import summary_writer
 
         summary_writer()
 
     from maskless import Editor
-    from maskless.engine.checkpoints import load_checkpoint as open_checkpoint
-    from maskless.engine.outputs import save_edit
+    from maskless.records.checkpoints import load_checkpoint as open_checkpoint
+    from maskless.records.outputs import save_edit
 
     checkpoint = open_checkpoint(load_checkpoint) if load_checkpoint is not None else None
     began = time.perf_counter()
@@ -184,7 +185,7 @@ def edit(
         return result, save_edit(result, output_dir, image_id=image_id, draw_box=draw_box, command=command)
 
     def start_log(run: Run) -> AbstractContextManager[TensorBoardLog | None]:
-        from maskless.engine.tensorboard import TensorBoardLog
+        from maskless.records.tensorboard import TensorBoardLog
 
         if not tensorboard:
             return nullcontext()
@@ -223,8 +224,8 @@ def _searched(
     save: Callable[[Run], tuple[EditResult, SavedEdit]],
 ) -> tuple[EditResult, SavedEdit]:
     """Run an edit to its end, keeping its checkpoints and its log; on Ctrl-C say how to go on, and exit."""
-    from maskless.engine.checkpoints import CheckpointKeeper, ProgressKeeper, started_from
-    from maskless.engine.optimization import EditRun
+    from maskless.engine.search_run import EditRun
+    from maskless.records.checkpoints import CheckpointKeeper, ProgressKeeper, started_from
 
     keeper: CheckpointKeeper | ProgressKeeper | None = None
     try:

@@ -38,7 +38,7 @@ def inspect_checkpoint(
     json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print what a checkpoint holds: keys, parameter counts, trained or frozen, config, progress."""
-    from maskless.engine.checkpoints import load_checkpoint
+    from maskless.records.checkpoints import load_checkpoint
 
     print_checkpoint(load_checkpoint(checkpoint), as_json=json_only)
 
@@ -49,7 +49,7 @@ def show_status(
     json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Tell how a run stands: running, interrupted or complete, how far, its checkpoints and its results."""
-    from maskless.engine.status import read_status
+    from maskless.records.status import read_status
 
     print_status(read_status(output_dir, checkpoint_dir), as_json=json_only)
 
@@ -88,7 +88,7 @@ def gallery(
     """
     config = EditConfig(**options)
     from maskless.data.files import require_writable
-    from maskless.engine.gallery import exhibits, make_gallery
+    from maskless.interfaces.gallery import exhibits, make_gallery
 
     planned = exhibits(image, caption, prompt or "")
     folder = output_dir / "editing_results"
@@ -152,7 +152,7 @@ def evaluate(
     A run that was stopped goes on where it was when it is started again with the same options and models.
     """
     from maskless.data.files import require_writable
-    from maskless.storybook.scenes import SPLITS
+    from maskless.storybook.world.scenes import SPLITS
 
     if split not in SPLITS:
         raise MasklessError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -177,7 +177,7 @@ def evaluate(
     with console.measuring(suite) as progress:
         offered_here = {**offered, "progress": progress, "note": console.note}
         rows = run(**chosen, **{option: value for option, value in offered_here.items() if option in taken})
-    from maskless.evaluation.results import write_results
+    from maskless.evaluation.measures.results import write_results
 
     command = _evaluate_line(suite, chosen)
     files = write_results(rows, output_dir, name, command=command)
@@ -195,17 +195,17 @@ def _evaluate_line(suite: str, chosen: dict[str, Any]) -> str:
 
 
 def _suite(name: str) -> Callable[..., list[dict[str, Any]]]:
-    """The `run` function of maskless.evaluation.{name}; a hyphen stands for an underscore."""
+    """The `run` function of maskless.evaluation.suites.{name}; a hyphen stands for an underscore."""
     import pkgutil
     from importlib import import_module
 
-    import maskless.evaluation
+    import maskless.evaluation.suites
 
-    names = sorted(module.name for module in pkgutil.iter_modules(maskless.evaluation.__path__))
+    names = sorted(module.name for module in pkgutil.iter_modules(maskless.evaluation.suites.__path__))
     module = name.replace("-", "_")
-    run = getattr(import_module(f"maskless.evaluation.{module}"), "run", None) if module in names else None
+    run = getattr(import_module(f"maskless.evaluation.suites.{module}"), "run", None) if module in names else None
     if run is None:
-        suites = [other for other in names if hasattr(import_module(f"maskless.evaluation.{other}"), "run")]
+        suites = [other for other in names if hasattr(import_module(f"maskless.evaluation.suites.{other}"), "run")]
         told = ", ".join(suites).replace("_", "-")
         raise MasklessError(f"the suite must be one of {told or '(none yet)'}, got {name!r}")
     return run

@@ -17,12 +17,12 @@ from maskless.interfaces.tables import print_rows, printable
 
 if TYPE_CHECKING:
     from maskless.data.config import EditConfig
-    from maskless.data.types import EditResult, StepRecord
-    from maskless.engine.fill import FillRun
-    from maskless.engine.gallery import Shown
-    from maskless.engine.outputs import SavedEdit
-    from maskless.engine.sequence import SequenceRun
+    from maskless.data.result import EditResult, StepRecord
+    from maskless.engine.fill_run import FillRun
+    from maskless.engine.sequence_run import SequenceRun
+    from maskless.interfaces.gallery import Shown
     from maskless.models.pretrained import EditModels
+    from maskless.records.outputs import SavedEdit
 
 PLAIN_LINES = 20
 """How many progress lines at most go to a log, where a bar cannot be drawn."""

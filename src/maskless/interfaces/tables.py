@@ -12,14 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from maskless.engine.checkpoints import Checkpoint
-    from maskless.engine.status import CheckpointStatus, ResultStatus, Status
     from maskless.models.presets import Preset
+    from maskless.records.checkpoints import Checkpoint
+    from maskless.records.status import CheckpointStatus, ResultStatus, Status
 
 
 def print_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
     """What a checkpoint holds: networks, their keys and sizes, options and progress."""
-    from maskless.engine.checkpoints import checkpoint_parts
+    from maskless.records.checkpoints import checkpoint_parts
 
     parts = checkpoint_parts(checkpoint)
     if as_json:

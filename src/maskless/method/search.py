@@ -20,7 +20,7 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.data.types import AnchorNetReport, StepRecord
+from maskless.data.result import AnchorNetReport, StepRecord
 from maskless.method.anchor_net import AnchorNet
 
 BETAS = (0.9, 0.96)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from maskless.data.regions import resize
+from maskless.data.paste import resize
 from maskless.models.memory import execution_device
 
 BATCH = 64

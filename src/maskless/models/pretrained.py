@@ -16,10 +16,10 @@ from maskless.models import hub
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 from maskless.models.encoders import load_clip, load_dino, read_json
-from maskless.models.inpainting import InpaintingModel, load_pipeline, make_inpainter
+from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
+from maskless.models.inpainters.single_file import load_single_file, settings_of
 from maskless.models.memory import is_out_of_memory, less_memory, place
 from maskless.models.presets import BY_NAME, PINNED, with_mirrors
-from maskless.models.single_file import load_single_file, settings_of
 
 BUNDLED = "storybook"
 PARTS = ("inpainting", "dino", "clip")

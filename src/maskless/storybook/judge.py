@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskless.data.types import MasklessError
-from maskless.storybook.backgrounds import BACKGROUNDS
-from maskless.storybook.scenes import COLOURS, KINDS, TEXTURES, VisibleObject
-from maskless.storybook.sheets import to_tensor
-from maskless.storybook.styles import STYLES
+from maskless.data.errors import MasklessError
+from maskless.storybook.world.backgrounds import BACKGROUNDS
+from maskless.storybook.world.scenes import COLOURS, KINDS, TEXTURES, VisibleObject
+from maskless.storybook.world.sheets import to_tensor
+from maskless.storybook.world.styles import STYLES
 
 STRIDE = 4
 SIDE = 128

@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from maskless.data.types import MasklessError
-from maskless.storybook.loop import Run, train
+from maskless.data.errors import MasklessError
+from maskless.storybook.training.loop import Run, train
 
 # In the order of what needs what: the inpainter works on the autoencoder's latents and starts from CLIP's text encoder,
 # the redrawer starts from the inpainter.
@@ -38,7 +38,7 @@ def bundle(models: Path, assets: Path = ASSETS) -> None:
 
 
 def run_one(name: str, minutes: float, arguments: argparse.Namespace) -> None:
-    task = importlib.import_module(f"maskless.storybook.train_{name}")
+    task = importlib.import_module(f"maskless.storybook.training.{name}")
     device = _device(arguments.device)
     run = Run(
         name=name,

@@ -1,0 +1,1 @@
+"""Ways to edit, ours and others, behind one signature, so that all can be measured alike."""

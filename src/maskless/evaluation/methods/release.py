@@ -1,0 +1,99 @@
+"""The published release, github.com/yuanze-lin/Learnable_Regions, as what it effectively does: a baseline.
+
+Written anew from a reading of its models/model.py, vis.py and engine.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from maskless.data.boxes import GRID_CELLS
+from maskless.data.masks import window_mask
+from maskless.data.paste import crop_window, resize
+from maskless.data.types import Scores
+from maskless.evaluation.measures.metrics import mask_of_box
+from maskless.evaluation.methods.cases import Case, Outcome, random_sizes
+from maskless.method.ranking import rank_by_paper
+
+
+def release(case: Case) -> Outcome:
+    """What the published code comes to: nine boxes of random size, one inpainting each, and CLIP picks.
+
+    Its mistakes are part of it (numbers as in tests/test_mistakes.py). AnchorNet never learns (1, 2, 5) and its choice
+    is random (10). Anchors are the highest cells of the attention, without suppression, from pixels that were not
+    normalised (8), the few far enough from the border first (6); rows count as x (3). Only the centre square is edited,
+    all of it through the autoencoder, with nothing pasted back (11): the rest of the picture is lost, here black. Each
+    box has a noise of its own (9). It makes 99 inpaintings, of which 90 change nothing; they are left out here.
+    """
+    request, models = case.request, case.models
+    height, width = request.size_yx
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = request.image[:, top : top + side, left : left + side]
+    raw = (square * models.dino.std + models.dino.mean).clamp(0, 1)
+    attention = models.dino.features(raw).attention
+    cells = F.interpolate(attention[None, None], (GRID_CELLS, GRID_CELLS), mode="bilinear", align_corners=False)[0, 0]
+    points = release_anchors(cells, case.config.anchors, case.config.max_window_size)
+    sizes = torch.tensor(case.config.sizes)[random_sizes(case, len(points))]
+    boxes = release_boxes(points, sizes, side)
+    frames = torch.cat([_whole_frame(case, square, box, case.seed + i) for i, box in enumerate(boxes.tolist())])
+    frames = torch.stack([resize(frame, (side, side)) for frame in frames])
+    embedding = models.clip.encode(torch.cat([square[None], frames])).embedding
+    scores = Scores(
+        text_to_image=embedding[1:] @ models.clip.encode_text(request.prompt),
+        image_to_image=embedding[1:] @ embedding[0],
+        place=torch.zeros(len(frames)),
+    )
+    best = rank_by_paper(scores, alpha=case.config.ranking_alpha, beta=case.config.ranking_beta).order[0]
+    picture = torch.zeros_like(request.image)
+    picture[:, top : top + side, left : left + side] = frames[best]
+    x0, y0, x1, y1 = boxes[best].tolist()
+    return Outcome(
+        pixels=_pixels(picture),
+        region=mask_of_box((x0 + left, y0 + top, x1 + left, y1 + top), request.size_yx),
+        inpaintings=len(frames),
+    )
+
+
+def release_anchors(attention: Float[Tensor, "g g"], count: int, window: int) -> Int[Tensor, "K 2"]:
+    """(row, column) of the release's anchors: first the cells from which the largest box stays on the grid, by
+    attention, then the highest cells of all, neighbours or not, which may be the same ones (mistake 6)."""
+    side = attention.shape[0]
+    order = torch.argsort(attention.flatten(), descending=True, stable=True)
+    points = torch.stack([order // side, order % side], dim=1)
+    inner = ((points >= window) & (points + window <= side - 1)).all(dim=1)
+    return torch.cat([points[inner], points])[:count] if inner.sum() < count else points[inner][:count]
+
+
+def release_boxes(points_yx: Int[Tensor, "K 2"], sizes: Int[Tensor, " K"], side_px: int) -> Int[Tensor, "K 4"]:
+    """The release's boxes in pixels of its square: the row is taken for x (mistake 3), edges are clipped at the last
+    cell, and cells 0 to 31 become pixels 0 to side - 1, rounded up."""
+    row, column = points_yx.unbind(1)
+    edges = torch.stack([row - sizes, column - sizes, row + sizes, column + sizes], dim=1).clamp(0, GRID_CELLS - 1)
+    # Whole-number division, because ceil of a product of floats is off by one where the product is whole.
+    return -((-edges * (side_px - 1)) // (GRID_CELLS - 1))
+
+
+def _whole_frame(case: Case, square: Tensor, box_xyxy: list[int], seed: int) -> Float[Tensor, "1 3 S S"]:
+    """The square at the model's size, all of it as the model gives it back, in [0, 1]."""
+    inpainter, config = case.models.inpainter, case.config
+    side, frame = inpainter.native_px, (0, 0, square.shape[1], square.shape[2])
+    resolved = config.resolved(steps=inpainter.recommended_steps, guidance_scale=inpainter.recommended_guidance)
+    assert resolved.steps is not None and resolved.guidance_scale is not None
+    drawn = inpainter.inpaint(
+        crop_window(square, frame, side)[None],
+        window_mask(box_xyxy, frame, side)[None],
+        inpainter.encode_prompt(case.request.prompt, config.negative_prompt),
+        seed=seed,
+        steps=resolved.steps,
+        guidance_scale=resolved.guidance_scale,
+    )
+    return drawn.to(torch.float32) / 255
+
+
+def _pixels(picture: Float[Tensor, "3 H W"]) -> np.ndarray:
+    return (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

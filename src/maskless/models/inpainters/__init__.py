@@ -1,0 +1,1 @@
+"""The models that draw, each family behind the same protocol."""

@@ -1,0 +1,247 @@
+"""The inpainter: a UNet on the autoencoder's latents that fills a hole with what a text names.
+
+Trained at 64 x 64 pixels (16 x 16 latents) on windows of scenes. It starts from CLIP's text encoder, which goes on
+learning and must go on telling every word of the world. v-prediction (arXiv 2202.00512) with the errors inside the hole
+weighted up.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from maskless.data.errors import MasklessError
+from maskless.storybook.training import autoencoder
+from maskless.storybook.training.clip import WORDS, named_words, words_loss
+from maskless.storybook.training.loop import Run, opened_in_float32, without_its_origin
+from maskless.storybook.world.edits import other, retextured
+from maskless.storybook.world.holes import random_hole, window_of
+from maskless.storybook.world.scenes import COLOURS, KINDS, draw, render, sample, split_seed
+from maskless.storybook.world.sheets import sheet, to_tensor
+from maskless.storybook.world.styles import STYLES
+
+BATCH = 16  # scenes, each with two holes
+LEARNING_RATE = 8e-4
+OUTER_LAYERS = ("conv_in", "conv_out", "token_embedding", "position_embedding", "words")
+FIRST_SEED = 200_000_000
+SIDE = 64
+OTHER_MANNER = 0.5  # share of the scenes, beside those that are no flat drawings anyway, which get another manner
+RETEXTURED = 0.4  # share of the scenes whose large objects get textures anew
+WORDS_WEIGHT = 0.1
+EXPORT = "inpainting/unet"
+STEPS, GUIDANCE = 5, 2.5  # more steps give no more (docs/model-card.md)
+SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "v_prediction",
+    "steps_offset": 1,
+    "timestep_spacing": "trailing",
+}
+_frozen: dict[str, nn.Module] = {}  # the autoencoder, which is not trained here
+_tokenizer: list[CLIPTokenizer] = []
+
+
+def build(run: Run) -> nn.Module:
+    if (
+        not (run.models / "clip" / "config.json").is_file()
+        or not (run.models / "inpainting" / "vae" / "config.json").is_file()
+    ):
+        raise MasklessError(f"{run.models}: train the autoencoder and clip first; the inpainter works on their outputs")
+    _frozen["vae"] = autoencoder.load(run.models).to(run.device, memory_format=torch.channels_last)
+    if run.compile:
+        _frozen["vae"].encoder.compile()
+    _tokenizer[:] = [CLIPTokenizer.from_pretrained(run.models / "clip")]
+    clip = CLIPModel.from_pretrained(run.models / "clip", torch_dtype=torch.float32)
+    text = CLIPTextModel(clip.config.text_config)
+    text.load_state_dict(
+        {k.removeprefix("text_model."): v for k, v in clip.state_dict().items() if k.startswith("text_model.")}
+    )
+    unet = UNet2DConditionModel(
+        sample_size=SIDE // 4,
+        in_channels=9,
+        out_channels=4,
+        block_out_channels=(128, 160, 192),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=clip.config.text_config.hidden_size,
+        attention_head_dim=(4, 5, 6),
+        norm_num_groups=16,
+        addition_embed_type="text",  # the pooled text beside the time embedding: kinds are learned sooner
+        addition_embed_type_num_heads=3,
+    )
+    words = nn.Linear(clip.config.text_config.hidden_size, len(WORDS))
+    nn.init.zeros_(words.weight)  # what the text encoder knows is not to be shaken by a head that knows nothing yet
+    return nn.ModuleDict({"unet": unet, "text": text, "words": words})
+
+
+def tokenize(texts: list[str]) -> Tensor:
+    tokens = _tokenizer[0]
+    return tokens(
+        texts, padding="max_length", truncation=True, max_length=tokens.model_max_length, return_tensors="pt"
+    ).input_ids
+
+
+def example(seed: int) -> dict[str, Tensor]:
+    """Two windows of one scene: image [2, 3, 64, 64] in [0, 1], mask [2, 1, 64, 64], ids [2, 32], words [2, W]."""
+    rng = np.random.default_rng(seed)
+    graph, size = sample(seed), int(rng.integers(96, 161))
+    if rng.random() < OTHER_MANNER:
+        graph = graph.with_style(other(tuple(STYLES), "flat", rng))
+    if rng.random() < RETEXTURED:
+        graph = retextured(graph, rng)
+    scene = draw(graph, size)
+    images, masks, texts = [], [], []
+    for _ in range(2):
+        hole = random_hole(scene, rng)
+        images.append(to_tensor(scene.image.crop(hole.window).resize((SIDE, SIDE), Image.Resampling.BICUBIC)))
+        mask = (
+            Image.fromarray(hole.mask.astype(np.uint8) * 255)
+            .crop(hole.window)
+            .resize((SIDE, SIDE), Image.Resampling.NEAREST)
+        )
+        masks.append(torch.from_numpy(np.array(mask) > 127)[None].float())
+        texts.append("" if rng.random() < 0.1 else hole.text)
+    words = torch.stack([named_words(text) for text in texts])
+    return {"image": torch.stack(images), "mask": torch.stack(masks), "ids": tokenize(texts), "words": words}
+
+
+def noised(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Scaled latents [N, 4, h, w] at times of their own: the times [N], the noisy latents, and their v = a eps - s z_0,
+    where a is sqrt(alpha_bar) and s is sqrt(1 - alpha_bar)."""
+    device, count = clean.device, len(clean)
+    noise = torch.randn(clean.shape, generator=generator, device=device)
+    time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.9).sigmoid().mul(1000).long().clamp(0, 999)
+    alphas = _alphas_cumprod().to(device)
+    signal, sigma = (scale[time][:, None, None, None] for scale in (alphas.sqrt(), (1 - alphas).sqrt()))
+    return time, signal * clean + sigma * noise, signal * noise - sigma * clean
+
+
+@cache
+def _alphas_cumprod() -> Tensor:
+    return DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod
+
+
+def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """E ||v - v_theta(z_t, mask, masked image, text)||^2, four times as heavy inside the hole; v = a eps - s z_0.
+    And what the text encoder pays for words that cannot be told from its output."""
+    image, mask, ids, named = (batch[key].flatten(0, 1) for key in ("image", "mask", "ids", "words"))
+    vae = _frozen["vae"]
+    with torch.no_grad():
+        both = torch.cat([image, image * (mask < 0.5) + 0.5 * mask]) * 2 - 1
+        latents = vae.encode(both.contiguous(memory_format=torch.channels_last)).latents.float().contiguous()
+        clean, masked = (latents * vae.config.scaling_factor).chunk(2)
+    small = F.interpolate(mask, size=clean.shape[-2:])
+    time, noisy, target = noised(clean, generator)
+    text = model["text"](ids)
+    predicted = model["unet"](torch.cat([noisy, small, masked], dim=1), time, text.last_hidden_state).sample.float()
+    weight = 1 + 3 * small
+    told = ((predicted - target).square() * weight).mean() / weight.mean()
+    return told + WORDS_WEIGHT * words_loss(model, text, named)
+
+
+def pipeline(model: nn.Module) -> StableDiffusionInpaintPipeline:
+    """The stock pipeline around the networks as they are."""
+    parts = {"vae": _frozen["vae"], "text_encoder": model["text"], "tokenizer": _tokenizer[0], "unet": model["unet"]}
+    return StableDiffusionInpaintPipeline(**parts, **stock_parts())  # type: ignore[arg-type]
+
+
+def stock_parts() -> dict[str, Any]:
+    """What a pipeline of diffusers takes beside the networks."""
+    scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
+    return {
+        "scheduler": scheduler,
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+
+
+def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
+    """A sheet: windows of eight validation scenes with their holes, filled with seven prompts each."""
+    pipe = pipeline(model)
+    pipe.set_progress_bar_config(disable=True)
+    rng = np.random.default_rng(0)
+    crops: list[Image.Image] = []
+    masks: list[Image.Image] = []
+    index = 0
+    while len(crops) < 10:
+        scene = render(split_seed("validation", index))
+        index += 1
+        if not scene.objects or scene.graph.style != "flat" and len(crops) not in (3, 6):
+            continue
+        x0, y0, x1, y1 = scene.objects[0].box_xyxy
+        margin = (max(x1 - x0, y1 - y0) - min(x1 - x0, y1 - y0)) // 2
+        grow_x, grow_y = (3, 3 + margin) if x1 - x0 > y1 - y0 else (3 + margin, 3)
+        box = (max(0, x0 - grow_x), max(0, y0 - grow_y), min(128, x1 + grow_x), min(128, y1 + grow_y))
+        window = window_of(box, 128, 1.6, rng)
+        mask = Image.new("L", (128, 128))
+        mask.paste(255, box)
+        crops.append(scene.image.crop(window).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        masks.append(mask.crop(window).resize((SIDE, SIDE), Image.Resampling.NEAREST))
+    rows = [torch.stack([to_tensor(c) for c in crops])]
+    prompts = [
+        "a red car",
+        "a blue house",
+        "a pink flower",
+        "a yellow star",
+        "a black cat",
+        "an orange fish",
+        "a green pine",
+        f"a purple {KINDS[-1]}",
+        f"a {tuple(COLOURS)[8]} snail",
+        "nothing",
+    ]
+    for prompt in prompts:
+        out = pipe(
+            [prompt] * len(crops),
+            crops,
+            masks,
+            height=SIDE,
+            width=SIDE,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            generator=[torch.Generator().manual_seed(i) for i in range(len(crops))],
+            output_type="pt",
+        )
+        rows.append(torch.stack(list(out.images.float())))
+    return {}, sheet(rows)
+
+
+def export(model: nn.Module, models: Path) -> None:
+    """The folder that StableDiffusionInpaintPipeline.from_pretrained opens; the UNet in shards under 15 MiB."""
+    save(pipeline(model), models, "inpainting", {"steps": STEPS, "guidance_scale": GUIDANCE})
+
+
+def save(pipe: Any, models: Path, name: str, advice: dict[str, float]) -> None:
+    """A pipeline's networks in 16 bits, copied, beside the exported autoencoder, and what it works best with."""
+    folder = models / name
+    unet = UNet2DConditionModel.from_config(pipe.unet.config)
+    unet.load_state_dict(pipe.unet.state_dict())
+    text = CLIPTextModel(pipe.text_encoder.config)
+    text.load_state_dict(pipe.text_encoder.state_dict())
+    pipe.register_modules(vae=autoencoder.load(models).half(), unet=unet.half(), text_encoder=text.half())
+    pipe.save_pretrained(folder, max_shard_size="14MB")
+    opened_in_float32(folder / "text_encoder")
+    for part in ("vae", "unet"):
+        without_its_origin(folder / part)
+    (folder / "maskless.json").write_text(json.dumps(advice, indent=2))
+
+
+def restore(model: nn.Module, models: Path) -> None:
+    """Into the networks as they were built: an export of another architecture is refused by name."""
+    folder = models / "inpainting"
+    for name, kind, part in (("unet", UNet2DConditionModel, "unet"), ("text", CLIPTextModel, "text_encoder")):
+        model[name].load_state_dict(kind.from_pretrained(folder / part, torch_dtype=torch.float32).state_dict())

@@ -1,0 +1,73 @@
+"""Our own small BPE vocabulary in CLIP's format: each word of the captions is one token, and any text has tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import CLIPTokenizer
+
+from maskless.storybook.world.captions import NUMBERS, PLACES, describe_empty, describe_object, describe_scene, plural
+from maskless.storybook.world.scenes import COLOURS, KINDS, TEXTURES, sample, split_seed
+
+CONTEXT = 32
+_WORDS = (
+    "replace remove add change make turn into with without next to left right of top bottom centre center middle",
+    "background picture photo image painting style texture grey light dark tiny large huge little several many some",
+    "it is there no nothing",
+)
+_SPLIT = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+
+
+def corpus() -> list[str]:
+    """The captions the vocabulary is learned from: training scenes, and each word often enough to become a token."""
+    rng = np.random.default_rng(0)
+    graphs = [sample(split_seed("train", i)) for i in range(4000)]
+    texts = [describe_scene(graph, rng) for graph in graphs]
+    texts += [describe_object(thing, rng) for graph in graphs for thing in graph.objects]
+    texts += [describe_empty(background, rng) for background in PLACES for _ in range(20)]
+    words = [
+        *KINDS,
+        *(plural(kind) for kind in KINDS),
+        *COLOURS,
+        *TEXTURES,
+        *PLACES,
+        *NUMBERS,
+        *" ".join(_WORDS).split(),
+    ]
+    return texts + [word for word in words for _ in range(50)]
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """The storybook tokenizer; the same at every call."""
+    learned = Tokenizer(BPE(end_of_word_suffix="</w>"))
+    learned.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    learned.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = [*alphabet, *(letter + "</w>" for letter in alphabet)]
+    trainer = BpeTrainer(
+        vocab_size=4000, min_frequency=20, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    learned.train_from_iterator(corpus(), trainer)
+    merges = [tuple(pair) for pair in _merges(learned)]
+    vocabulary = {token: i for i, token in enumerate(special)}
+    for left, right in merges:
+        vocabulary.setdefault(left + right, len(vocabulary))
+    for token in ("<|startoftext|>", "<|endoftext|>"):
+        vocabulary[token] = len(vocabulary)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CONTEXT)
+
+
+def _merges(tokenizer: Tokenizer) -> list[list[str]]:
+    import json
+
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [merge if isinstance(merge, list) else merge.split(" ") for merge in merges]

@@ -1,0 +1,87 @@
+"""Where an edit may go, on drawn scenes with the bundled encoders: the named thing is looked at first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from maskless.data.boxes import box_iou, propose_regions
+from maskless.engine.editor import Editor
+from maskless.evaluation.suites.search_study import draw_tasks, is_clean
+from maskless.locating.proposals import find_places, place_of, propose
+
+
+@pytest.fixture(scope="module")
+def storybook() -> Editor:
+    return Editor.from_pretrained("storybook", device="cpu", dtype="float32")
+
+
+def test_the_named_thing_is_outlined_and_its_middle_is_the_first_anchor(storybook):
+    overlaps, inside = [], 0
+    tasks = draw_tasks("validation", 10, offset=41_000)
+    for task in tasks:
+        request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
+        found = find_places(request, storybook.models, storybook.config)
+        x0, y0, x1, y1 = task.box_xyxy
+        overlaps.append(float(box_iou(torch.tensor([found.outline_xyxy]), task.box_xyxy)[0]))
+        y, x = ((found.anchors.points_yx[0] + 0.5) / torch.tensor(found.anchors.grid_yx) * 128).tolist()
+        inside += x0 <= x < x1 and y0 <= y < y1
+        assert len(found.anchors) == storybook.config.anchors
+    assert sum(overlaps) / len(overlaps) > 0.5 and inside >= 7
+
+
+def test_without_a_caption_or_by_the_papers_rule_attention_alone_decides(storybook):
+    task = draw_tasks("validation", 1)[0]
+    request = storybook.request(task.image, caption="", prompt=task.prompt)
+    named = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
+    paper = replace(storybook.config, anchor_source="attention")
+    for asked, config in ((request, storybook.config), (named, paper)):
+        found = find_places(asked, storybook.models, config)
+        assert found.relevance is None and found.outline_xyxy is None
+        assert torch.equal(found.anchors.points_yx, find_places(request, storybook.models, paper).anchors.points_yx)
+
+
+def test_the_edges_of_the_best_square_are_fitted_and_no_others(storybook):
+    clean, covered = [], []
+    for task in draw_tasks("validation", 10, offset=41_000):
+        request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
+        found = find_places(request, storybook.models, storybook.config)
+        squares = propose_regions(found.anchors, storybook.config.sizes, request.size_yx).boxes_xyxy
+        place = place_of(squares, found, request, storybook.models)
+        best = int(place.argmax())
+        proposed = propose(found, request, storybook.models, storybook.config)
+        boxes = proposed.regions.boxes_xyxy
+        assert (boxes != squares).any(dim=1).nonzero().flatten().tolist() == [best]
+        assert proposed.place[best] >= place[best] and int(proposed.place.argmax()) == best
+        assert torch.equal(
+            proposed.place.index_fill(0, torch.tensor(best), 0), place.index_fill(0, torch.tensor(best), 0)
+        )
+        pair = squares[best].tolist(), boxes[best].tolist()
+        clean.append([is_clean(box, task) for box in pair])
+        covered.append([_share_inside(task.box_xyxy, box) for box in pair])
+    before, after = torch.tensor(covered).mean(dim=0).tolist()
+    assert after > before + 0.05, "of each thing, whose square is not its box"
+    assert sum(now for _, now in clean) >= sum(was for was, _ in clean)
+
+
+def _share_inside(thing_xyxy, box_xyxy):
+    x0, y0 = max(thing_xyxy[0], box_xyxy[0]), max(thing_xyxy[1], box_xyxy[1])
+    x1, y1 = min(thing_xyxy[2], box_xyxy[2]), min(thing_xyxy[3], box_xyxy[3])
+    area = (thing_xyxy[2] - thing_xyxy[0]) * (thing_xyxy[3] - thing_xyxy[1])
+    return max(x1 - x0, 0) * max(y1 - y0, 0) / area
+
+
+@pytest.mark.parametrize("why", ["no caption", "switched off"])
+def test_squares_stay_where_nothing_is_named_or_fitted(storybook, why):
+    task = draw_tasks("validation", 1)[0]
+    caption = "" if why == "no caption" else task.caption
+    config = storybook.config if why == "no caption" else replace(storybook.config, fit_edges=False)
+    request = storybook.request(task.image, caption=caption, prompt=task.prompt)
+    found = find_places(request, storybook.models, config)
+    proposed = propose(found, request, storybook.models, config)
+    squares = propose_regions(found.anchors, config.sizes, request.size_yx).boxes_xyxy
+    assert torch.equal(proposed.regions.boxes_xyxy, squares)
+    assert bool(proposed.place.any()) == bool(caption)
+    assert torch.equal(proposed.place, place_of(squares, found, request, storybook.models))

@@ -1,0 +1,183 @@
+"""The tree of files that an edit leaves, its record, and what happens when it cannot be written."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskless.data.errors import MasklessError
+from maskless.data.picture import load_image
+from maskless.records.outputs import save_edit
+
+
+@pytest.fixture
+def scene() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_tree_is_the_documented_one(make_result, scene, tmp_path):
+    prompt = "a big tree with many flowers in the center"
+    saved = save_edit(make_result(scene, "trees", prompt), tmp_path / "output", draw_box=True)
+    stem = "0_a-big-tree-with-many-flowers-in-the-centeranchor"
+    assert tree(tmp_path) == (
+        {f"output/0_trees/{name}" for name in ("input_image.png", "result.json", "overview.png", "report.html")}
+        | {f"output/0_trees/results/{stem}{i}.png" for i in range(9)}
+        | {f"output/0_trees/boxes/{stem}{i}_ori_draw.png" for i in range(9)}
+        | {"output/0_trees/results/final_output.png"}
+    )
+    assert saved.folder == tmp_path / "output/0_trees" and saved.final.is_file() and saved.overview.is_file()
+    assert all(path.is_file() for path in saved.candidates)
+
+
+def test_boxes_only_when_asked_for(make_result, scene, tmp_path):
+    save_edit(make_result(scene), tmp_path, draw_box=True)
+    save_edit(make_result(scene), tmp_path)
+    assert not (tmp_path / "0_trees/boxes").exists()
+
+
+def test_the_record_holds_what_the_issue_lists(make_result, scene, tmp_path):
+    result = make_result(scene)
+    saved = save_edit(result, tmp_path, image_id="7")
+    record = json.loads((tmp_path / "7_trees/result.json").read_text("utf-8"))
+    assert record == saved.record
+    assert set(record) == {
+        "request", "config", "candidates", "order", "anchor_net", "history", "cost", "versions"
+    }  # fmt: skip
+    assert record["request"]["prompt"] == "a big tree" and record["request"]["seed"] == 42
+    assert record["order"] == list(result.order)
+    assert len(record["candidates"]) == 9 and len(record["history"]) == 10
+    for index, candidate in enumerate(record["candidates"]):
+        assert set(candidate) == {"anchor", "box_xyxy", "losses", "score", "file"}
+        assert candidate["box_xyxy"] == result.candidates.regions.boxes_xyxy[index].tolist()
+        assert candidate["losses"]["total"] == pytest.approx(float(result.losses.total[index]))
+        assert (tmp_path / "7_trees" / candidate["file"]).is_file()
+    assert record["anchor_net"]["expected_loss_before"] == pytest.approx(1.52)
+    assert record["anchor_net"]["expected_loss_after"] is None  # not a number is not JSON
+    assert record["cost"]["seconds"]["inpainting"] == pytest.approx(12.3457)
+    assert record["versions"]["torch"].startswith("2.")
+    assert record["config"]["max_window_size"] == 15
+
+
+def test_pixels_outside_the_box_are_the_inputs(make_result, scene, tmp_path):
+    result = make_result(scene)
+    saved = save_edit(result, tmp_path)
+    assert np.array_equal(load_image(saved.folder / "input_image.png").pixels, scene)
+    for index, path in enumerate(saved.candidates):
+        stored = load_image(path).pixels
+        x0, y0, x1, y1 = result.candidates.regions.boxes_xyxy[index].tolist()
+        outside = np.ones(scene.shape[:2], bool)
+        outside[y0:y1, x0:x1] = False
+        assert np.array_equal(stored[outside], scene[outside])
+        assert not np.array_equal(stored, scene)
+
+
+def test_the_final_picture_is_the_best_and_carries_its_settings(make_result, scene, tmp_path):
+    result = make_result(scene, prompt="ein Baum 🌳")
+    saved = save_edit(result, tmp_path)
+    assert saved.final.read_bytes() == saved.candidates[result.order[0]].read_bytes()
+    image = Image.open(saved.final)
+    image.load()
+    settings = json.loads(image.text["maskless"])
+    assert settings["prompt"] == "ein Baum 🌳" and settings["seed"] == 42
+    assert settings["config"]["lr"] == 5e-3
+    assert settings["anchor"] == saved.record["candidates"][result.order[0]]["anchor"]
+
+
+def test_sixteen_bits_and_alpha_reach_the_candidates(make_result, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (64, 64, 4), dtype=np.uint16)
+    saved = save_edit(make_result(pixels), tmp_path)
+    stored = load_image(saved.final)
+    assert stored.bit_depth == 16 and stored.alpha is not None
+    assert np.array_equal(stored.alpha, pixels[..., 3])
+
+
+def test_a_second_run_with_fewer_anchors_leaves_no_stale_candidates(make_result, scene, tmp_path):
+    save_edit(make_result(scene), tmp_path)
+    stale = tmp_path / "0_trees/results/0_a-big-treeanchor11.png"
+    other = tmp_path / "0_trees/results/0_a-small-treeanchor0.png"
+    stale.write_bytes(b"old")
+    other.write_bytes(b"of another prompt")
+    save_edit(make_result(scene), tmp_path)
+    assert not stale.exists() and other.exists()
+
+
+def test_the_same_result_makes_the_same_bytes(make_result, scene, tmp_path):
+    first, second = (save_edit(make_result(scene), tmp_path / name) for name in ("a", "b"))
+    for path in sorted(tree(first.folder)):
+        assert (first.folder / path).read_bytes() == (second.folder / path).read_bytes(), path
+
+
+@pytest.mark.parametrize("caption", ["../../x", "CON", "w" * 300, "🌳🚗", "a/b\\c", "..", ""])
+def test_any_caption_makes_a_folder_inside(make_result, scene, tmp_path, caption):
+    saved = save_edit(make_result(scene, caption, caption or "x"), tmp_path / "output", image_id="../1")
+    assert saved.folder.parent == tmp_path / "output"
+    assert {path.name for path in tmp_path.iterdir()} == {"output"}
+    assert all(path.resolve().is_relative_to(saved.folder.resolve()) for path in saved.candidates)
+
+
+def test_captions_that_collide_get_different_folders(make_result, scene, tmp_path):
+    folders = {save_edit(make_result(scene, caption), tmp_path).folder for caption in ("a/b", "a?b", "a-b")}
+    assert len(folders) == 3
+
+
+class TestWhatCannotBeWritten:
+    def test_a_file_in_place_of_the_folder(self, make_result, scene, tmp_path):
+        (tmp_path / "output").write_text("a file")
+        with pytest.raises(MasklessError, match="cannot write to .*output is a file"):
+            save_edit(make_result(scene), tmp_path / "output")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_folder_without_permission(self, make_result, scene, tmp_path):
+        tmp_path.chmod(0o500)
+        with pytest.raises(MasklessError, match="no permission"):
+            save_edit(make_result(scene), tmp_path / "output")
+
+    def test_a_full_disk_leaves_what_was_there(self, tmp_path):
+        """A real limit on file sizes, in a process of its own, stands for the disk that runs full."""
+        script = textwrap.dedent(
+            """
+            import resource, sys
+            from maskless.data.errors import MasklessError
+            from maskless.data.files import write_bytes
+            from maskless.data.picture import save_image
+            import numpy as np
+
+            noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), "u1")
+            write_bytes(sys.argv[1] + "/kept.bin", b"before")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+            for attempt in (
+                lambda: write_bytes(sys.argv[1] + "/kept.bin", bytes(50_000)),
+                lambda: save_image(sys.argv[1] + "/new.png", noise),
+            ):
+                try:
+                    attempt()
+                except MasklessError as error:
+                    print(error)
+            """
+        )
+        run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+        assert run.stdout.count("cannot write") == 2 and run.stdout.count("\n") == 2
+        assert {path.name for path in tmp_path.iterdir()} == {"kept.bin"}
+        assert (tmp_path / "kept.bin").read_bytes() == b"before"
+
+    def test_a_failure_midway_leaves_the_earlier_edit_whole(self, make_result, scene, tmp_path, monkeypatch):
+        save_edit(make_result(scene), tmp_path)
+        before = {path: (tmp_path / path).read_bytes() for path in tree(tmp_path)}
+
+        def no_space(*arguments):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("maskless.records.outputs.draw_overview", no_space)
+        with pytest.raises(MasklessError, match="No space left on device"):
+            save_edit(make_result(255 - scene), tmp_path)
+        assert {path: (tmp_path / path).read_bytes() for path in tree(tmp_path)} == before
