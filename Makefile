@@ -8,7 +8,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := $(BIN)/pip --disable-pip-version-check
+# Quiet twice: errors are shown, warnings are not (with several indexes pip warns once for each package and index).
+PIP := $(BIN)/pip --disable-pip-version-check --quiet --quiet
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
 # The first interpreter found that is new enough; PYTHON=/path/to/python3 overrides it.
@@ -41,9 +42,10 @@ install: $(STAMP)
 # The stamp is written last, so an interrupted installation is taken up again.
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "maskless needs Python 3.11 or newer; none was found on PATH" >&2; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) setuptools torch
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
+	@echo "Setting up the environment in $(VENV), once: a few minutes, depending on the network ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) setuptools torch
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
 clean:

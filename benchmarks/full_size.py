@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 from maskless import EditConfig, Editor
-from maskless.data.config import DEVICES, DTYPES, MEMORY
+from maskless.data.config import DEVICES, DTYPES, MEMORY, ModelOptions
 from maskless.engine.stopwatch import peak_memory_mb
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 from maskless.models.inpainters.loading import StableDiffusionInpainter
-from maskless.models.memory import place
+from maskless.models.memory import arrange
 from maskless.models.pretrained import EditModels, resolve_device, resolve_dtype
 
 ASSETS = Path(str(resources.files("maskless"))) / "assets"
@@ -78,10 +78,10 @@ def build_models(device: torch.device, dtype: torch.dtype, memory: str) -> EditM
     pipeline = build_pipeline(dtype)
     inpainter = StableDiffusionInpainter(pipeline, dtype=dtype)
     networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    placement = place(networks, [dino.model, clip.model], device=device, memory=memory, dtype=dtype)
+    placement = arrange(networks, [dino.model, clip.model], device=device, memory=memory, dtype=dtype)
     return EditModels(
-        dino=dino, clip=clip, inpainter=inpainter, names={"inpainting": "sd2, random"}, device=device, dtype=dtype,
-        memory=memory, placement=placement,
+        dino=dino, clip=clip, inpainter=inpainter, names={"inpainting": "sd2, random"},
+        options=ModelOptions(device=device.type, memory=memory), device=device, dtype=dtype, placement=placement,
     )  # fmt: skip
 
 
@@ -91,16 +91,7 @@ def measure(level: str, device: str, dtype: str, steps: int, anchors: int) -> di
     began = time.perf_counter()
     models = build_models(on, resolve_dtype(dtype, on), level)
     built, loaded_mb = time.perf_counter() - began, peak_memory_mb(on)
-    config = EditConfig(
-        steps=steps,
-        guidance_scale=7.5,
-        iterations=0,
-        anchors=anchors,
-        views=1,
-        memory=level,
-        device=device,
-        dtype=dtype,
-    )
+    config = EditConfig(steps=steps, guidance_scale=7.5, iterations=0, anchors=anchors, views=1)
     image = torch.rand(3, 512, 512, generator=torch.Generator().manual_seed(0))
     began, cpu_began = time.perf_counter(), time.process_time()
     cost = Editor(models, config).edit(image, prompt="a blue house").cost

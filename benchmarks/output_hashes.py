@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,15 @@ from maskless import EditConfig, Editor, EditResult
 PACKAGE = Path(str(resources.files("maskless")))
 DESERT, MEADOW, ROOM = (PACKAGE / "assets" / "samples" / f"{name}.png" for name in ("desert", "meadow", "room"))
 CENTRE = (85, 85, 171, 171)
-SHORT = {"iterations": 2, "anchors": 3}
-PAPER = {"place": 0.0, "delta": 0.0, "fit_edges": False, "anchor_source": "attention", "ranking": "paper"}
+SHORT: dict[str, Any] = {"iterations": 2, "anchors": 3}
+WEIGHT = "location_weight" if hasattr(EditConfig, "location_weight") else "place"  # its name before the redesign
+PAPER: dict[str, Any] = {
+    WEIGHT: 0.0,
+    "delta": 0.0,
+    "fit_edges": False,
+    "anchor_source": "attention",
+    "ranking": "paper",
+}
 
 
 def damaged(path: Path) -> np.ndarray:
@@ -52,7 +60,7 @@ def with_hole(path: Path) -> np.ndarray:
 
 def edits(editor: Editor, plain: Editor) -> dict[str, Callable[[], EditResult]]:
     """Every edit by name. plain: an editor without a model that takes the picture, which redraws by FlowEdit."""
-    car = {"caption": "a red car"}
+    car: dict[str, Any] = {"caption": "a red car"}
     return {
         "replace": lambda: editor.edit(DESERT, **car, prompt="a blue house"),
         "replace, no caption": lambda: editor.edit(DESERT, prompt="a blue house", **SHORT),
@@ -87,7 +95,11 @@ def digest(result: EditResult) -> str:
         total.update(np.ascontiguousarray(result.edited(index).pixels()).tobytes())
     for values in (result.candidates.regions.boxes_xyxy, result.scores, result.losses.rows):
         total.update(values.detach().contiguous().numpy().tobytes())
-    curve = [(step.loss, step.expected_loss, step.inpaintings) for step in result.history]
+    losses, expected = [], []
+    for step in (step for step in result.history if hasattr(step, "loss")):  # the first step only looks at the picture
+        losses.append((step.loss, step.inpaintings))
+        expected.append(getattr(step, "expected_loss", min(loss for loss, _inpaintings in losses)))
+    curve = [losses, expected]
     total.update(json.dumps([list(result.order), curve, result.request.prompt]).encode())
     return total.hexdigest()[:16]
 

@@ -3,9 +3,10 @@
     python benchmarks/structure.py                       # of the package that is imported
     PYTHONPATH=../before/src python benchmarks/structure.py
 
-The walk is recorded while an edit of a bundled sample runs. Whatever function of the package is called for the first
-time is one visit; visits in a row to the same file are one stay. A step back up is a stay in a room further to the
-right than the stay before, in the order data, method, models, locating, engine, records.
+The walk is recorded while an edit of a bundled sample runs: it is the way of the picture. Every function of the package
+that is given the picture for the first time, or something that holds it, is one visit; visits in a row to the same file
+are one stay. A step back up is a stay in a room further to the right than the stay before, in the order data, method,
+models, locating, engine, records.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from importlib import resources
 from pathlib import Path
 from types import FrameType
 
+import torch
+
 PACKAGE = Path(str(resources.files("maskless")))
 ROOMS = ("data", "method", "models", "locating", "engine", "records")
 MOST_PARAMETERS = 6
+HOLDERS = ("SourceImage", "EditRequest", "PictureView")
+"""Types that hold the picture."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -42,7 +47,7 @@ def imported(tree: ast.Module, known: set[str]) -> set[str]:
     return found
 
 
-def circles(trees: dict[str, ast.Module]) -> list[list[str]]:
+def import_cycles(trees: dict[str, ast.Module]) -> list[list[str]]:
     """Groups of modules that import each other, directly or through others."""
     edges = {name: imported(tree, set(trees)) for name, tree in trees.items()}
 
@@ -94,12 +99,24 @@ def is_public(name: str) -> bool:
 
 
 def walk() -> dict[str, int]:
-    """Stays, files and steps back up of one edit, and how often the text encoder got its caption."""
+    """The picture's way through one edit: stays, files and steps back up, and how often its caption was encoded."""
     from maskless import Editor
 
     editor = Editor.from_pretrained("storybook", device="cpu")
     sample = PACKAGE / "assets" / "samples" / "desert.png"
     caption, texts, visits, seen = "a red car", [], [], set()
+    storages: set[int] = set()
+
+    def carries(value: object) -> bool:
+        """Whether a value is the picture: its path, its file, the request or view that holds it, or its pixels."""
+        if type(value).__name__ in HOLDERS:
+            held = getattr(value, "rgb", getattr(value, "image", None))
+            if isinstance(held, torch.Tensor):
+                storages.add(held.untyped_storage().data_ptr())
+            return True
+        if isinstance(value, torch.Tensor):
+            return value.untyped_storage().data_ptr() in storages
+        return isinstance(value, Path) and value == sample
 
     def record(frame: FrameType, event: str, _argument: object) -> None:
         code = frame.f_code
@@ -107,7 +124,8 @@ def walk() -> dict[str, int]:
             return
         if code.co_name == "encode_text":
             texts.append(frame.f_locals["text"])
-        if code not in seen:
+        given = [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]]
+        if code not in seen and any(map(carries, given)):
             seen.add(code)
             visits.append(Path(code.co_filename).relative_to(PACKAGE).as_posix())
 
@@ -133,7 +151,7 @@ def figures() -> dict[str, int]:
     lengths = [node.end_lineno - node.lineno + 1 for _where, _name, node in every if node.end_lineno]
     found = {
         "modules": len([file for file in trees if not file.endswith("__init__.py")]),
-        "circles of imports": len(circles(trees)),
+        "import cycles": len(import_cycles(trees)),
         f"functions of more than {MOST_PARAMETERS} parameters": sum(
             len(parameters(node)) > MOST_PARAMETERS for _where, _name, node in every
         ),
@@ -151,6 +169,6 @@ if __name__ == "__main__":
                     print(f"{len(parameters(node))} parameters: {file}:{node.lineno} {name}")
                 if is_public(name) and says_any(node):
                     print(f"Any: {file}:{node.lineno} {name}")
-        print(circles(modules()))
+        print(import_cycles(modules()))
     else:
         print(json.dumps(figures(), indent=2))

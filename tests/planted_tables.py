@@ -16,21 +16,21 @@ def planted_table(losses, *, success=None, previews=None, shared=False, **change
     """
     losses = torch.tensor(losses, dtype=torch.float32)
     columns = losses.shape[1]
-    place = torch.arange(K * M).reshape(K, M)
+    column_of = torch.arange(K * M).reshape(K, M)
     if shared:
-        place[-1, -1] = place[-1, -2]
+        column_of[-1, -1] = column_of[-1, -2]
     boxes = [[20 + 40 * k - r, 20 - r, 20 + 40 * k + r, 20 + r] for k in range(K) for r in (4, 8, 12, 16)]
     boxes = [*boxes[: columns - 1], [0, 0, 64, 64]]
     success = torch.zeros_like(losses) if success is None else torch.tensor(success, dtype=torch.float32)
     nothing = torch.zeros_like(losses)
-    names = ("text_to_image", "image_to_image", "place")
+    names = ("text_to_image", "image_to_image", "location")
     values = {
         "losses": losses,
         "success": success.bool(),
         "score": success,
         "previews": {n: torch.tensor(v, dtype=torch.float32) for n, v in (previews or {}).items()},
         "scores": {name: nothing for name in names},
-        "place": place,
+        "column_of": column_of,
         "boxes_xyxy": torch.tensor(boxes),
         "features": torch.randn(K, 12 * M, 8, 8, generator=torch.Generator().manual_seed(0)),
         "config": EditConfig(anchors=K, max_window_size=10, iterations=6, steps=8, ranking="paper"),

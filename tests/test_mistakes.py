@@ -14,6 +14,7 @@ from maskless.engine import search_run
 from maskless.method.anchor_net import frozen_projection, region_features, roi_align
 from maskless.method.anchors import find_anchors
 from maskless.method.search import final_sizes, planned_updates, policy, search
+from maskless.models.inpainters.denoising import Sampling
 from maskless.records.names import safe_name
 from planted import K, M, planted_search
 
@@ -96,17 +97,17 @@ def test_mistake_06_anchors_near_the_border_keep_their_place():
 def test_mistake_07_edits_and_sources_reach_clip_on_one_scale(editor, picture):
     """Where the edit is the source itself, CLIP sees no difference: no direction and no change of structure."""
     run = editor.start(editor.request(picture, **TEXTS), **FAST)
-    evaluator = run._evaluate
-    evaluator([0])
+    edits = run.edits
+    edits([0])
     from maskless.data.paste import crop_window
 
-    window = evaluator.windows_xyxy[0].tolist()
-    unchanged = crop_window(picture, window, evaluator.native_px)
-    evaluator._crops[0] = (unchanged * 255).round().to(torch.uint8)
-    composite = evaluator.composite(0)
+    window = edits.windows_xyxy[0].tolist()
+    unchanged = crop_window(picture, window, editor.models.inpainter.native_px)
+    edits._crops[0] = (unchanged * 255).round().to(torch.uint8)
+    composite = edits.composite(0)
     assert float(composite.min()) >= 0 and float(composite.max()) <= 1
     assert float((composite - picture).abs().mean()) < 0.02
-    assert float(evaluator._appraiser.losses(composite[None], evaluator._small_boxes[:1]).structure) < 0.05
+    assert edits._scorer.losses(composite[None], edits._small_boxes[:1]).of(0)["structure"] < 0.05
 
 
 def test_mistake_08_dinos_input_is_normalised_and_the_projection_is_frozen_and_saved(editor):
@@ -116,6 +117,7 @@ def test_mistake_08_dinos_input_is_normalised_and_the_projection_is_frozen_and_s
     white = dino.preprocess(torch.ones(3, 64, 64))
     assert torch.allclose(white[0, :, 0, 0], torch.tensor([2.2489, 2.4286, 2.6400]), atol=1e-3)
     run = editor.start(editor.request(torch.rand(3, 64, 64), **TEXTS), **FAST)
+    next(iter(run))
     assert torch.equal(run.state()["projection"], frozen_projection(32))
 
 
@@ -124,7 +126,7 @@ def test_mistake_09_every_candidate_starts_from_the_same_noise(editor):
     model = editor.models.inpainter
     images = torch.rand(1, 3, 64, 64).expand(3, -1, -1, -1)
     masks = torch.ones(3, 1, 64, 64)
-    edited = model.inpaint(images, masks, model.encode_prompt("a house"), seed=1, steps=2, guidance_scale=5.0)
+    edited = model.inpaint(images, masks, model.encode_prompt("a house"), Sampling(seed=1, steps=2, guidance_scale=5.0))
     assert int((edited[0].int() - edited[1].int()).abs().max()) <= 1
     assert int((edited[0].int() - edited[2].int()).abs().max()) <= 1
 

@@ -3,21 +3,23 @@
 from maskless import Editor
 result = Editor.from_pretrained("storybook").edit("scene.png", caption="a red car", prompt="a blue house")
 result.best.save("edited.png")
+
+The docstrings of the package cite "method step N" and "mistake N": docs/method.md in the repository explains them.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from maskless.data.config import EditConfig
+    from maskless.data.config import EditConfig, ModelOptions
     from maskless.data.errors import MasklessError
     from maskless.data.picture import load_image
     from maskless.data.result import EditResult, StepRecord
     from maskless.data.types import EditRequest
     from maskless.engine.editor import Editor
-    from maskless.engine.search_run import EditRun
+    from maskless.engine.run import Run
 
 __version__ = "0.1.0"
 
@@ -25,11 +27,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "EditConfig": "maskless.data.config",
     "EditRequest": "maskless.data.types",
-    "EditResult": "maskless.data.types",
-    "EditRun": "maskless.engine.search_run",
+    "EditResult": "maskless.data.result",
     "Editor": "maskless.engine.editor",
     "MasklessError": "maskless.data.errors",
-    "StepRecord": "maskless.data.types",
+    "ModelOptions": "maskless.data.config",
+    "Run": "maskless.engine.run",
+    "StepRecord": "maskless.data.result",
     "load_image": "maskless.data.picture",
 }
 
@@ -37,16 +40,17 @@ __all__ = [
     "EditConfig",
     "EditRequest",
     "EditResult",
-    "EditRun",
     "Editor",
     "MasklessError",
+    "ModelOptions",
+    "Run",
     "StepRecord",
     "__version__",
     "load_image",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'maskless' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,15 +1,15 @@
 """Options: the published defaults, and one clear line for each wrong value."""
 
 import math
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from maskless.data.config import EditConfig
+from maskless.data.config import EditConfig, KeepOptions, ModelOptions, ResolvedConfig
 from maskless.data.errors import MasklessError
 
 PUBLISHED = {
-    "lr": 5e-3, "epochs": 1, "iterations": 10, "gradient_accumulation": 25, "checkpoint_interval": 10, "anchors": 9,
+    "lr": 5e-3, "epochs": 1, "iterations": 10, "gradient_accumulation": 25, "anchors": 9,
     "max_window_size": 15, "alpha": 1.0, "beta": 1.0, "gamma": 1.0, "ranking_alpha": 2.0, "ranking_beta": 1.0,
     "seed": 42,
 }  # fmt: skip
@@ -18,18 +18,33 @@ PUBLISHED = {
 def test_the_defaults_are_the_published_numbers():
     config = EditConfig()
     assert {name: getattr(config, name) for name in PUBLISHED} == PUBLISHED
-    resolved = config.resolved()
-    assert (resolved.steps, resolved.guidance_scale) == (50, 7.5)
+    assert KeepOptions().checkpoint_interval == 10
+    resolved = config.resolved(steps=None, guidance_scale=None, batch_size=4, seed=None)
+    assert (resolved.steps, resolved.guidance_scale, resolved.batch_size, resolved.seed) == (50, 7.5, 4, 42)
 
 
 def test_a_model_recommends_and_the_user_decides():
-    assert EditConfig().resolved(steps=12, guidance_scale=3.0).steps == 12
-    chosen = EditConfig(steps=7, guidance_scale=2).resolved(steps=12, guidance_scale=3.0)
-    assert (chosen.steps, chosen.guidance_scale) == (7, 2.0)
+    recommended = {"steps": 12, "guidance_scale": 3.0, "batch_size": 16, "seed": 7}
+    resolved = EditConfig().resolved(**recommended)
+    assert {name: getattr(resolved, name) for name in recommended} == recommended
+    chosen = EditConfig(steps=7, guidance_scale=2, batch_size=1).resolved(**recommended)
+    assert (chosen.steps, chosen.guidance_scale, chosen.batch_size) == (7, 2.0, 1)
+
+
+def test_a_resolved_config_has_no_none_and_says_what_a_task_changed():
+    resolved = EditConfig().resolved(steps=5, guidance_scale=None, batch_size=2, seed=None)
+    assert isinstance(resolved, ResolvedConfig) and None not in resolved.to_dict().values()
+    used = replace(resolved, max_window_size=8, feather=0.0)
+    assert resolved.differences(used) == {"max_window_size": 8, "feather": 0.0}
+
+
+def test_an_option_belongs_to_models_or_to_an_edit_or_to_what_is_kept():
+    names = [{option.name for option in fields(kind)} for kind in (EditConfig, ModelOptions, KeepOptions)]
+    assert sum(map(len, names)) == len(set.union(*names))
 
 
 def test_every_option_says_what_a_flag_needs():
-    for option in fields(EditConfig):
+    for option in (*fields(EditConfig), *fields(ModelOptions), *fields(KeepOptions)):
         assert option.metadata["help"].endswith((".", "]."))
         assert option.metadata["group"]
         if "int" in str(option.type) or "float" in str(option.type):
@@ -49,8 +64,8 @@ def test_every_option_says_what_a_flag_needs():
         ("steps", 0, "steps must be from 1 to 1000, got 0"),
         ("max_window_size", 17, "max_window_size must be from 1 to 16, got 17"),
         ("max_window_size", 3, "min_window_size must be at most max_window_size"),
-        ("negative_prompt", None, "negative_prompt must be a text"),
-        ("slim_checkpoint", 1, "slim_checkpoint must be true or false"),
+        ("negative_prompt", None, "negative_prompt must be a string"),
+        ("fit_edges", 1, "fit_edges must be true or false"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -71,3 +86,13 @@ def test_a_config_survives_being_written_down():
     config = EditConfig(lr=0.01, steps=9, anchor_source="text", epochs=3)
     assert EditConfig(**config.to_dict()) == config
     assert config.total_iterations == 30
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_models_and_what_is_kept_are_checked_as_well():
+    with pytest.raises(MasklessError, match="memory must be one of full, balanced"):
+        ModelOptions(memory="huge")
+    with pytest.raises(MasklessError, match="checkpoint_interval must be from 1"):
+        KeepOptions(checkpoint_interval=0)
+    with pytest.raises(MasklessError, match="slim_checkpoint must be true or false"):
+        KeepOptions(slim_checkpoint=1)

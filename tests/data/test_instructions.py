@@ -1,12 +1,12 @@
-"""Instructions are read as their forms say, and what is none of them is answered with all of them."""
+"""Instructions of every form are parsed; any other text is refused with a list of all forms."""
 
 import pytest
 
-from maskless.data.config import NEED_NO_PROMPT, TASKS
 from maskless.data.errors import MasklessError
 from maskless.data.instructions import FORMS, Instruction, parse_instruction, phrases
+from maskless.data.tasks import FACTS, TASKS
 
-READ = {
+PARSED = {
     "replace the red car with a blue house": ("replace", "the red car", "a blue house"),
     "change the cat into a dog": ("replace", "the cat", "a dog"),
     "turn the tree to a lamp": ("replace", "the tree", "a lamp"),
@@ -36,11 +36,11 @@ READ = {
 }
 
 
-@pytest.mark.parametrize("text", READ, ids=str)
+@pytest.mark.parametrize("text", PARSED, ids=str)
 def test_each_form(text):
-    task, caption, prompt = READ[text]
+    task, caption, prompt = PARSED[text]
     assert parse_instruction(text) == Instruction(task=task, caption=caption, prompt=prompt)
-    assert task in TASKS and (prompt or task in NEED_NO_PROMPT)
+    assert task in TASKS and (prompt or not FACTS[task].needs_prompt)
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,17 @@ def test_the_canvas_to_add(text, extend):
     assert parse_instruction(text) == Instruction(task="extend", extend=extend)
 
 
-def test_the_forms_that_an_error_shows_are_read():
+def test_the_forms_that_an_error_lists_can_be_parsed():
     for form in FORMS:
         assert parse_instruction(form.replace(" A", " the red car").replace(" B", " a blue house")).task in TASKS
 
 
 @pytest.mark.parametrize("text", ["", "   ", "hello", "a red car", "make it", "extend the picture sideways", "remove"])
-def test_what_cannot_be_read_is_one_line_with_the_forms(text):
+def test_any_other_text_is_refused_in_one_line_with_the_forms(text):
     with pytest.raises(MasklessError) as caught:
         parse_instruction(text)
-    told = str(caught.value)
-    assert repr(text) in told and all(form in told for form in FORMS) and "\n" not in told
+    message = str(caught.value)
+    assert repr(text) in message and all(form in message for form in FORMS) and "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -83,5 +83,5 @@ def test_what_cannot_be_read_is_one_line_with_the_forms(text):
         ("a band and sand", ("a band", "sand")),
     ],
 )
-def test_the_things_that_a_text_lists(text, parts):
+def test_the_objects_that_a_text_lists(text, parts):
     assert phrases(text) == parts

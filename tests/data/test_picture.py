@@ -1,4 +1,4 @@
-"""Every kind of picture comes in, and goes out with its untouched pixels, depth, alpha, EXIF and profile."""
+"""Every kind of picture can be loaded, and is saved with its untouched pixels, bit depth, alpha, EXIF and profile."""
 
 import io
 import struct
@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from maskless.data.errors import MasklessError
 from maskless.data.picture import SourceImage, load_image, save_image
 from maskless.data.sixteen_bit import encode_png
+from raw_pictures import chunk, raw_png, raw_tiff
 
 HEIGHT, WIDTH = 40, 56
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -22,19 +23,6 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 def noise(channels: int, dtype=np.uint8, seed: int = 0) -> np.ndarray:
     shape = (HEIGHT, WIDTH, channels) if channels > 1 else (HEIGHT, WIDTH)
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def raw_png(pixels: np.ndarray, colour_type: int) -> bytes:
-    """A 16-bit PNG of any colour type, with filter 0, written independently of the package."""
-    height, width = pixels.shape[:2]
-    rows = pixels.astype(">u2").reshape(height, -1)
-    body = b"".join(b"\0" + row.tobytes() for row in rows)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
 
 
 def rgb_of(source: SourceImage) -> np.ndarray:
@@ -89,7 +77,7 @@ class TestKinds:
     def test_grey_with_a_profile_becomes_srgb_without_one(self, tmp_path):
         lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
         Image.fromarray(noise(1)).save(tmp_path / "a.png", icc_profile=lab)
-        source = load_image(tmp_path / "a.png")  # a profile of the wrong kind: the plain conversion
+        source = load_image(tmp_path / "a.png")  # the profile is of the wrong kind, so the plain conversion is used
         assert source.icc_profile is None and np.array_equal(source.pixels[..., 0], noise(1))
 
     @pytest.mark.parametrize("channels,colour_type", [(1, 0), (3, 2), (2, 4), (4, 6)])
@@ -106,10 +94,9 @@ class TestKinds:
         if source.alpha is not None:
             assert np.array_equal(source.alpha, expected[..., -1])
 
-    @pytest.mark.parametrize("order", ["<", ">"])
-    def test_sixteen_bit_colour_tiff(self, tmp_path, order):
+    def test_sixteen_bit_colour_tiff(self, tmp_path):
         pixels = noise(3, np.uint16)
-        (tmp_path / "a.tif").write_bytes(raw_tiff(pixels, order))
+        (tmp_path / "a.tif").write_bytes(raw_tiff(pixels, "<"))
         assert np.array_equal(load_image(tmp_path / "a.tif").pixels, pixels)
 
     def test_first_frame_of_an_animation(self, tmp_path):
@@ -117,40 +104,21 @@ class TestKinds:
         frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
         assert tuple(load_image(tmp_path / "a.gif").pixels[0, 0]) == (255, 0, 0)
 
-    def test_a_source_is_itself(self):
+    def test_a_source_image_is_returned_as_it_is(self):
         source = load_image(noise(3))
         assert load_image(source) is source
-
-
-def raw_tiff(pixels: np.ndarray, order: str) -> bytes:
-    """An uncompressed 16-bit RGB TIFF, one strip, in either byte order."""
-    height, width = pixels.shape[:2]
-    body = pixels.astype(f"{order}u2").tobytes()
-    offset, bits_at = 8, 8 + len(body)
-    tags = [
-        (256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, bits_at), (259, 3, 1, 1), (262, 3, 1, 2),
-        (273, 4, 1, offset), (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(body)), (284, 3, 1, 1),
-    ]  # fmt: skip
-    directory = struct.pack(f"{order}H", len(tags))
-    for tag, kind, count, value in tags:
-        inline = struct.pack(f"{order}HH", value, 0) if kind == 3 and count == 1 else struct.pack(f"{order}I", value)
-        directory += struct.pack(f"{order}HHI", tag, kind, count) + inline
-    bits = struct.pack(f"{order}HHH", 16, 16, 16)
-    mark = b"II" if order == "<" else b"MM"
-    head = mark + struct.pack(f"{order}HI", 42, bits_at + len(bits))
-    return head + body + bits + directory + struct.pack(f"{order}I", 0)
 
 
 class TestArraysAndTensors:
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
     @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-    def test_whole_numbers(self, dtype, channels):
+    def test_integers(self, dtype, channels):
         pixels = noise(channels, dtype)
         source = load_image(pixels)
         assert source.pixels.dtype == dtype and np.array_equal(rgb_of(source), source.pixels)
         assert (source.alpha is None) == (channels % 2 == 1)
 
-    def test_floats_stay_as_they_are(self):
+    def test_floats_are_not_changed(self):
         tensor = torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
         assert torch.equal(load_image(tensor).rgb, tensor)
         assert torch.equal(load_image(tensor.movedim(0, -1).numpy()).rgb, tensor)
@@ -162,7 +130,7 @@ class TestArraysAndTensors:
         assert torch.equal(source.rgb, tensor[:1].expand(3, -1, -1))
         assert source.alpha is not None and np.array_equal(source.alpha, (tensor[1] * 255).round().byte().numpy())
 
-    def test_the_array_given_is_not_shared(self):
+    def test_the_callers_array_is_copied(self):
         pixels = noise(3)
         source = load_image(pixels)
         before = source.pixels.copy()
@@ -182,7 +150,7 @@ class TestArraysAndTensors:
             (torch.zeros(3, 31, 64), "from 32 to 8000 pixels, got 64 x 31"),
         ],
     )
-    def test_what_is_refused(self, bad, message):
+    def test_wrong_shapes_types_and_ranges_are_refused(self, bad, message):
         with pytest.raises(MasklessError) as caught:
             load_image(bad)
         assert message in str(caught.value)
@@ -190,7 +158,7 @@ class TestArraysAndTensors:
 
 class TestOrientation:
     @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_is_applied_and_taken_out_of_the_exif(self, tmp_path, orientation):
+    def test_is_applied_and_removed_from_the_exif(self, tmp_path, orientation):
         image = Image.fromarray(noise(3))
         exif = Image.Exif()
         exif[0x0112], exif[0x010F] = orientation, "Maker"
@@ -263,7 +231,7 @@ class TestSaving:
         assert stored.getexif().get_ifd(0x8769)[0x9003] == "2024:05:06 07:08:09"
         assert stored.info["icc_profile"] == SRGB
 
-    def test_tags_of_a_tiff_that_speak_of_its_bytes_stay_behind(self, tmp_path):
+    def test_tags_for_the_layout_of_a_tiff_are_not_copied(self, tmp_path):
         tags = TiffImagePlugin.ImageFileDirectory_v2()
         tags[0x010F] = "Maker"
         Image.fromarray(noise(3)).save(tmp_path / "a.tif", tiffinfo=tags)
@@ -280,7 +248,7 @@ class TestSaving:
         assert np.array_equal(back.pixels, source.pixels)
         assert back.alpha is not None and np.array_equal(back.alpha, source.alpha)
 
-    def test_jpeg_is_close(self, tmp_path):
+    def test_a_jpeg_is_nearly_the_same(self, tmp_path):
         pixels = np.full((HEIGHT, WIDTH, 3), (200, 40, 90), np.uint8)
         save_image(tmp_path / "a.jpg", pixels)
         assert np.abs(load_image(tmp_path / "a.jpg").pixels.astype(int) - pixels).max() <= 3
@@ -288,19 +256,19 @@ class TestSaving:
     @pytest.mark.parametrize(
         "name,channels,dtype,message",
         [
-            ("a.xyz", 3, np.uint8, "must end in .png"),
-            ("a", 3, np.uint8, "must end in .png"),
-            ("a.jpg", 4, np.uint8, "cannot hold the source's alpha"),
+            ("a.xyz", 3, np.uint8, "must end in one of .png"),
+            ("a", 3, np.uint8, "must end in one of .png"),
+            ("a.jpg", 4, np.uint8, "cannot store the source's alpha"),
             ("a.tif", 3, np.uint16, "must be saved as .png"),
         ],
     )
-    def test_what_a_format_cannot_hold(self, tmp_path, name, channels, dtype, message):
+    def test_what_a_format_cannot_store_is_refused(self, tmp_path, name, channels, dtype, message):
         source = load_image(noise(channels, dtype))
         with pytest.raises(MasklessError, match=message):
             save_image(tmp_path / name, source.pixels, source=source)
         assert not list(tmp_path.iterdir())
 
-    def test_a_folder_in_the_way_leaves_nothing_behind(self, tmp_path):
+    def test_a_folder_of_that_name_is_refused_and_no_file_is_left(self, tmp_path):
         (tmp_path / "a.png").mkdir()
         with pytest.raises(MasklessError, match="cannot write"):
             save_image(tmp_path / "a.png", noise(3))
@@ -361,6 +329,6 @@ class TestBadFiles:
         Image.fromarray(np.ones((HEIGHT, WIDTH), np.float32)).save(tmp_path / "a.tif")
         assert "floating-point" in self.refused(tmp_path / "a.tif")
 
-    def test_damaged_exif_is_no_reason_to_refuse(self, tmp_path):
+    def test_a_picture_with_damaged_exif_is_loaded(self, tmp_path):
         Image.fromarray(noise(3)).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
         assert np.array_equal(load_image(tmp_path / "a.png").pixels, noise(3))

@@ -1,10 +1,9 @@
-"""The values that flow through an edit refuse wrong shapes, ranges and empty texts."""
+"""The values that flow through an edit: wrong shapes and ranges and empty prompts are refused."""
 
 import pytest
 import torch
 
 from maskless.data.errors import MasklessError
-from maskless.data.result import Candidates
 from maskless.data.types import Anchors, EditRequest, Losses, PatchFeatures, Regions
 
 
@@ -47,24 +46,14 @@ def test_boxes_must_not_be_empty():
         Regions(boxes_xyxy=torch.tensor([[4, 4, 4, 8]]), anchor_index=torch.tensor([0]), size_index=torch.tensor([0]))
 
 
-def test_regions_and_candidates_can_be_picked_in_any_order():
-    candidates = Candidates(
-        regions=regions(3),
-        windows_xyxy=torch.arange(12).reshape(3, 4),
-        crops=torch.arange(3, dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 3, 4, 4),
-        seeds=(7, 7, 7),
-    )
-    picked = candidates[[2, 0]]
-    assert picked.regions.anchor_index.tolist() == [2, 0]
-    assert picked.crops[:, 0, 0, 0].tolist() == [2, 0]
-    assert len(picked) == 2
+def test_regions_can_be_selected_in_any_order():
+    assert regions(3)[[2, 0]].anchor_index.tolist() == [2, 0]
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_losses_must_be_of_one_length():
-    with pytest.raises(MasklessError, match=r"losses must all be \[N\]"):
-        two = torch.zeros(2)
-        Losses(clip=two, directional=two, structure=two, local=two, total=torch.zeros(3))
+def test_losses_have_a_column_for_each_name():
+    with pytest.raises(MasklessError, match=r"terms must be \[2, 3\], got \[2, 4\]"):
+        Losses(names=("a", "b", "c"), terms=torch.zeros(2, 4), total=torch.zeros(2))
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -73,7 +62,7 @@ def test_losses_must_be_of_one_length():
     [
         ({"task": "paint", "prompt": "x"}, "task must be one of complete, add"),
         ({"prompt": "x", "mask": torch.ones(64, 63, dtype=torch.bool)}, "mask must be of the picture's size, 64 x 64"),
-        ({"prompt": "x", "mask": torch.zeros(64, 64, dtype=torch.bool)}, "mask must mark something to edit"),
+        ({"prompt": "x", "mask": torch.zeros(64, 64, dtype=torch.bool)}, "mask must have at least one pixel to edit"),
     ],
 )
 def test_a_request_refuses_a_wrong_task_or_mask(given, message):
@@ -86,8 +75,9 @@ def test_some_tasks_need_no_prompt(task):
     assert EditRequest(image=torch.zeros(3, 64, 64), caption="", prompt="", task=task).prompt == ""
 
 
-def test_losses_as_rows_and_back():
+def test_losses_can_be_converted_to_rows_and_back():
     parts = torch.arange(10.0).reshape(2, 5)
-    losses = Losses.from_rows(parts)
+    losses = Losses.from_rows(("a", "b", "c", "d"), parts)
     assert torch.equal(losses.rows, parts) and losses.total.tolist() == [4.0, 9.0]
     assert torch.equal(losses[[1]].rows, parts[1:]) and len(losses[[1]]) == 1
+    assert losses.of(1) == {"a": 5.0, "b": 6.0, "c": 7.0, "d": 8.0, "total": 9.0}

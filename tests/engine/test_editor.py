@@ -1,9 +1,7 @@
 """The editor from picture to ranked results, on small models."""
 
-import io
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,17 +30,8 @@ def test_an_edit_gives_one_ranked_candidate_for_each_anchor(result):
     assert len(result.candidates) == 4 == len(result.losses)
     assert sorted(result.order) == [0, 1, 2, 3]
     assert result.candidates.regions.anchor_index.tolist() == [0, 1, 2, 3]
-    assert [record.iteration for record in result.history] == [1, 2]
+    assert [step.step for step in result.history] == [0, 1, 2] and len(result.drawn_steps) == 2
     assert result.anchor_net.probabilities_after.shape == (4, 6)
-
-
-def test_anchors_that_choose_the_same_box_are_candidates_of_their_own(editor):
-    """In the smallest picture every large box is the whole of it."""
-    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    result = editor.edit(image, **TEXTS, **FAST, min_window_size=16, max_window_size=16)
-    assert len({tuple(box) for box in result.candidates.regions.boxes_xyxy.tolist()}) == 1
-    assert result.candidates.regions.anchor_index.tolist() == [0, 1, 2, 3]
-    assert result.cost.inpaintings == 1
 
 
 def test_the_cost_is_what_was_done(result):
@@ -98,64 +87,9 @@ def test_batches_of_one_and_of_many_agree(editor, image, result):
 
 
 def test_stream_gives_records_as_they_happen(editor, image):
-    records = list(editor.stream(editor.request(image, **TEXTS), **FAST))
-    assert [record.iteration for record in records] == [1, 2]
-    assert records[-1].updates > 0 and records[-1].seconds > 0
-
-
-@pytest.mark.parametrize("stop_after", [0, 1, 2])
-def test_a_run_that_was_stopped_ends_with_the_same_bytes(editor, image, result, stop_after):
-    request = editor.request(image, **TEXTS)
-    run = editor.start(request, **FAST)
-    for _, _record in zip(range(stop_after), run, strict=False):
-        pass
-    file = io.BytesIO()
-    torch.save(run.state(), file)
-    file.seek(0)
-    resumed = editor.start(request, state=torch.load(file, weights_only=True), **FAST)
-    list(resumed)
-    end = resumed.result()
-    assert torch.equal(end.candidates.crops, result.candidates.crops)
-    assert torch.equal(end.scores, result.scores) and end.order == result.order
-    assert torch.equal(end.anchor_net.probabilities_after, result.anchor_net.probabilities_after)
-    assert end.cost.inpaintings == result.cost.inpaintings and end.cost.unet_forwards == result.cost.unet_forwards
-
-
-def test_a_state_of_another_edit_is_refused(editor, image):
-    state = editor.start(editor.request(image, **TEXTS), **FAST).state()
-    with pytest.raises(MasklessError, match="same picture, caption, prompt and seed"):
-        editor.start(editor.request(image, caption="a red square", prompt="a cat"), state=state, **FAST)
-
-
-def test_a_search_around_given_anchors_on_regions_that_are_known(editor, image, result):
-    """Lent what another run inpainted, a run on the same anchors inpaints nothing and ends with the same bytes."""
-    from maskless.engine.search_run import EditRun
-
-    config = replace(editor.config, **FAST)
-    request = editor.request(image, **TEXTS)
-    first = EditRun(request, editor.models, config, anchors=result.anchors)
-    list(first)
-    assert np.array_equal(first.result().best.pixels(), result.best.pixels())
-    second = EditRun(request, editor.models, config, anchors=result.anchors)
-    second.evaluator.restore(first.evaluator.to_dict())
-    forwards = editor.models.inpainter.unet_forwards
-    list(second)
-    assert np.array_equal(second.result().best.pixels(), result.best.pixels())
-    assert editor.models.inpainter.unet_forwards == forwards
-
-
-def test_the_straight_through_estimator_runs_on_the_same_models(editor, image):
-    result = editor.edit(image, **TEXTS, **FAST | {"estimator": "straight-through", "updates": 20})
-    before, after = result.anchor_net.probabilities_before, result.anchor_net.probabilities_after
-    assert not torch.equal(before, after) and bool(after.isfinite().all())
-    assert result.cost.inpaintings <= 12
-
-
-@pytest.mark.parametrize("options", [{"iterations": 0}, {"anchors": 1}, {"max_window_size": 4}, {"ranking": "located"}])
-def test_small_budgets_work(editor, image, options):
-    result = editor.edit(image, **TEXTS, **FAST | options)
-    assert len(result.candidates) == (FAST | options)["anchors"]
-    assert bool(result.scores.isfinite().all())
+    steps = list(editor.stream(editor.request(image, **TEXTS), **FAST))
+    assert [step.step for step in steps] == [0, 1, 2] and {step.total_steps for step in steps} == {2}
+    assert steps[-1].updates > 0 and steps[-1].seconds > 0
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 400), (400, 32), (333, 517)])
@@ -172,6 +106,11 @@ def test_wrong_input_is_one_line(editor, image):
         (lambda: editor.edit("no-such-file.png", prompt="a house"), "no such file"),
         (lambda: editor.edit(image, prompt="a house", iterashuns=3), "unknown option 'iterashuns'"),
         (lambda: editor.edit(image, prompt="a house", anchors=0), "anchors must be from 1 to 256"),
+        (lambda: editor.edit(image, prompt="a house", scheduler="lcm"), "scheduler is an option of loading models"),
+        (lambda: editor.edit(image, prompt="a house", device="cpu"), "give it to Editor.from_pretrained"),
+        (lambda: editor.start(editor.request(image, prompt="a"), memory="low"), "memory is an option of loading"),
+        (lambda: editor.edit(image, prompt="a house", lora="a.safetensors"), "lora is an option of loading models"),
+        (lambda: editor.edit(image, prompt="a house", output_dir="x"), "what is kept on the disk"),
     ]:
         with pytest.raises(MasklessError, match=message) as caught:
             wrong()
@@ -190,3 +129,17 @@ def test_importing_the_package_loads_no_library():
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
     assert len(maskless.__all__) <= 10 and all(getattr(maskless, name) for name in maskless.__all__)
+
+
+def test_one_view_serves_many_edits_and_changes_none_of_them(editor, image, result, monkeypatch):
+    view = editor.look(image)
+    first = editor.edit(view, **TEXTS, **FAST)
+    assert torch.equal(first.candidates.crops, result.candidates.crops) and first.order == result.order
+    monkeypatch.setattr(editor.models.dino, "features", lambda _image: pytest.fail("the picture is known"))
+    second = editor.edit(view, caption="a red square", prompt="a tree", **FAST)
+    assert torch.equal(second.anchors.points_yx, result.anchors.points_yx)
+
+
+def test_models_and_options_are_recorded_as_they_were_used(editor, result):
+    assert result.models == editor.models.options and result.models.device == "cpu"
+    assert result.config == result.used and result.config.batch_size >= 1

@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from maskless.data.canvas import without_margins
 from maskless.data.errors import MasklessError
 from maskless.data.picture import load_image
-from maskless.engine.requests import make_request, without_margins
+from maskless.engine.requests import make_request
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
 
@@ -79,23 +80,23 @@ def test_repair_takes_holes_and_scratches():
         ({"task": "paint"}, "task must be one of complete, add, remove, .*, got 'paint'"),
         ({"prompt": " "}, "prompt must not be empty"),
         ({"prompt": "x", "mask": np.ones((48, 48), bool)}, "mask must be of the picture's size, 80 x 48, got 48 x 48"),
-        ({"prompt": "x", "mask": np.zeros((48, 80), bool)}, "mask must be bright where to edit, got one that is dark"),
+        ({"prompt": "x", "mask": np.zeros((48, 80), bool)}, "mask must be bright where .*, got one that is dark"),
         ({"prompt": "x", "mask": "none.png"}, "no such file: none.png"),
         ({"prompt": "x", "mask": np.ones((48, 80), bool), "box": "0,0,4,4"}, "a mask or a box, not both"),
         ({"prompt": "x", "box": "0,0,81,48"}, "inside the picture of 80 x 48, got '0,0,81,48'"),
         ({"prompt": "x", "box": "4,4,4,8"}, "box must be X0,Y0,X1,Y1"),
         ({"prompt": "x", "box": "1,2,3"}, "box must be X0,Y0,X1,Y1"),
         ({"prompt": "x", "box": "a,b,c,d"}, "box must be X0,Y0,X1,Y1"),
-        ({"prompt": "x", "extend": 0.5}, "only the task extend takes a canvas"),
+        ({"prompt": "x", "extend": 0.5}, "only the task extend can add canvas"),
         ({"task": "extend", "extend": "much"}, "extend must be 0.25 .*, got 'much'"),
         ({"task": "extend", "extend": "up=3"}, "extend must be"),
         ({"task": "extend", "extend": 0}, "extend must be"),
-        ({"task": "extend", "extend": 9000}, "at most 8000 pixels a side"),
-        ({"task": "extend", "box": "0,0,4,4"}, "leave mask and box"),
+        ({"task": "extend", "extend": 9000}, "sides of the extended picture must be at most 8000 pixels"),
+        ({"task": "extend", "box": "0,0,4,4"}, "leave out mask and box"),
         ({"task": "complete"}, "picture has none; give --mask FILE or --box"),
         ({"task": "repair"}, "found no scratch or hole to repair; give --mask FILE"),
-        ({"task": "remove"}, "remove needs to know what"),
-        ({"task": "texture", "prompt": "striped"}, "texture needs to know what"),
+        ({"task": "remove"}, "remove needs a location"),
+        ({"task": "texture", "prompt": "striped"}, "texture needs a location"),
     ],
 )
 def test_bad_input_is_one_line(given, message):

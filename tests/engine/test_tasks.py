@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from maskless.data.config import TASKS
+from maskless.data.canvas import without_margins
 from maskless.data.errors import MasklessError
 from maskless.data.picture import load_image
-from maskless.engine.requests import without_margins
+from maskless.data.tasks import TASKS
 from maskless.engine.tasks import RUNS
 from maskless.records.outputs import save_edit
 
@@ -124,13 +124,6 @@ def test_a_newcomer_keeps_away_from_what_is_there(results):
     thing = np.zeros(SIZE, bool)
     thing[30:54, 76:100] = True
     assert thing[y0:y1, x0:x1].mean() < 0.25
-
-
-def test_creative_makes_one_search_for_each_thing(results):
-    result = results["creative"]
-    assert [record.iteration for record in result.history] == [1, 2]
-    assert all(record.total_iterations == 2 for record in result.history)
-    assert result.cost.inpaintings >= 4
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "extend"])

@@ -12,9 +12,9 @@ from maskless.data.masks import mask_box
 from maskless.engine.editor import Editor
 from maskless.evaluation.requests.jobs import draw_jobs
 from maskless.evaluation.suites.search_study import draw_tasks
+from maskless.locating.location import locate
 from maskless.locating.named_mask import named_mask
-from maskless.locating.objects import things_in
-from maskless.locating.proposals import find_places
+from maskless.locating.objects import objects_in
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,9 @@ def storybook() -> Editor:
 def test_a_mask_lets_go_of_neighbours_and_has_what_the_outline_lost(storybook):
     found_of, cut_of, freed = [], [], []
     for job in draw_jobs("remove", "validation", 10, 240_000):
-        request = storybook.request(job.image, caption=job.caption, prompt=job.prompt, task="remove")
-        found = find_places(request, storybook.models, storybook.config)
-        cut = named_mask(found, request, storybook.models)
+        view = storybook.look(job.image)
+        found = locate(view, job.caption, storybook.config)
+        cut = named_mask(view, job.caption, found)
         (thing,) = (thing for thing in job.scene.objects if thing not in job.kept)
         true = torch.from_numpy(thing.mask)
         found_of.append(_overlap(found.outline, true))
@@ -43,16 +43,16 @@ def _overlap(mask, true):
 
 def test_a_speck_of_a_mask_gives_way_to_the_region(storybook, monkeypatch):
     task = draw_tasks("validation", 1, offset=41_000)[0]
-    request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
-    found = find_places(request, storybook.models, storybook.config)
+    view = storybook.look(task.image)
+    found = locate(view, task.caption, storybook.config)
     x0, y0, x1, y1 = task.box_xyxy
     speck = torch.zeros_like(found.outline)
     speck[(y0 + y1) // 2, (x0 + x1) // 2] = True
     specked = replace(found, outline=speck)
-    completed = named_mask(specked, request, storybook.models)
+    completed = named_mask(view, task.caption, specked)
     assert int(completed.sum()) > 50, "its colours tell the thing from what is around it"
-    monkeypatch.setattr("maskless.engine.masks.unlike", lambda _, region, __: torch.zeros_like(region))
-    region = named_mask(specked, request, storybook.models)
+    monkeypatch.setattr("maskless.locating.named_mask.colour_outliers", lambda _, region, __: torch.zeros_like(region))
+    region = named_mask(view, task.caption, specked)
     edges = mask_box(region)
     assert int(region.sum()) == (edges[2] - edges[0]) * (edges[3] - edges[1]), "a whole box"
     assert float(box_iou(torch.tensor([list(edges)]), task.box_xyxy)[0]) > 0.2
@@ -62,9 +62,9 @@ def test_what_stays_before_a_new_background_is_whole(storybook):
     """The outline alone holds over 0.8 of every thing in three of these eight scenes."""
     by_outline, whole, taken = [], [], []
     for job in draw_jobs("background", "validation", 8, 240_000):
-        request = storybook.request(job.image, caption=job.caption, prompt=job.prompt, task="background")
-        found = find_places(request, storybook.models, storybook.config)
-        kept = named_mask(found, request, storybook.models, salient=things_in(request.image, found.features))
+        view = storybook.look(job.image)
+        found = locate(view, job.caption, storybook.config)
+        kept = named_mask(view, job.caption, found, salient=objects_in(view))
         masks = [torch.from_numpy(thing.mask) for thing in job.kept]
         by_outline.append(min(float(found.outline[mask].float().mean()) for mask in masks))
         whole.append(min(float(kept[mask].float().mean()) for mask in masks))

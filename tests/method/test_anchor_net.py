@@ -1,4 +1,4 @@
-"""Region features against a written-out reference, and the exact network."""
+"""Region features compared with a naive reference, and the layers of the network."""
 
 import math
 
@@ -11,7 +11,7 @@ from maskless.method.anchor_net import AnchorNet, frozen_projection, region_feat
 
 
 def bilinear(features: torch.Tensor, y: float, x: float) -> torch.Tensor:
-    """The value of a map at a point where cell i has its value at i + 0.5, and the border is repeated."""
+    """The value of a map at a point, where the value of cell i belongs to i + 0.5 and the border is repeated."""
     height, width = features.shape[1:]
     y, x = min(max(y - 0.5, 0.0), height - 1.0), min(max(x - 0.5, 0.0), width - 1.0)
     top, left = math.floor(y), math.floor(x)
@@ -22,7 +22,7 @@ def bilinear(features: torch.Tensor, y: float, x: float) -> torch.Tensor:
     return (1 - down) * upper + down * lower
 
 
-def roi_align_written_out(features: torch.Tensor, box: list[float], size: int) -> torch.Tensor:
+def naive_roi_align(features: torch.Tensor, box: list[float], size: int) -> torch.Tensor:
     x0, y0, x1, y1 = box
     result = torch.zeros(features.shape[0], size, size)
     for row in range(size):
@@ -36,19 +36,19 @@ def roi_align_written_out(features: torch.Tensor, box: list[float], size: int) -
 
 
 @pytest.mark.parametrize("box", [[0, 0, 32, 24], [3.5, 2.25, 9.0, 20.5], [28, 20, 32, 24], [10, 10, 10.5, 10.5]])
-def test_roi_align_equals_the_written_out_sum(box):
+def test_roi_align_equals_the_naive_sum(box):
     features = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(1))
     fast = roi_align(features, torch.tensor([box], dtype=torch.float32))[0]
-    assert torch.allclose(fast, roi_align_written_out(features, box, 8), atol=1e-5)
+    assert torch.allclose(fast, naive_roi_align(features, box, 8), atol=1e-5)
 
 
-def test_the_projection_is_always_the_same_and_of_unit_scale():
+def test_the_projection_is_always_the_same_and_keeps_the_scale():
     assert torch.equal(frozen_projection(96), frozen_projection(96))
     projected = torch.randn(4000, 96) @ frozen_projection(96)[:, :, 0, 0].T
     assert abs(float(projected.std()) - 1) < 0.15
 
 
-def test_boxes_must_divide_among_the_anchors():
+def test_the_number_of_boxes_must_be_a_multiple_of_the_anchors():
     with pytest.raises(MasklessError, match="K \\* M"):
         region_features(torch.zeros(4, 8, 8), torch.ones(5, 4), frozen_projection(4), 2)
 
@@ -56,7 +56,7 @@ def test_boxes_must_divide_among_the_anchors():
 def test_standardised_features_have_no_common_part():
     regions = 100 + torch.randn(5, 12, 8, 8)
     assert float(standardised(regions).mean(dim=0).abs().max()) < 1e-3
-    assert bool(standardised(regions[:1]).isfinite().all()), "a single anchor has nothing to differ from"
+    assert bool(standardised(regions[:1]).isfinite().all()), "a single anchor has a standard deviation of 0"
 
 
 def test_the_network_is_the_published_one():
@@ -70,7 +70,7 @@ def test_the_network_is_the_published_one():
     assert shapes == [(8, 72, 1, 1), (4, 8, 1, 1), (4, 256), (6, 4)]
 
 
-def test_it_starts_at_the_uniform_policy_and_depends_on_its_generator_only():
+def test_the_first_policy_is_uniform_and_the_weights_depend_on_the_generator_alone():
     torch.manual_seed(1)
     first = AnchorNet(6, torch.Generator().manual_seed(5))
     torch.manual_seed(2)

@@ -1,4 +1,4 @@
-"""The edges of a region: they go where a score is best, by single moves, and stay in the picture."""
+"""The edges of a region are moved one at a time to where a score is best, and stay inside the picture."""
 
 from __future__ import annotations
 
@@ -7,53 +7,55 @@ import torch
 from torch import Tensor
 
 from maskless.data.boxes import box_iou
-from maskless.method.box_fitting import LEAST_SHARE, Box, Score, fit_edges, with_room
+from maskless.method.box_fitting import MIN_SIDE_SHARE, Box, Score, extend_fitted_box, fit_edges
 
 SIZE_YX = (96, 128)
 
 
 def _iou_with(truth: Box) -> tuple[list[int], Score]:
-    asked: list[int] = []
+    """The number of boxes of each call, and a score: the IoU with the true box."""
+    box_counts: list[int] = []
 
     def score(boxes: Tensor) -> Tensor:
-        asked.append(len(boxes))
+        box_counts.append(len(boxes))
         return box_iou(boxes, truth)
 
-    return asked, score
+    return box_counts, score
 
 
 @pytest.mark.parametrize("truth", [(40, 30, 100, 55), (50, 10, 70, 80), (0, 0, 40, 40)])
-def test_a_square_takes_on_the_things_proportions(truth: Box) -> None:
+def test_a_square_is_fitted_to_the_objects_proportions(truth: Box) -> None:
     square = (36, 24, 76, 64) if truth[0] else (5, 6, 45, 46)
-    asked, score = _iou_with(truth)
-    has = float(score(torch.tensor([square])))
-    fitted, found = fit_edges(square, has, score, SIZE_YX)
+    box_counts, score = _iou_with(truth)
+    square_score = float(score(torch.tensor([square])))
+    fitted, fitted_score = fit_edges(square, square_score, score, SIZE_YX)
     before, after = box_iou(torch.tensor([square, fitted]), truth).tolist()
-    assert found == pytest.approx(after) and after > before == pytest.approx(has)
+    assert fitted_score == pytest.approx(after) and after > before == pytest.approx(square_score)
     assert fitted[2] - fitted[0] != fitted[3] - fitted[1] or truth == (0, 0, 40, 40)
-    assert sum(asked) <= 1 + 4 * 8, "at most four rounds of eight moves, and the square's own"
+    assert sum(box_counts) <= 1 + 4 * 8, "the square, and at most four rounds of eight moves"
 
 
-def test_a_box_that_fits_stays_and_is_given_the_margin() -> None:
-    _asked, score = _iou_with((30, 20, 70, 50))
+def test_a_box_that_fits_is_not_moved_and_gets_the_margin() -> None:
+    _box_counts, score = _iou_with((30, 20, 70, 50))
     margin = round(96 / 64)
     assert fit_edges((30, 20, 70, 50), 1.0, score, SIZE_YX) == ((30, 20, 70, 50), 1.0)
-    assert with_room((30, 20, 70, 50), None, SIZE_YX) == (30 - margin, 20 - margin, 70 + margin, 50 + margin)
+    assert extend_fitted_box((30, 20, 70, 50), None, SIZE_YX) == (30 - margin, 20 - margin, 70 + margin, 50 + margin)
 
 
-def test_an_outline_just_outside_is_taken_over_and_one_far_off_is_not() -> None:
+def test_the_box_is_extended_to_a_near_outline_and_not_to_a_distant_one() -> None:
     margin = round(96 / 64)
-    roomy = with_room((30, 20, 70, 50), (26, 22, 90, 55), SIZE_YX)
-    assert roomy == (26 - margin, 20 - margin, 70 + margin, 55 + margin), "left and bottom; the right is too far off"
+    extended = extend_fitted_box((30, 20, 70, 50), (26, 22, 90, 55), SIZE_YX)
+    expected = (26 - margin, 20 - margin, 70 + margin, 55 + margin)
+    assert extended == expected, "the left and the bottom edge are near; the right one is too far away"
 
 
-@pytest.mark.parametrize("wanted", ["large", "small"])
-def test_it_stays_in_the_picture_and_in_a_square_of_the_shorter_side(wanted: str) -> None:
+@pytest.mark.parametrize("preferred", ["large", "small"])
+def test_it_stays_in_the_picture_and_in_a_square_of_the_shorter_side(preferred: str) -> None:
     def score(boxes: Tensor) -> Tensor:
         x0, y0, x1, y1 = boxes.to(torch.float32).unbind(1)
-        return (x1 - x0) * (y1 - y0) * (1 if wanted == "large" else -1)
+        return (x1 - x0) * (y1 - y0) * (1 if preferred == "large" else -1)
 
     fitted, _ = fit_edges((20, 4, 110, 94), float(score(torch.tensor([(20, 4, 110, 94)]))), score, SIZE_YX)
-    x0, y0, x1, y1 = with_room(fitted, (fitted[0] - 3, 0, 128, 96), SIZE_YX)
+    x0, y0, x1, y1 = extend_fitted_box(fitted, (fitted[0] - 3, 0, 128, 96), SIZE_YX)
     assert 0 <= x0 < x1 <= 128 and 0 <= y0 < y1 <= 96
-    assert LEAST_SHARE * 96 <= min(x1 - x0, y1 - y0) and max(x1 - x0, y1 - y0) <= 96
+    assert MIN_SIDE_SHARE * 96 <= min(x1 - x0, y1 - y0) and max(x1 - x0, y1 - y0) <= 96

@@ -1,12 +1,12 @@
-"""Outlines on planted features: a thing among what goes on around it."""
+"""Outlines on planted features: an object in front of scenery that continues around it."""
 
 import torch
 
-from maskless.method.foreground import on_edges, outline, salience, threshold, unlike
+from maskless.method.foreground import colour_outliers, outline, salience, snap_to_edges, threshold
 
 
 def planted(top: int = 6, left: int = 8, height: int = 5, width: int = 4):
-    """A field of two bands with a thing of its own features and colour; features, colours, truth on a 16 x 24 grid."""
+    """Features, colours and true mask on a 16 x 24 grid: an object with its own features and colour on two bands."""
     generator = torch.Generator().manual_seed(0)
     kinds = torch.randn(3, 8, generator=generator)
     colour = torch.tensor([[0.4, 0.7, 0.9], [0.3, 0.6, 0.2], [0.9, 0.1, 0.1]])
@@ -19,7 +19,7 @@ def planted(top: int = 6, left: int = 8, height: int = 5, width: int = 4):
     return features, colour[label].permute(2, 0, 1), truth
 
 
-def test_the_outline_is_the_things_own_not_the_regions():
+def test_the_outline_is_that_of_the_object_and_not_of_the_region():
     features, colours, truth = planted()
     region = torch.zeros_like(truth)
     region[4:13, 6:14] = True
@@ -27,27 +27,27 @@ def test_the_outline_is_the_things_own_not_the_regions():
     assert torch.equal(scores > 0, truth) and bool((scores[~region] == -2).all())
 
 
-def test_a_core_says_which_thing_is_meant():
+def test_a_core_determines_which_object_is_meant():
     features, colours, truth = planted(left=6)
     region = torch.zeros_like(truth)
-    region[4:13, 4:20] = True  # the thing is not in the middle of it
+    region[4:13, 4:20] = True  # the object is not in the middle of the region
     assert torch.equal(outline(features, colours, region, truth) > 0, truth)
 
 
-def test_a_region_that_is_the_whole_picture_is_all_thing():
+def test_a_region_that_is_the_whole_picture_counts_as_the_object():
     features, colours, truth = planted()
     everything = torch.ones_like(truth)
     assert bool((outline(features, colours, everything) > 0).all())
     assert not bool((outline(features, colours, ~everything) > 0).any())
 
 
-def test_things_stand_out_and_bands_do_not():
+def test_objects_are_salient_and_bands_are_not():
     features, colours, truth = planted()
     scores = salience(features, colours)
     assert torch.equal(scores > threshold(scores), truth)
 
 
-def test_the_threshold_parts_two_heaps():
+def test_the_threshold_separates_two_clusters():
     scores = torch.cat([torch.full((90,), 0.1), torch.full((10,), 0.8)])
     assert 0.1 < threshold(scores) < 0.8
     assert not bool((torch.full((10,), 0.3) > threshold(torch.full((10,), 0.3))).any())
@@ -58,25 +58,26 @@ def test_a_coarse_outline_moves_to_the_pictures_edges():
     truth = (rows - 48).square() + (columns - 48).square() < 22**2
     image = torch.where(truth, torch.tensor(0.8), torch.tensor(0.2)).expand(3, -1, -1).contiguous()
     coarse = torch.zeros(96, 96)
-    coarse[28:76, 28:60] = 1  # a block that misses a side and has the corners too many
-    refined = on_edges(coarse, image) > 0.5
+    coarse[28:76, 28:60] = 1  # a block that misses one side of the disc and includes corners outside of it
+    refined = snap_to_edges(coarse, image) > 0.5
     before, after = (((m & truth).sum() / (m | truth).sum()).item() for m in (coarse > 0, refined))
     assert after > before + 0.05
     flat = torch.full((3, 96, 96), 0.5)
-    assert float((on_edges(coarse, flat) - coarse).abs().mean()) < 0.1, "without edges it stays about where it was"
+    assert float((snap_to_edges(coarse, flat) - coarse).abs().mean()) < 0.1, "without edges the mask hardly changes"
 
 
-def test_what_has_another_colour_than_its_surroundings_is_of_the_thing():
+def test_pixels_with_a_colour_that_the_surroundings_lack_are_found():
     picture = torch.full((3, 24, 24), 0.5)
-    picture[:, :, 12:] = 0.9  # a place in two colours
+    picture[:, :, 12:] = 0.9  # scenery in two colours
     picture[0, 8:16, 8:16] = 0.0
-    picture[:, 11:13, 11:13] = 0.53  # nearly as the place is
+    picture[:, 11:13, 11:13] = 0.53  # nearly the colour of the scenery
     region, around = torch.zeros(24, 24, dtype=torch.bool), torch.ones(24, 24, dtype=torch.bool)
     region[6:18, 6:18] = True
     around[4:20, 4:20] = False
-    thing = torch.zeros_like(region)
-    thing[8:16, 8:16] = True
-    thing[11:13, 11:13] = False
-    assert torch.equal(unlike(picture, region, around), thing)
-    for no_region, none_around in ((torch.zeros_like(region), around), (region, torch.zeros_like(region))):
-        assert not bool(unlike(picture, no_region, none_around).any())
+    expected = torch.zeros_like(region)
+    expected[8:16, 8:16] = True
+    expected[11:13, 11:13] = False
+    assert torch.equal(colour_outliers(picture, region, around), expected)
+    nothing = torch.zeros_like(region)
+    for some_region, some_surroundings in ((nothing, around), (region, nothing)):
+        assert not bool(colour_outliers(picture, some_region, some_surroundings).any())

@@ -1,8 +1,19 @@
-"""The losses against their equations, one value per candidate."""
+"""The losses compared with their equations, one value per candidate."""
 
 import torch
 
-from maskless.method.losses import clip_loss, combine, directional_loss, join, local_loss, structure_loss
+from maskless.data.config import EditConfig
+from maskless.method.losses import (
+    TERMS,
+    Encodings,
+    clip_loss,
+    directional_loss,
+    join,
+    local_loss,
+    structure_loss,
+    weighted,
+    weights,
+)
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -37,16 +48,39 @@ def test_structure_loss_compares_self_similarity_not_appearance():
     assert float(losses[:2].max()) < 1e-3 < 0.1 < float(losses[2])
 
 
-def test_the_total_weighs_the_parts_and_nothing_is_reduced():
-    clip, directional, structure = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), torch.tensor([5.0, 6.0])
-    local = torch.tensor([7.0, 8.0])
-    losses = combine(clip, directional, structure, local, alpha=1, beta=10, gamma=100, delta=1000)
-    assert losses.total.tolist() == [7531.0, 8642.0]
-    assert join([losses, losses]).total.tolist() == [7531.0, 8642.0, 7531.0, 8642.0]
-    assert join([losses, losses]).local.tolist() == [7.0, 8.0, 7.0, 8.0]
+def encodings(count: int = 3) -> Encodings:
+    return Encodings(
+        candidates=unit(count, 2, 8),
+        candidate_tokens=torch.randn(count, 6, 8, generator=torch.Generator().manual_seed(2)),
+        regions=unit(count, 8, seed=3),
+        source=unit(2, 8, seed=4),
+        source_tokens=torch.randn(6, 8, generator=torch.Generator().manual_seed(5)),
+        prompt=unit(8, seed=6),
+        caption=unit(8, seed=7),
+    )
 
 
-def test_the_local_loss_is_the_distance_of_each_region_alone_from_the_prompt():
+def test_the_total_is_the_weighted_sum_of_the_terms_for_each_candidate():
+    inputs = encodings()
+    config = EditConfig(alpha=1, beta=10, gamma=100, delta=1000)
+    losses = weighted(inputs, config)
+    assert losses.names == ("clip", "directional", "structure", "local") and weights(config) == (1, 10, 100, 1000)
+    by_hand = [
+        clip_loss(inputs.candidates, inputs.prompt),
+        directional_loss(inputs.candidates, inputs.source, inputs.prompt, inputs.caption),
+        structure_loss(inputs.candidate_tokens, inputs.source_tokens),
+        local_loss(inputs.regions, inputs.prompt),
+    ]
+    assert torch.equal(losses.terms, torch.stack(by_hand, dim=1))
+    assert torch.allclose(losses.total, losses.terms @ torch.tensor([1.0, 10.0, 100.0, 1000.0]))
+    assert torch.equal(join([losses, losses]).rows, losses.rows.repeat(2, 1))
+
+
+def test_each_term_has_a_weight_among_the_options():
+    assert all(getattr(EditConfig(), term.weight) >= 0 and term.title for term in TERMS)
+
+
+def test_the_local_loss_is_the_cosine_distance_of_each_region_from_the_prompt():
     prompt = torch.tensor([1.0, 0.0])
     regions = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     assert torch.allclose(local_loss(regions, prompt), torch.tensor([0.0, 1.0, 2.0]))

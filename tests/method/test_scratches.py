@@ -9,7 +9,7 @@ from maskless.method.scratches import find_scratches
 
 
 def picture(size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """A sky over a field, with a red disc and a dark box as wide as no scratch is."""
+    """A sky over a field, with a red disc, and with a dark box that is too wide to be a scratch."""
     image = Image.new("RGB", size, (120, 180, 230))
     pen = ImageDraw.Draw(image)
     pen.rectangle((0, size[1] // 2, size[0], size[1]), fill=(90, 160, 70))
@@ -37,17 +37,17 @@ def test_a_line_is_found_whole_and_little_else(line, colour):
     ImageDraw.Draw(truth).line(line, fill=255, width=2)
     found, drawn = find_scratches(tensor(damaged)).numpy(), np.asarray(truth) > 0
     crossed = np.zeros_like(drawn)
-    crossed[58:102, 88:132] = True  # a dark line is not to be told from the dark box that it crosses
+    crossed[58:102, 88:132] = True  # where a dark line crosses the dark box it cannot be distinguished
     assert (found & drawn & ~crossed).sum() >= 0.95 * (drawn & ~crossed).sum()
     assert (found & ~drawn).mean() < 0.04
 
 
-def test_a_sound_picture_has_none():
+def test_an_undamaged_picture_has_none():
     assert not find_scratches(tensor(picture())).any()
     assert not find_scratches(torch.full((3, 64, 64), 0.5)).any()
 
 
-def test_short_marks_coloured_lines_and_stripes_are_no_scratches():
+def test_short_marks_and_coloured_lines_are_no_scratches():
     image = picture()
     pen = ImageDraw.Draw(image)
     pen.line((100, 10, 112, 12), fill=(245, 245, 245), width=2)
@@ -64,8 +64,8 @@ def test_hatching_that_a_scratch_touches_is_no_scratch():
     truth = Image.new("L", image.size)
     ImageDraw.Draw(truth).line((5, 5, 150, 80), fill=255, width=2)
     found, drawn = find_scratches(tensor(image)).numpy(), np.asarray(truth) > 0
-    assert (found & drawn)[:66].sum() >= 0.9 * drawn[:66].sum(), "where nothing is hatched it is found"
-    assert found[90:].mean() < 0.02, "and the hatching stays"
+    assert (found & drawn)[:66].sum() >= 0.9 * drawn[:66].sum(), "the scratch is found outside the hatching"
+    assert found[90:].mean() < 0.02, "the hatching is left out"
 
 
 def test_a_large_picture_is_searched_at_a_smaller_size():

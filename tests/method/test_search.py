@@ -1,4 +1,4 @@
-"""The search on planted tables of losses: it learns, wastes nothing, and goes on where it stopped."""
+"""The search on planted tables of losses: it learns, evaluates no region twice, and continues where it stopped."""
 
 import io
 
@@ -9,14 +9,14 @@ from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.method.anchor_net import standardised
 from maskless.method.search import (
+    count_evaluated_regions,
     draw_sizes,
     expected_loss,
     final_sizes,
+    location_cost,
     objective,
-    place_cost,
     planned_updates,
     policy,
-    regions_seen,
     report,
     search,
     start_search,
@@ -31,25 +31,25 @@ def features(seed: int = 0) -> torch.Tensor:
 
 
 def planted(best: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """Losses of about 1.5, as real ones are, and 0.05 less where it is best."""
+    """Losses of about 1.5, like real ones, and lower by about 0.06 for the best size of each anchor."""
     table = 1.5 + 0.01 * torch.randn(K, M, generator=torch.Generator().manual_seed(seed))
     table[torch.arange(K), best] = 1.45 - 0.01
     return table
 
 
 class Counter:
-    """Looks losses up in a planted table and remembers what it was asked for."""
+    """Looks losses up in a planted table and remembers which cells were requested."""
 
     def __init__(self, table: torch.Tensor) -> None:
-        self.table, self.asked = table, []
+        self.table, self.requested = table, []
 
     def __call__(self, cells: list[int]) -> torch.Tensor:
-        self.asked.extend(cells)
+        self.requested.extend(cells)
         return self.table.flatten()[cells]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_best_size_rises_from_one_in_six_to_nine_in_ten_within_the_defaults(seed):
+def test_the_probability_of_the_best_size_rises_from_a_sixth_to_over_nine_tenths(seed):
     best = torch.full((K,), seed * 2)
     regions, config = features(seed), EditConfig()
     state = start_search(regions, BOXES, config, seed=seed)
@@ -62,7 +62,7 @@ def test_the_best_size_rises_from_one_in_six_to_nine_in_ten_within_the_defaults(
     assert learned.expected_loss_after < learned.expected_loss_before
 
 
-def test_anchors_learn_sizes_of_their_own():
+def test_each_anchor_learns_its_own_best_size():
     found = 0
     for seed in range(3):
         best = torch.randint(0, M, (K,), generator=torch.Generator().manual_seed(seed))
@@ -80,12 +80,12 @@ def test_no_region_is_evaluated_twice_and_boxes_that_coincide_are_one_region():
     evaluate = Counter(planted(torch.zeros(K, dtype=torch.long)))
     state = start_search(regions, boxes, config, seed=0)
     list(search(state, regions, evaluate, config))
-    assert sorted(evaluate.asked) == [cell for cell in range(K * M) if cell != M]
-    assert regions_seen(state) == K * M - 1
+    assert sorted(evaluate.requested) == [cell for cell in range(K * M) if cell != M]
+    assert count_evaluated_regions(state) == K * M - 1
     assert float(state.table[1, 0]) == float(state.table[0, 0])
 
 
-def test_unseen_sizes_are_drawn_first():
+def test_sizes_that_were_not_evaluated_are_sampled_first():
     table = torch.full((2, 3), torch.nan)
     table[0, :2] = 1.0
     generator = torch.Generator().manual_seed(0)
@@ -94,31 +94,30 @@ def test_unseen_sizes_are_drawn_first():
         assert int(draw_sizes(certain, table, generator)[0]) == 2
 
 
-def test_the_expected_loss_is_over_the_cells_seen():
+def test_the_expected_loss_is_over_the_evaluated_cells():
     table = torch.tensor([[1.0, torch.nan], [2.0, 4.0], [torch.nan, torch.nan]])
     probabilities = torch.tensor([[0.1, 0.9], [0.75, 0.25], [0.5, 0.5]])
     assert expected_loss(probabilities, table) == pytest.approx((1.0 + 2.5) / 2)
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 7])
-def test_a_search_that_was_stopped_ends_like_one_that_was_not(stop_after):
+def test_an_interrupted_search_ends_like_an_uninterrupted_one(stop_after):
     table, regions, config = planted(torch.full((K,), 3)), features(), EditConfig(updates=20)
     whole = start_search(regions, BOXES, config, seed=0)
     records = list(search(whole, regions, Counter(table), config))
 
     first = start_search(regions, BOXES, config, seed=0)
-    for _, _record in zip(range(stop_after), search(first, regions, Counter(table), config), strict=False):
-        pass
+    steps = [step for _, step in zip(range(stop_after), search(first, regions, Counter(table), config), strict=False)]
     file = io.BytesIO()
     torch.save(first.to_dict(), file)
     file.seek(0)
     second = start_search(regions, BOXES, config, seed=0)
     second.restore(torch.load(file, weights_only=True))
-    list(search(second, regions, Counter(table), config))
+    steps += search(second, regions, Counter(table), config)
 
     assert torch.equal(policy(second, regions), policy(whole, regions))
     assert torch.equal(second.table, whole.table)
-    assert [record.chosen for record in second.history] == [record.chosen for record in records]
+    assert [step.chosen for step in steps] == [record.chosen for record in records]
 
 
 def test_a_state_of_another_shape_or_of_other_regions_is_refused():
@@ -132,7 +131,7 @@ def test_a_state_of_another_shape_or_of_other_regions_is_refused():
         start_search(regions, other, config, seed=0).restore(saved)
 
 
-def test_the_same_seed_searches_alike_and_leaves_the_global_generator_alone():
+def test_a_seed_always_makes_the_same_choices_and_the_global_generator_is_not_used():
     config, regions, table = EditConfig(updates=5), features(), planted(torch.full((K,), 1))
     torch.manual_seed(0)
     untouched = torch.random.get_rng_state()
@@ -144,7 +143,7 @@ def test_the_same_seed_searches_alike_and_leaves_the_global_generator_alone():
     assert torch.equal(torch.random.get_rng_state(), untouched)
 
 
-def test_every_planned_update_is_made_and_nothing_else():
+def test_the_number_of_updates_is_the_planned_one():
     for options in ({}, {"iterations": 1}, {"iterations": 7, "gradient_accumulation": 1}, {"epochs": 3}):
         config = EditConfig(updates=4, **options)
         regions = features()
@@ -174,37 +173,37 @@ def test_the_straight_through_estimator_learns_from_a_gradient():
     assert float(learned.probabilities_after[:, 2].mean()) > 0.5
 
 
-def test_the_place_decides_where_the_losses_do_not():
-    """Three spreads for every size but one outweigh losses that prefer another; without them the losses decide."""
-    wanted, tempting = torch.full((K,), 4), torch.full((K,), 1)
+def test_a_large_cost_of_the_location_outweighs_the_losses():
+    """A cost of three standard deviations for every size but one decides; without it the losses decide."""
+    cheap, best = torch.full((K,), 4), torch.full((K,), 1)
     cost = torch.full((K, M), 3.0)
     cost[:, 4] = 0.0
-    found = {}
-    for given in (cost, None):
+    sizes = []
+    for cost_or_none in (cost, None):
         regions, config = features(), EditConfig()
-        state = start_search(regions, BOXES, config, seed=0, place_cost=given)
-        list(search(state, regions, Counter(planted(tempting)), config))
-        found[given is None] = final_sizes(state, regions)
+        state = start_search(regions, BOXES, config, seed=0, location_cost=cost_or_none)
+        list(search(state, regions, Counter(planted(best)), config))
+        sizes.append(final_sizes(state, regions))
         learned = report(state, regions)
         assert learned.expected_loss_after < learned.expected_loss_before
-    assert torch.equal(found[False], wanted) and torch.equal(found[True], tempting)
+    assert torch.equal(sizes[0], cheap) and torch.equal(sizes[1], best)
 
 
-def test_the_place_counts_in_spreads_of_the_losses():
-    """So the same cost decides alike whatever the scale of the losses is."""
+def test_the_cost_of_the_location_is_in_standard_deviations_of_the_losses():
+    """So the same cost has the same effect on losses of any scale."""
     cost = torch.randn(K, M, generator=torch.Generator().manual_seed(3))
-    state = start_search(features(), BOXES, EditConfig(), seed=0, place_cost=cost)
+    state = start_search(features(), BOXES, EditConfig(), seed=0, location_cost=cost)
     state.table = planted(torch.zeros(K, dtype=torch.long))
     once = objective(state)
     state.table = 100 * state.table
     assert torch.allclose(objective(state), 100 * once, rtol=1e-4)
-    spread = float((state.table - state.table.mean(dim=1, keepdim=True)).square().mean().sqrt())
-    assert torch.allclose(objective(state), state.table + spread * cost, rtol=1e-4)
+    deviation = float((state.table - state.table.mean(dim=1, keepdim=True)).square().mean().sqrt())
+    assert torch.allclose(objective(state), state.table + deviation * cost, rtol=1e-4)
 
 
-def test_what_is_the_thing_pays_least_in_its_anchors_own_spread():
+def test_the_region_that_fits_best_has_the_lowest_cost_of_its_anchor():
     score = torch.tensor([0.0, 1.0, 2.0, 50.0, 52.0, 51.0])
-    cost = place_cost(score, 3, 2.0)
+    cost = location_cost(score, 3, 2.0)
     assert cost.shape == (2, 3) and cost.argmin(dim=1).tolist() == [2, 1]
-    assert torch.allclose(cost.mean(dim=1), torch.zeros(2), atol=1e-5), "a poor anchor is not paid for"
+    assert torch.allclose(cost.mean(dim=1), torch.zeros(2), atol=1e-5), "an anchor as a whole has no cost"
     assert abs(float(cost.square().mean().sqrt()) - 2) < 1e-4

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from maskless.engine.editor import Editor
+from maskless.models.inpainters.denoising import Sampling
 from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from tiny_families import NATIVE_PX, build_family
 
@@ -64,6 +65,8 @@ def draw() -> Callable[..., torch.Tensor]:
 
     def drawn(model, count: int = 1, *, prompt: str = "a blue house", negative: str = "", **options) -> torch.Tensor:
         settings = {"seed": 1, "steps": 2, "guidance_scale": 3.0} | options
-        return model.inpaint(pictures[:count], masks[:count], model.encode_prompt(prompt, negative), **settings)
+        return model.inpaint(
+            pictures[:count], masks[:count], model.encode_prompt(prompt, negative), Sampling(**settings)
+        )
 
     return drawn

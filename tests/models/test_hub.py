@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from hub_server import HubServer, serving
+from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
 from maskless.models import hub
 from maskless.models.pretrained import fetch_models, load_models
@@ -65,7 +66,9 @@ def no_network(monkeypatch):
 
 
 def load(**options):
-    return load_models(IDS["inpainting"], dino=IDS["dino"], clip=IDS["clip"], device="cpu", **options)
+    return load_models(
+        ModelOptions(models=IDS["inpainting"], dino=IDS["dino"], clip=IDS["clip"], device="cpu", **options)
+    )
 
 
 def downloaded(server: HubServer) -> set[str]:
@@ -110,18 +113,20 @@ def test_later_loads_keep_to_the_commit_of_the_first(served):
 
 def test_a_commit_can_be_asked_for_and_an_unknown_one_is_one_line(served):
     commit = served.commits[IDS["dino"]]
-    found = fetch_models(IDS["inpainting"], dino=f"{IDS['dino']}@{commit}", clip=IDS["clip"])
+    found = fetch_models(ModelOptions(models=IDS["inpainting"], dino=f"{IDS['dino']}@{commit}", clip=IDS["clip"]))
     assert found["dino"].name == f"{IDS['dino']}@{commit}"
-    with pytest.raises(MasklessError, match="has no revision nowhere; take another, such as acme/dino@main"):
-        fetch_models(IDS["inpainting"], dino=f"{IDS['dino']}@nowhere", clip=IDS["clip"])
+    with pytest.raises(MasklessError, match="has no revision nowhere; name another, such as acme/dino@main"):
+        fetch_models(ModelOptions(models=IDS["inpainting"], dino=f"{IDS['dino']}@nowhere", clip=IDS["clip"]))
 
 
 def test_a_download_that_broke_off_goes_on_where_it_stopped(served, tiny_models):
     served.breaking.add(UNET)
-    with pytest.raises(MasklessError, match="the download of acme/inpainting broke off .* goes on where it stopped"):
+    with pytest.raises(
+        MasklessError, match="the download of acme/inpainting was interrupted .* continues where it stopped"
+    ):
         load()
     with pytest.raises(
-        MasklessError, match=r"was broken off, \d+ of \d+ files are missing; run once without --offline"
+        MasklessError, match=r"was interrupted, \d+ of \d+ files are missing; run once without --offline"
     ):
         load(offline=True)
     assert hub.find([IDS["inpainting"]]) is None
@@ -130,7 +135,7 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(served, tiny_models)
     models = load()
     ranges = [asked for method, path, asked in served.requests if method == "GET" and path.endswith(UNET)]
     assert len(ranges) == 1 and ranges[0] is not None and int(ranges[0][6:].split("-")[0]) > 0
-    from_folder = load_models(str(tiny_models), device="cpu").inpainter.unet
+    from_folder = load_models(ModelOptions(models=str(tiny_models), device="cpu")).inpainter.unet
     assert torch.equal(models.inpainter.unet.conv_in.weight, from_folder.conv_in.weight)
 
 
@@ -161,7 +166,7 @@ def test_without_network_or_files_it_says_what_to_try(served, no_network):
         MasklessError, match="cannot download acme/dino from .* set HF_ENDPOINT to a mirror, or name a local"
     ):
         hub.fetch([IDS["dino"]])
-    with pytest.raises(MasklessError, match="acme/dino is not on this disk and the hub is switched off"):
+    with pytest.raises(MasklessError, match="acme/dino is not on this disk and offline use is set"):
         hub.fetch([IDS["dino"]], offline=True)
 
 
@@ -169,7 +174,7 @@ def test_hf_hub_offline_is_honoured(served, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(MasklessError, match="the hub is switched off"):
+    with pytest.raises(MasklessError, match="offline use is set"):
         hub.fetch([IDS["dino"]])
     assert served.requests == []
 
@@ -258,26 +263,16 @@ def test_the_command_line_downloads_resumes_and_then_needs_no_network(tmp_path):
         }  # fmt: skip
         for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
             environment.pop(name, None)
-        command = [
-            sys.executable,
-            "-m",
-            "maskless",
-            "edit",
-            "scene.png",
-            "-c",
-            "a car",
-            "-p",
-            "a house",
-            *ids,
-            *quick,
-            *more,
-        ]
+        edit = ["edit", "scene.png", "-c", "a car", "-p", "a house", *ids, *quick, *more]
+        command = [sys.executable, "-m", "maskless", *edit]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 
     with serving({IDS[part]: STORYBOOK / part for part in IDS}) as server:
         server.breaking.add(f"unet/{shard}")
         broken = run(server.url)
-        assert broken.returncode == 2 and "goes on where it stopped" in broken.stderr and broken.stderr.count("\n") == 1
+        assert (
+            broken.returncode == 2 and "continues where it stopped" in broken.stderr and broken.stderr.count("\n") == 1
+        )
         server.breaking.clear()
         server.requests.clear()
         whole = run(server.url)

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.models.inpainters.denoising import Sampling
 from maskless.models.inpainters.loading import load_pipeline
-from maskless.models.memory import LEVELS, _visit_in_layers, execution_device, is_out_of_memory, less_memory, place
+from maskless.models.memory import LEVELS, _offload_by_layer, arrange, execution_device, is_out_of_memory, memory_advice
 from maskless.models.pretrained import EditModels, load_models
 
 ACCELERATOR = torch.device("meta")
@@ -22,15 +24,15 @@ def inpainted(models: EditModels) -> torch.Tensor:
     masks = torch.zeros(2, 1, 64, 64)
     masks[:, :, 16:48, 16:48] = 1
     prompt = model.encode_prompt("a blue house")
-    return model.inpaint(images, masks, prompt, seed=1, steps=2, guidance_scale=5.0)
+    return model.inpaint(images, masks, prompt, Sampling(seed=1, steps=2, guidance_scale=5.0))
 
 
 @pytest.mark.parametrize("memory", LEVELS[1:])
 def test_every_level_works_on_the_cpu_and_gives_nearly_the_same(tiny_models, memory):
-    full = inpainted(load_models(str(tiny_models), device="cpu", dtype="float32"))
-    models = load_models(str(tiny_models), device="cpu", dtype="float32", memory=memory)
+    full = inpainted(load_models(ModelOptions(models=str(tiny_models), device="cpu", dtype="float32")))
+    models = load_models(ModelOptions(models=str(tiny_models), device="cpu", dtype="float32", memory=memory))
     assert (models.memory, models.device.type) == (memory, "cpu")
-    assert "nothing to move away" in models.placement and "\n" not in models.placement
+    assert "no network is moved" in models.placement and "\n" not in models.placement
     apart = (inpainted(models).float() - full.float()).abs()
     # float8 keeps three bits of each weight's mantissa; the other levels only change the order of sums.
     assert float(apart.mean()) < (3 if memory == "minimal" else 0.01)
@@ -39,14 +41,15 @@ def test_every_level_works_on_the_cpu_and_gives_nearly_the_same(tiny_models, mem
 @pytest.mark.parametrize("memory", ["low", "minimal"])
 def test_the_bundled_models_work_in_less_memory(memory):
     """Their autoencoder is an AutoencoderTiny, of a factor that diffusers cannot tile."""
-    full = inpainted(load_models(device="cpu", dtype="float32"))
-    less = inpainted(load_models(device="cpu", dtype="float32", memory=memory))
+    full = inpainted(load_models(ModelOptions(device="cpu", dtype="float32")))
+    less = inpainted(load_models(ModelOptions(device="cpu", dtype="float32", memory=memory)))
     assert float((full.float() - less.float()).abs().mean()) < 12
 
 
 def test_low_slices_and_minimal_stores_the_denoiser_in_float8(tiny_models):
     full, low, minimal = (
-        load_models(str(tiny_models), device="cpu", memory=memory) for memory in ("full", "low", "minimal")
+        load_models(ModelOptions(models=str(tiny_models), device="cpu", memory=memory))
+        for memory in ("full", "low", "minimal")
     )
     assert not full.inpainter.vae.use_slicing and full.placement == ""
     assert low.inpainter.vae.use_slicing and low.inpainter.vae.use_tiling
@@ -61,7 +64,7 @@ def test_low_slices_and_minimal_stores_the_denoiser_in_float8(tiny_models):
 @pytest.fixture
 def fake_models(tiny_models):
     """The tiny models with weights that have no values, not yet placed; inside a FakeTensorMode."""
-    models = load_models(str(tiny_models), device="cpu", dtype="float32")
+    models = load_models(ModelOptions(models=str(tiny_models), device="cpu", dtype="float32"))
     mode, model = FakeTensorMode(allow_non_fake_inputs=True), models.inpainter
     for network in (model.unet, model.vae, model.pipeline.text_encoder, models.dino.model, models.clip.model):
         for module in network.modules():
@@ -77,7 +80,7 @@ def fake_models(tiny_models):
         yield models
 
 
-def there(network: torch.nn.Module) -> bool:
+def on_accelerator(network: torch.nn.Module) -> bool:
     """Whether all of a network's weights are on the accelerator."""
     return {parameter.device.type for parameter in network.parameters()} == {"meta"}
 
@@ -95,7 +98,7 @@ def use_all(models: EditModels, *, encoders: bool) -> list[str]:
     whole = []
 
     def note() -> None:
-        whole.append(" ".join(name for name, network in networks.items() if there(network)))
+        whole.append(" ".join(name for name, network in networks.items() if on_accelerator(network)))
 
     if encoders:
         hidden, attention = dino._run(dino.preprocess(torch.rand(3, 64, 64)).to(dino.device))
@@ -132,8 +135,8 @@ def test_networks_take_turns_on_the_device(fake_models, monkeypatch, memory, enc
     model = fake_models.inpainter
     networks = [model.pipeline.text_encoder, model.vae, model.unet]
     others = [fake_models.dino.model, fake_models.clip.model] if encoders else []
-    told = place(networks, others, device=ACCELERATOR, memory=memory, dtype=torch.float32)
-    assert "at a time on the device" in told
+    placement = arrange(networks, others, device=ACCELERATOR, memory=memory, dtype=torch.float32)
+    assert "at a time on the device" in placement
     assert {execution_device(network) for network in (*networks, *others)} == {ACCELERATOR}
     assert use_all(fake_models, encoders=encoders) == expected
 
@@ -142,16 +145,19 @@ def test_networks_take_turns_on_the_device(fake_models, monkeypatch, memory, enc
 def test_a_pipeline_of_diffusers_knows_where_its_networks_compute(tiny_models, memory):
     pipeline = load_pipeline(str(tiny_models / "inpainting"))
     networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    place(networks, [], device=ACCELERATOR, memory=memory, dtype=torch.float32)
+    arrange(networks, [], device=ACCELERATOR, memory=memory, dtype=torch.float32)
     assert pipeline._execution_device == ACCELERATOR
     assert {parameter.device.type for network in networks for parameter in network.parameters()} == {"cpu"}
 
 
-def test_float8_weights_visit_in_layers_and_stay_what_they_are(tiny_models):
-    whole, layered = (load_models(str(tiny_models), device="cpu", dtype="float32", memory="minimal") for _ in range(2))
+def test_float8_weights_are_loaded_by_layer_and_stay_what_they_are(tiny_models):
+    whole, layered = (
+        load_models(ModelOptions(models=str(tiny_models), device="cpu", dtype="float32", memory="minimal"))
+        for _ in range(2)
+    )
     kept = {name: weight.clone() for name, weight in layered.inpainter.unet.state_dict().items()}
     for network in (layered.inpainter.unet, layered.inpainter.vae, layered.inpainter.pipeline.text_encoder):
-        _visit_in_layers(network, torch.device("cpu"))
+        _offload_by_layer(network, torch.device("cpu"))
     assert torch.equal(inpainted(whole), inpainted(layered))
     after = layered.inpainter.unet.state_dict()
     assert all(after[name].dtype == weight.dtype for name, weight in kept.items())
@@ -161,12 +167,12 @@ def test_float8_weights_visit_in_layers_and_stay_what_they_are(tiny_models):
 def test_running_out_of_memory_is_known_and_says_what_to_try(tiny_models, monkeypatch):
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")) and is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes differ"))
-    assert less_memory("full") == "try --memory balanced or low or minimal"
-    assert "lowest" in less_memory("minimal") and "smaller model" in less_memory("minimal")
+    assert memory_advice("full") == "try --memory balanced or low or minimal"
+    assert "lowest" in memory_advice("minimal") and "smaller model" in memory_advice("minimal")
 
     def no_room(*_arguments, **_options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
-    monkeypatch.setattr("maskless.models.pretrained.place", no_room)
+    monkeypatch.setattr("maskless.models.pretrained.arrange", no_room)
     with pytest.raises(MasklessError, match="do not fit on cpu; try --memory low or minimal"):
-        load_models(str(tiny_models), device="cpu", memory="balanced")
+        load_models(ModelOptions(models=str(tiny_models), device="cpu", memory="balanced"))

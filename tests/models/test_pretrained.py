@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
-from maskless.models.pretrained import load_models, model_sources, resolve_device, resolve_dtype
+from maskless.models.presets import PRESETS
+from maskless.models.pretrained import load_models, model_sources, on_disk, resolve_device, resolve_dtype
 
 
 @pytest.fixture
@@ -33,34 +35,34 @@ def test_a_part_can_be_replaced_or_must_be_named(copied):
 
 
 def test_a_redrawer_is_found_in_the_folder_or_named(copied, family_folder):
-    assert load_models(str(copied), device="cpu").redrawer is None
+    assert load_models(ModelOptions(models=str(copied), device="cpu")).redrawer is None
     folder = family_folder("instruct-pix2pix")
-    named = load_models(str(copied), redraw=str(folder), device="cpu")
-    assert named.redrawer.sees_picture and not named.inpainter.sees_picture and named.names["redraw"] == str(folder)
+    named = load_models(ModelOptions(models=str(copied), redraw=str(folder), device="cpu"))
+    assert named.redrawer.takes_picture and not named.inpainter.takes_picture and named.names["redraw"] == str(folder)
     shutil.copytree(folder, copied / "redraw")
-    found = load_models(str(copied), device="cpu")
+    found = load_models(ModelOptions(models=str(copied), device="cpu"))
     assert found.redrawer.recommended_steps == 2 and found.names["redraw"] == str(copied / "redraw")
     assert not any(parameter.requires_grad for parameter in found.redrawer.unet.parameters())
 
 
-def test_a_redrawer_that_does_not_see_the_picture_is_refused(copied, family_folder):
-    with pytest.raises(MasklessError, match="must see the picture"):
-        load_models(str(copied), redraw=str(family_folder("sd")), device="cpu")
+def test_a_redrawer_that_does_not_take_the_picture_is_refused(copied, family_folder):
+    with pytest.raises(MasklessError, match="must take the picture"):
+        load_models(ModelOptions(models=str(copied), redraw=str(family_folder("sd")), device="cpu"))
     with pytest.raises(MasklessError, match="no such redraw model"):
-        load_models(str(copied), redraw="nowhere", device="cpu")
+        load_models(ModelOptions(models=str(copied), redraw="nowhere", device="cpu"))
 
 
 @pytest.mark.parametrize("name", ["no-such-models", "/no/such/folder", "../nothing/here"])
 def test_unknown_models_are_one_line(name):
     with pytest.raises(MasklessError) as caught:
-        load_models(name)
+        load_models(ModelOptions(models=name))
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_missing_part_is_named(copied):
     shutil.rmtree(copied / "clip")
     with pytest.raises(MasklessError, match="missing: clip"):
-        load_models(str(copied))
+        load_models(ModelOptions(models=str(copied)))
 
 
 @pytest.mark.parametrize("part", ["inpainting/unet", "dino", "clip"])
@@ -68,31 +70,31 @@ def test_a_file_that_was_cut_short_is_named(copied, part):
     path = next((copied / part).glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(MasklessError) as caught:
-        load_models(str(copied))
+        load_models(ModelOptions(models=str(copied)))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_weights_that_are_gone_are_named(copied):
     next((copied / "dino").glob("*.safetensors")).unlink()
     with pytest.raises(MasklessError, match="no model weights"):
-        load_models(str(copied))
+        load_models(ModelOptions(models=str(copied)))
 
 
 def test_a_missing_preprocessor_is_named(copied):
     (copied / "clip" / "preprocessor_config.json").unlink()
     with pytest.raises(MasklessError, match="preprocessor_config.json"):
-        load_models(str(copied), device="cpu")
+        load_models(ModelOptions(models=str(copied), device="cpu"))
 
 
 def test_a_damaged_config_is_one_line(copied):
     (copied / "dino" / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(MasklessError, match="config.json"):
-        load_models(str(copied))
+        load_models(ModelOptions(models=str(copied)))
 
 
 def test_a_models_recommendation_is_read(copied):
     (copied / "inpainting" / "maskless.json").write_text(json.dumps({"steps": 12, "guidance_scale": 3.5}))
-    inpainter = load_models(str(copied), device="cpu").inpainter
+    inpainter = load_models(ModelOptions(models=str(copied), device="cpu")).inpainter
     assert (inpainter.recommended_steps, inpainter.recommended_guidance) == (12, 3.5)
 
 
@@ -120,3 +122,25 @@ def test_auto_is_resolved_once():
     for wrong in (lambda: resolve_device("abacus"), lambda: resolve_dtype("roman", torch.device("cpu"))):
         with pytest.raises(MasklessError, match="must be auto"):
             wrong()
+
+
+def test_a_preset_names_all_three_parts_and_any_can_be_replaced():
+    assert model_sources("sd2") == {
+        "inpainting": "sd2-community/stable-diffusion-2-inpainting",
+        "dino": "facebook/dino-vitb8",
+        "clip": "openai/clip-vit-base-patch16",
+    }
+    other = "facebook/dinov2-with-registers-base"
+    assert model_sources("sd2", dino=other)["dino"] == other
+
+
+def test_the_bundled_models_are_on_disk_and_no_others_in_an_empty_cache(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert [preset.name for preset in PRESETS if on_disk(preset.name)] == ["storybook"]
+
+
+def test_a_name_that_is_no_preset_lists_them():
+    with pytest.raises(MasklessError, match="must be one of storybook, sd15, sd2, .* a hub id"):
+        model_sources("sd16")

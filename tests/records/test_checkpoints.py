@@ -1,32 +1,43 @@
-"""Checkpoints: what they hold, how they are opened, and going on from them."""
+"""Checkpoints: their content, how they are opened, and how runs are resumed from them."""
 
 import io
 import math
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
+from maskless.data.config import KeepOptions
 from maskless.data.errors import MasklessError
-from maskless.records.checkpoints import (
-    CheckpointKeeper,
-    checkpoint_content,
-    checkpoint_parts,
-    load_checkpoint,
-    started_from,
-)
+from maskless.records.checkpoints import checkpoint_content, checkpoint_parts, load_checkpoint, resume
+from maskless.records.keeping import kept
 
 SEARCH = {"anchors": 3, "iterations": 2, "epochs": 3, "gradient_accumulation": 5, "updates": 20}
 
 
 @pytest.fixture
 def start(editor, picture):
-    def start(state=None, prompt="a blue house", **options):
+    def start(prompt="a blue house", **options):
         request = editor.request(picture, caption="a red square", prompt=prompt)
-        return editor.start(request, state=state, **SEARCH | options)
+        return editor.start(request, **SEARCH | options)
 
     return start
+
+
+@pytest.fixture
+def last(start, tmp_path):
+    """The checkpoint file of a run after this many steps; the first one analyses the picture."""
+
+    def last(run=None, steps=1, folder=tmp_path, **keep):
+        steps_of = kept(run or start(), folder, keep=KeepOptions(**keep))
+        for _, _step in zip(range(steps), steps_of, strict=False):
+            pass
+        steps_of.close()
+        return folder / "last.pth"
+
+    return last
 
 
 def release_state(sizes: int = 6) -> dict[str, torch.Tensor]:
@@ -43,11 +54,10 @@ def release_state(sizes: int = 6) -> dict[str, torch.Tensor]:
 
 
 class TestContents:
-    def test_opens_with_weights_only_and_holds_every_part(self, start, tmp_path):
+    def test_it_opens_with_weights_only_and_contains_every_part(self, start, tmp_path):
         run = start()
-        keeper = CheckpointKeeper(tmp_path, run)
-        for record in run:
-            keeper.after(record)
+        for _step in kept(run, tmp_path):
+            pass
         content = torch.load(tmp_path / "last.pth", map_location="cpu", weights_only=True)
         assert set(content) == {
             "format", "version", "anchor_net", "projection", "dino", "optimizer", "config", "progress", "models", "run",
@@ -57,115 +67,87 @@ class TestContents:
         dino = run.models.dino.model.state_dict()
         assert content["dino"].keys() == dino.keys()
         assert all(torch.equal(content["dino"][name], dino[name]) for name in dino)
-        assert torch.equal(content["projection"]["weight"], run.projection)
+        assert torch.equal(content["projection"]["weight"], run.setup.projection)
         assert content["optimizer"]["state"]
-        assert content["config"]["anchors"] == 3
+        assert content["config"]["anchors"] == 3 and content["config"]["dtype"] == "float32"
         assert content["progress"] == {
             "iteration": 6,
             "total_iterations": 6,
             "epochs_done": 3,
             "epochs": 3,
-            "updates": len(run.history) // 2 * 20,
+            "updates": 3 * 20,
         }
 
-    def test_slim_leaves_dino_out(self, start, tmp_path):
-        slim = CheckpointKeeper(tmp_path / "slim", start(slim_checkpoint=True)).last
-        whole = CheckpointKeeper(tmp_path / "whole", start()).last
+    def test_a_slim_checkpoint_does_not_contain_dino(self, last, tmp_path):
+        slim = last(folder=tmp_path / "slim", slim_checkpoint=True)
+        whole = last(folder=tmp_path / "whole")
         assert load_checkpoint(slim).dino == {} and load_checkpoint(whole).dino
         assert slim.stat().st_size < whole.stat().st_size
 
-    def test_content_does_not_change_when_the_run_goes_on(self, start):
+    def test_the_content_does_not_change_when_the_run_continues(self, start):
         run = start()
+        assert checkpoint_content(run) is None, "a run that has made no step has nothing to continue from"
+        next(iter(run))
         content = checkpoint_content(run)
         before = {name: tensor.clone() for name, tensor in content["anchor_net"].items()}
-        for _ in run:
-            pass
+        run.result()
         assert all(torch.equal(content["anchor_net"][name], before[name]) for name in before)
         assert content["run"]["search"]["table"].isnan().all()
 
-    def test_files_at_epochs_and_intervals(self, start, tmp_path):
-        run = start(checkpoint_interval=2, epochs=5)
-        keeper = CheckpointKeeper(tmp_path, run)
-        assert load_checkpoint(tmp_path / "last.pth").progress["iteration"] == 0
-        seen = []
-        for record in run:
-            keeper.after(record)
-            seen.append(load_checkpoint(tmp_path / "last.pth").progress["epochs_done"])
-        assert seen == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
-        assert sorted(os.listdir(tmp_path)) == [
-            "last.pth", "run.json", "transformer_epoch_2.pth", "transformer_epoch_4.pth"
-        ]  # fmt: skip
-        assert load_checkpoint(tmp_path / "transformer_epoch_4.pth").progress["epochs_done"] == 4
 
-    def test_between_epochs_it_is_written_when_time_has_passed(self, start, tmp_path):
-        run = start(iterations=4, epochs=1)
-        keeper = CheckpointKeeper(tmp_path, run, every_seconds=0.0)
-        records = iter(run)
-        keeper.after(next(records))
-        assert load_checkpoint(tmp_path / "last.pth").progress["iteration"] == 1
-
-
-class TestGoingOn:
-    @pytest.mark.parametrize("stop_after", [0, 1, 3, 5, 6])
-    def test_a_resumed_run_ends_like_one_that_was_not_stopped(self, start, tmp_path, stop_after):
-        whole = start()
-        for _ in whole:
-            pass
-        expected = whole.result()
-        first = start()
-        keeper = CheckpointKeeper(tmp_path, first)
-        for record, _ in zip(first, range(stop_after), strict=False):
-            keeper.after(record)
-        path = keeper.save()
-        checkpoint = load_checkpoint(path)
-        fresh = start()
-        assert checkpoint.difference(fresh) is None
-        run = start(state=started_from(checkpoint, fresh))
-        for _ in run:
-            pass
+class TestResuming:
+    @pytest.mark.parametrize("stop_after", [1, 2, 4, 6, 7])
+    def test_a_resumed_run_has_the_result_of_an_uninterrupted_one(self, start, last, stop_after):
+        expected = start().result()
+        checkpoint = load_checkpoint(last(steps=stop_after))
+        run = start()
+        assert checkpoint.difference(run) is None
+        assert resume(run, checkpoint).endswith(f"after iteration {stop_after - 1}")
         result = run.result()
         assert torch.equal(result.candidates.crops, expected.candidates.crops)
         assert torch.equal(result.candidates.regions.boxes_xyxy, expected.candidates.regions.boxes_xyxy)
         assert torch.equal(result.scores, expected.scores) and result.order == expected.order
         assert torch.equal(result.anchor_net.probabilities_after, expected.anchor_net.probabilities_after)
-        assert [r.loss for r in result.history] == [r.loss for r in expected.history]
+        assert [step.loss for step in result.drawn_steps] == [step.loss for step in expected.drawn_steps]
         assert result.cost.inpaintings == expected.cost.inpaintings
 
     @pytest.mark.parametrize(
-        "other,why",
+        "other,reason",
         [({"prompt": "a cat"}, "another prompt"), ({"alpha": 2.0}, "made with alpha 1.0, this edit has 2.0")],
     )
-    def test_of_another_edit_it_gives_its_anchor_net_alone(self, start, tmp_path, other, why):
+    def test_from_another_edits_checkpoint_only_anchor_net_is_taken(self, start, last, other, reason):
+        checkpoint = load_checkpoint(last(steps=7))
+        run = start(**other)
+        assert reason in str(checkpoint.difference(run))
+        assert "only its AnchorNet, because it" in resume(run, checkpoint) and run.history == ()
+        next(iter(run))
+        search = run.state()["search"]
+        assert all(torch.equal(search["anchor_net"][name], tensor) for name, tensor in checkpoint.anchor_net.items())
+        assert search["table"].isnan().all() and search["iteration"] == 0
+
+    def test_epochs_and_ranking_may_differ(self, start, last):
+        assert load_checkpoint(last()).difference(start(epochs=9, ranking="paper")) is None
+
+    def test_another_scheduler_is_another_edit(self, start, last):
         run = start()
-        for _ in run:
-            pass
-        keeper = CheckpointKeeper(tmp_path, run)
-        checkpoint = load_checkpoint(keeper.last)
-        fresh = start(**other)
-        assert why in str(checkpoint.difference(fresh))
-        state = started_from(checkpoint, fresh)
-        assert all(torch.equal(state["search"]["anchor_net"][n], t) for n, t in checkpoint.anchor_net.items())
-        assert state["search"]["table"].isnan().all() and state["search"]["iteration"] == 0
+        run.models = replace(run.models, options=replace(run.models.options, scheduler="lcm"))
+        assert load_checkpoint(last()).difference(run) == "it was made with scheduler None, this edit has lcm"
 
-    def test_more_epochs_than_before_are_no_other_edit(self, start, tmp_path):
-        keeper = CheckpointKeeper(tmp_path, start())
-        assert load_checkpoint(keeper.last).difference(start(epochs=9, ranking="paper")) is None
-
-    def test_another_shape_is_refused_by_name(self, start, tmp_path):
-        keeper = CheckpointKeeper(tmp_path, start())
+    def test_another_number_of_sizes_is_refused_with_the_files_name(self, start, last):
         with pytest.raises(MasklessError, match=r"last\.pth chooses among 6 sizes, this edit has 3"):
-            started_from(load_checkpoint(keeper.last), start(max_window_size=8))
+            resume(start(max_window_size=8), load_checkpoint(last()))
 
-    def test_a_tensor_of_another_shape_is_refused_by_name(self, start, tmp_path):
-        content = checkpoint_content(start())
+    def test_a_tensor_of_another_shape_is_refused_with_its_name(self, start, last, tmp_path):
+        content = torch.load(last(), weights_only=True)
         content["anchor_net"]["layers.0.weight"] = torch.zeros(8, 10, 1, 1)
+        content["config"]["alpha"] = 7.0
         torch.save(content, tmp_path / "odd.pth")
         with pytest.raises(MasklessError, match=r"layers\.0\.weight in .*odd\.pth must be \[8, 72, 1, 1\], got \[8"):
-            started_from(load_checkpoint(tmp_path / "odd.pth"), start())
+            resume(start(), load_checkpoint(tmp_path / "odd.pth"))
 
 
 class TestRelease:
-    def test_is_read(self, tmp_path):
+    def test_its_checkpoint_can_be_read(self, tmp_path):
         torch.save(release_state(), tmp_path / "last.pth")
         checkpoint = load_checkpoint(tmp_path / "last.pth")
         parts = {part.name: part for part in checkpoint_parts(checkpoint)}
@@ -174,18 +156,19 @@ class TestRelease:
         assert parts["projection"].keys["weight"] == (12, 768, 1, 1) and not parts["projection"].trained
         assert parts["dino"].parameters == 768
 
-    def test_starts_an_edit(self, start, tmp_path):
+    def test_an_edit_can_start_from_it(self, start, tmp_path):
         torch.save(release_state(), tmp_path / "last.pth")
-        fresh = start()
-        state = started_from(load_checkpoint(tmp_path / "last.pth"), fresh)
-        assert torch.equal(state["search"]["anchor_net"]["layers.7.bias"], release_state()["module.anchor_net.7.bias"])
-        run = start(state=state)
-        assert all(math.isfinite(record.expected_loss) for record in run)
+        run = start()
+        assert "it was written by the published release" in resume(run, load_checkpoint(tmp_path / "last.pth"))
+        next(iter(run))
+        first_weights = run.state()["search"]["anchor_net"]
+        assert torch.equal(first_weights["layers.7.bias"], release_state()["module.anchor_net.7.bias"])
+        assert all(math.isfinite(step.expected_loss) for step in run.result().drawn_steps)
 
-    def test_of_another_shape(self, start, tmp_path):
+    def test_one_with_another_number_of_sizes_is_refused(self, start, tmp_path):
         torch.save(release_state(sizes=2), tmp_path / "last.pth")
         with pytest.raises(MasklessError, match="chooses among 2 sizes, this edit has 6"):
-            started_from(load_checkpoint(tmp_path / "last.pth"), start())
+            resume(start(), load_checkpoint(tmp_path / "last.pth"))
 
 
 class Exploit:
@@ -195,38 +178,39 @@ class Exploit:
 
 class TestBadFiles:
     def refused(self, path) -> str:
+        """The message with which a file is refused."""
         with pytest.raises(MasklessError) as caught:
             load_checkpoint(path)
         message = str(caught.value)
         assert str(path) in message and "\n" not in message
         return message
 
-    def test_missing_and_folders(self, tmp_path):
+    def test_missing_files_and_folders(self, tmp_path):
         assert "no such checkpoint" in self.refused(tmp_path / "none.pth")
         assert "is a folder" in self.refused(tmp_path)
 
     @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-    def test_cut_short(self, start, tmp_path, share):
-        keeper = CheckpointKeeper(tmp_path, start())
-        content = keeper.last.read_bytes()
-        keeper.last.write_bytes(content[: int(len(content) * share)])
-        assert "cannot read the checkpoint" in self.refused(keeper.last)
+    def test_truncated_files(self, last, share):
+        path = last()
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        assert "cannot read the checkpoint" in self.refused(path)
 
-    def test_foreign_files(self, tmp_path):
+    def test_other_files(self, tmp_path):
         (tmp_path / "a.pth").write_text("hello")
-        assert "no file that torch.save wrote" in self.refused(tmp_path / "a.pth")
+        assert "it was not written by torch.save" in self.refused(tmp_path / "a.pth")
         torch.save({"weight": torch.zeros(3), "bias": 1}, tmp_path / "b.pth")
-        assert "keys begin with: bias, weight" in self.refused(tmp_path / "b.pth")
+        assert "first keys are: bias, weight" in self.refused(tmp_path / "b.pth")
         torch.save([1, 2], tmp_path / "c.pth")
         assert "expected a dict, got list" in self.refused(tmp_path / "c.pth")
         torch.save({"module.conv.weight": torch.zeros(3)}, tmp_path / "d.pth")
-        assert "lacks module.anchor_net" in self.refused(tmp_path / "d.pth")
+        assert "has no module.anchor_net" in self.refused(tmp_path / "d.pth")
         torch.save({"format": "maskless", "version": 99}, tmp_path / "e.pth")
-        assert "must be of checkpoint version 1, got 99" in self.refused(tmp_path / "e.pth")
-        torch.save({"format": "maskless", "version": 1, "config": {}}, tmp_path / "f.pth")
-        assert "lacks anchor_net, projection" in self.refused(tmp_path / "f.pth")
+        assert "must be of checkpoint version 2, got 99" in self.refused(tmp_path / "e.pth")
+        torch.save({"format": "maskless", "version": 2, "config": {}}, tmp_path / "f.pth")
+        assert "has no anchor_net, projection" in self.refused(tmp_path / "f.pth")
 
-    def test_nothing_in_a_file_is_executed(self, tmp_path, monkeypatch):
+    def test_no_code_in_a_file_is_executed(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         torch.save({"format": "maskless", "run": Exploit()}, "a.pth")
         with open("b.pth", "wb") as file:
@@ -235,21 +219,17 @@ class TestBadFiles:
         self.refused(tmp_path / "b.pth")
         assert not (tmp_path / "executed").exists()
 
-    def test_a_folder_that_cannot_be_written(self, start, tmp_path):
-        (tmp_path / "checkpoints").write_text("a file")
-        with pytest.raises(MasklessError, match="cannot write .*last.pth"):
-            CheckpointKeeper(tmp_path / "checkpoints", start())
-
-    def test_what_a_torch_writer_makes_is_what_we_write(self, start, tmp_path):
-        keeper = CheckpointKeeper(tmp_path, start())
-        opened = torch.load(io.BytesIO(keeper.last.read_bytes()), weights_only=True)
+    def test_torch_can_read_a_checkpoint_from_memory(self, last):
+        opened = torch.load(io.BytesIO(last().read_bytes()), weights_only=True)
         assert opened["format"] == "maskless"
 
 
-def test_a_state_with_other_losses_is_refused(start):
+def test_a_state_with_another_number_of_losses_is_refused(editor, start):
     run = start()
     next(iter(run))
     state = run.state()
-    state["evaluated"]["losses"] = state["evaluated"]["losses"][:, :4]
+    state["evaluated"]["losses"] = torch.zeros(1, 4)
+    again = start()
+    again.resume(state)
     with pytest.raises(MasklessError, match="must hold 5 losses of each region .*, got 4: another version wrote it"):
-        start(state)
+        next(iter(again.result().history))

@@ -1,4 +1,4 @@
-"""The parts that pages are made of: whole in themselves, and safe with any text."""
+"""The parts of pages: they need no other file, and any text is escaped."""
 
 import base64
 import io
@@ -37,12 +37,12 @@ def test_a_page_forbids_every_request_and_every_script_but_its_own():
 
 
 @pytest.mark.parametrize("content", [NASTY, 3, "ordinary", "漢字 🌳"])
-def test_text_is_safe(content):
+def test_text_is_escaped(content):
     safe = text(content)
     assert not set("<>\"'\0\r") & set(safe)
 
 
-def test_every_part_escapes():
+def test_every_part_escapes_its_texts():
     picture = picture_bytes(Image.new("RGB", (8, 8)), longest_px=8, most_bytes=10_000)
     parts = [
         before_after(picture, picture, NASTY, size_px=(8, 8)),
@@ -55,13 +55,13 @@ def test_every_part_escapes():
 
 
 class TestPictures:
-    def test_a_small_one_is_kept_exactly(self):
+    def test_a_small_picture_is_stored_exactly(self):
         pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         image = opened(data_uri(picture_bytes(Image.fromarray(pixels), longest_px=60, most_bytes=20_000)))
         assert image.format == "PNG" and np.array_equal(np.asarray(image), pixels)
 
     @pytest.mark.parametrize("most_bytes", [300_000, 30_000, 3_000])
-    def test_noise_fits_as_well(self, most_bytes):
+    def test_even_noise_is_reduced_to_the_maximum_size(self, most_bytes):
         pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
         encoded = picture_bytes(Image.fromarray(pixels), longest_px=1024, most_bytes=most_bytes)
         image = opened(data_uri(encoded))
@@ -74,21 +74,21 @@ class TestPictures:
 
 
 class TestRegions:
-    def test_boxes_lie_where_they_are_in_the_picture(self):
+    def test_boxes_are_drawn_at_their_coordinates(self):
         svg = box_outline([(10, 20, 40, 80)], (100, 200))
         assert 'viewBox="0 0 100 200"' in svg and '<rect x="10" y="20" width="30" height="60"/>' in svg
         assert box_outline([], (100, 200)) == ""
 
-    def test_a_mask_is_drawn_at_its_edge(self):
+    def test_the_outline_of_a_mask_is_drawn(self):
         mask = np.zeros((100, 200), bool)
         mask[40:60, 50:150] = True
-        drawn = re.search(r'src="([^"]*)"', mask_outline(mask))
-        assert drawn
-        alpha = np.asarray(opened(drawn.group(1)).convert("RGBA"))[..., 3] > 0
+        address = re.search(r'src="([^"]*)"', mask_outline(mask))
+        assert address
+        alpha = np.asarray(opened(address.group(1)).convert("RGBA"))[..., 3] > 0
         assert alpha.shape == (320, 640) and alpha[128, 320] and alpha[160, 160]  # 3.2 times as large
         assert not alpha[160, 320] and not alpha[32, 32]
 
-    def test_the_toggle_comes_with_a_region(self):
+    def test_only_a_region_has_a_check_box(self):
         picture = picture_bytes(Image.new("RGB", (8, 8)), longest_px=8, most_bytes=10_000)
         outline = box_outline([(0, 0, 4, 4)], (8, 8))
         assert "checkbox" in before_after(picture, picture, "x", size_px=(8, 8), region=outline)
@@ -110,6 +110,6 @@ class TestCurve:
     def test_nothing_to_draw(self):
         assert curve({"loss": [(1, math.nan)]}, x_label="x") == "" == curve({}, x_label="x")
 
-    def test_it_says_what_it_shows(self):
+    def test_it_has_a_description(self):
         svg = curve({"loss": [(1, 2.0), (2, 1.5)]}, x_label="iteration")
-        assert 'role="img"' in svg and "loss: 2 at first, 1.5 at last" in svg
+        assert 'role="img"' in svg and "loss: 2 at the start, 1.5 at the end" in svg

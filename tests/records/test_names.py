@@ -1,4 +1,4 @@
-"""Names of files and folders from whatever people write."""
+"""Names of files and folders from arbitrary texts."""
 
 import re
 
@@ -10,7 +10,7 @@ from maskless.records.names import MAX_BYTES, safe_name
 
 
 @pytest.mark.parametrize("text", ["trees", "a red car", "Straße", "漢字の木", "don't", "v1.2"])
-def test_plain_texts_stay_as_they_are(text):
+def test_plain_texts_are_not_changed(text):
     assert safe_name(text) == text
 
 
@@ -35,7 +35,7 @@ def test_prompts_get_dashes():
         ("C:\\Windows", "C-Windows"),
     ],
 )
-def test_others_stay_readable_and_get_a_mark(text, readable):
+def test_other_texts_stay_readable_and_get_a_hash(text, readable):
     assert re.fullmatch(re.escape(readable) + "-[0-9a-f]{8}", safe_name(text))
 
 

@@ -1,10 +1,11 @@
-"""The tree of files that an edit leaves, its record, and what happens when it cannot be written."""
+"""The files of an edit, its record, and errors while they are written."""
 
 import json
 import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,19 +40,20 @@ def test_the_tree_is_the_documented_one(make_result, scene, tmp_path):
     assert all(path.is_file() for path in saved.candidates)
 
 
-def test_boxes_only_when_asked_for(make_result, scene, tmp_path):
+def test_pictures_of_boxes_are_optional(make_result, scene, tmp_path):
     save_edit(make_result(scene), tmp_path, draw_box=True)
     save_edit(make_result(scene), tmp_path)
     assert not (tmp_path / "0_trees/boxes").exists()
 
 
-def test_the_record_holds_what_the_issue_lists(make_result, scene, tmp_path):
+def test_the_content_of_the_record(make_result, scene, tmp_path):
     result = make_result(scene)
     saved = save_edit(result, tmp_path, image_id="7")
     record = json.loads((tmp_path / "7_trees/result.json").read_text("utf-8"))
     assert record == saved.record
     assert set(record) == {
-        "request", "config", "candidates", "order", "anchor_net", "history", "cost", "versions"
+        "request", "config", "changed_by_task", "models", "candidates", "order", "anchor_net", "history", "cost",
+        "versions",
     }  # fmt: skip
     assert record["request"]["prompt"] == "a big tree" and record["request"]["seed"] == 42
     assert record["order"] == list(result.order)
@@ -62,10 +64,21 @@ def test_the_record_holds_what_the_issue_lists(make_result, scene, tmp_path):
         assert candidate["losses"]["total"] == pytest.approx(float(result.losses.total[index]))
         assert (tmp_path / "7_trees" / candidate["file"]).is_file()
     assert record["anchor_net"]["expected_loss_before"] == pytest.approx(1.52)
-    assert record["anchor_net"]["expected_loss_after"] is None  # not a number is not JSON
+    assert record["anchor_net"]["expected_loss_after"] is None  # it is NaN, which JSON cannot express
     assert record["cost"]["seconds"]["inpainting"] == pytest.approx(12.3457)
     assert record["versions"]["torch"].startswith("2.")
-    assert record["config"]["max_window_size"] == 15
+    assert record["config"]["max_window_size"] == 15 and record["changed_by_task"] == {}
+    assert record["models"]["models"] == "storybook" and "scheduler" not in record["config"]
+
+
+def test_the_users_options_and_the_changes_of_the_task_are_recorded_separately(make_result, scene, tmp_path):
+    result = make_result(scene)
+    result = replace(result, used=replace(result.used, max_window_size=8, feather=0.0))
+    record = save_edit(result, tmp_path).record
+    assert (record["config"]["max_window_size"], record["config"]["feather"]) == (15, 0.06)
+    assert record["changed_by_task"] == {"max_window_size": 8, "feather": 0.0}
+    settings = json.loads(Image.open(tmp_path / "0_trees/results/final_output.png").info["maskless"])
+    assert settings["changed_by_task"] == record["changed_by_task"]
 
 
 def test_pixels_outside_the_box_are_the_inputs(make_result, scene, tmp_path):
@@ -81,7 +94,7 @@ def test_pixels_outside_the_box_are_the_inputs(make_result, scene, tmp_path):
         assert not np.array_equal(stored, scene)
 
 
-def test_the_final_picture_is_the_best_and_carries_its_settings(make_result, scene, tmp_path):
+def test_the_final_picture_is_the_best_and_contains_its_settings(make_result, scene, tmp_path):
     result = make_result(scene, prompt="ein Baum 🌳")
     saved = save_edit(result, tmp_path)
     assert saved.final.read_bytes() == saved.candidates[result.order[0]].read_bytes()
@@ -93,7 +106,7 @@ def test_the_final_picture_is_the_best_and_carries_its_settings(make_result, sce
     assert settings["anchor"] == saved.record["candidates"][result.order[0]]["anchor"]
 
 
-def test_sixteen_bits_and_alpha_reach_the_candidates(make_result, tmp_path):
+def test_candidates_keep_sixteen_bits_and_alpha(make_result, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 65536, (64, 64, 4), dtype=np.uint16)
     saved = save_edit(make_result(pixels), tmp_path)
     stored = load_image(saved.final)
@@ -101,7 +114,7 @@ def test_sixteen_bits_and_alpha_reach_the_candidates(make_result, tmp_path):
     assert np.array_equal(stored.alpha, pixels[..., 3])
 
 
-def test_a_second_run_with_fewer_anchors_leaves_no_stale_candidates(make_result, scene, tmp_path):
+def test_saving_again_with_fewer_anchors_removes_stale_candidates(make_result, scene, tmp_path):
     save_edit(make_result(scene), tmp_path)
     stale = tmp_path / "0_trees/results/0_a-big-treeanchor11.png"
     other = tmp_path / "0_trees/results/0_a-small-treeanchor0.png"
@@ -111,14 +124,14 @@ def test_a_second_run_with_fewer_anchors_leaves_no_stale_candidates(make_result,
     assert not stale.exists() and other.exists()
 
 
-def test_the_same_result_makes_the_same_bytes(make_result, scene, tmp_path):
+def test_the_same_result_is_saved_as_the_same_bytes(make_result, scene, tmp_path):
     first, second = (save_edit(make_result(scene), tmp_path / name) for name in ("a", "b"))
     for path in sorted(tree(first.folder)):
         assert (first.folder / path).read_bytes() == (second.folder / path).read_bytes(), path
 
 
 @pytest.mark.parametrize("caption", ["../../x", "CON", "w" * 300, "🌳🚗", "a/b\\c", "..", ""])
-def test_any_caption_makes_a_folder_inside(make_result, scene, tmp_path, caption):
+def test_for_any_caption_the_folder_is_inside_the_output_folder(make_result, scene, tmp_path, caption):
     saved = save_edit(make_result(scene, caption, caption or "x"), tmp_path / "output", image_id="../1")
     assert saved.folder.parent == tmp_path / "output"
     assert {path.name for path in tmp_path.iterdir()} == {"output"}
@@ -130,7 +143,7 @@ def test_captions_that_collide_get_different_folders(make_result, scene, tmp_pat
     assert len(folders) == 3
 
 
-class TestWhatCannotBeWritten:
+class TestWriteErrors:
     def test_a_file_in_place_of_the_folder(self, make_result, scene, tmp_path):
         (tmp_path / "output").write_text("a file")
         with pytest.raises(MasklessError, match="cannot write to .*output is a file"):
@@ -142,8 +155,8 @@ class TestWhatCannotBeWritten:
         with pytest.raises(MasklessError, match="no permission"):
             save_edit(make_result(scene), tmp_path / "output")
 
-    def test_a_full_disk_leaves_what_was_there(self, tmp_path):
-        """A real limit on file sizes, in a process of its own, stands for the disk that runs full."""
+    def test_a_full_disk_leaves_the_earlier_files(self, tmp_path):
+        """A limit on file sizes, in a process of its own, stands for a full disk."""
         script = textwrap.dedent(
             """
             import resource, sys
@@ -170,7 +183,7 @@ class TestWhatCannotBeWritten:
         assert {path.name for path in tmp_path.iterdir()} == {"kept.bin"}
         assert (tmp_path / "kept.bin").read_bytes() == b"before"
 
-    def test_a_failure_midway_leaves_the_earlier_edit_whole(self, make_result, scene, tmp_path, monkeypatch):
+    def test_an_error_midway_leaves_the_earlier_edit(self, make_result, scene, tmp_path, monkeypatch):
         save_edit(make_result(scene), tmp_path)
         before = {path: (tmp_path / path).read_bytes() for path in tree(tmp_path)}
 

@@ -1,4 +1,4 @@
-"""The overview is a picture of sensible size for any input; what it looks like has to be looked at."""
+"""The overview is a picture of sensible size for any input. Its looks can only be judged by eye."""
 
 import io
 
@@ -19,7 +19,7 @@ def test_any_shape_and_any_text(make_result, size_yx):
     assert len(set(image.convert("L").getdata())) > 100
 
 
-def test_thumbnails_are_bounded_and_eight_bit():
+def test_thumbnails_are_small_and_have_eight_bits():
     pixels = np.full((1000, 2000, 3), 40_000, np.uint16)
     image = thumbnail(pixels)
     assert image.size == (THUMB_PX, THUMB_PX // 2) and image.getpixel((0, 0)) == (156, 156, 156)

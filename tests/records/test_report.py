@@ -1,4 +1,4 @@
-"""report.html holds the whole edit in one file, escapes what was given, and does without what is not there."""
+"""report.html shows the whole edit in one file, escapes all texts, and leaves out parts that a result does not have."""
 
 import re
 from dataclasses import replace
@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from maskless.data.result import DrawnStep
 from maskless.records.outputs import save_edit
+from maskless.records.overview import second_curve
 from maskless.records.report import edit_report
 
 MOST_BYTES = 2_000_000
@@ -29,7 +31,7 @@ def report(result, command=None) -> str:
 
 
 class Outline(HTMLParser):
-    """Tags that are open, headings, text and addresses of a page."""
+    """The tags of a page that are still open, its text and its addresses."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -39,10 +41,10 @@ class Outline(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.addresses += [given[name] for name in ("src", "href") if name in given]
-        self.images_without_alt += tag == "img" and "alt" not in given
-        assert not [name for name in given if name.startswith("on")]
+        attributes = dict(attrs)
+        self.addresses += [attributes[name] for name in ("src", "href") if name in attributes]
+        self.images_without_alt += tag == "img" and "alt" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
         if tag not in VOID and tag not in ("rect", "line", "circle", "polyline"):
             self.open.append(tag)
 
@@ -57,7 +59,7 @@ class Outline(HTMLParser):
             self.text += data
 
 
-def test_it_is_whole_well_formed_and_asks_for_nothing(make_result, scene, tmp_path):
+def test_it_is_well_formed_and_loads_nothing(make_result, scene, tmp_path):
     saved = save_edit(make_result(scene), tmp_path)
     html = saved.report.read_text("utf-8")
     page = Outline(html)
@@ -71,21 +73,21 @@ def test_it_is_whole_well_formed_and_asks_for_nothing(make_result, scene, tmp_pa
 def test_it_shows_the_edit(make_result, scene):
     result = make_result(scene)
     html = report(result, command="maskless edit scene.png --prompt 'a big tree'")
-    told = Outline(html).text
-    for heading in ("Candidates", "What AnchorNet learned", "Loss over the iterations", "How to make it again",
-                    "Settings", "What it cost", "Versions"):  # fmt: skip
-        assert heading in told
-    assert "a big tree" in told and "in place of “trees”" in told and "128 × 96 pixels" in told
+    shown = Outline(html).text
+    for heading in ("Candidates", "What AnchorNet learned", "Loss over the iterations", "How to repeat this edit",
+                    "Settings", "Cost", "Versions"):  # fmt: skip
+        assert heading in shown
+    assert "a big tree" in shown and "in place of “trees”" in shown and "128 × 96 pixels" in shown
     scores = [float(found) for found in re.findall(r"<h3>\d+\. score ([\d.]+)</h3>", html)]
     assert scores == sorted(scores, reverse=True) and len(scores) == 9
     x0, y0, x1, y1 = result.best.box_xyxy
-    assert f"{x1 - x0} × {y1 - y0} at ({x0}, {y0})" in told
+    assert f"{x1 - x0} × {y1 - y0} at ({x0}, {y0})" in shown
     assert f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}"/>' in html
-    assert "12.35 s" in told and "54 inpaintings" in told and "expected loss1.520 → –" in told
+    assert "12.35 s" in shown and "54 inpaintings" in shown and "expected loss1.520 → –" in shown
     assert html.count('<svg class="curve"') == 1 and html.count('type="range"') == 1
 
 
-def test_only_what_differs_from_the_default_stands_out(make_result, scene):
+def test_only_options_that_differ_from_the_default_are_in_bold(make_result, scene):
     html = report(make_result(scene, iterations=7, negative_prompt="<i>"))
     assert re.findall(r"<dt>([\w ]+)</dt><dd class=changed>([^<]*)</dd>", html) == [
         ("iterations", "7"), ("negative prompt", "&lt;i&gt;")
@@ -96,7 +98,7 @@ NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</title
 
 
 @pytest.mark.parametrize("nasty", NASTY)
-def test_what_is_given_is_escaped(make_result, scene, tmp_path, nasty):
+def test_texts_and_file_names_are_escaped(make_result, scene, tmp_path, nasty):
     folder = tmp_path / "in <b>"
     folder.mkdir()
     path = folder / f"{nasty.replace('/', '')}.png"
@@ -109,27 +111,27 @@ def test_what_is_given_is_escaped(make_result, scene, tmp_path, nasty):
     assert html.count("<script>") == 1 and "<b>" not in html and "<img src=x" not in html
 
 
-def test_the_command_comes_back_as_it_was(make_result, scene):
+def test_the_command_is_shown_unchanged(make_result, scene):
     command = "maskless edit 'a b.png' \\\n  --prompt 'two\nlines <&> \"q\"'\"'\"'s'"
     assert command in Outline(report(make_result(scene), command=command)).text
 
 
-def test_letters_that_are_none_do_not_stop_it(make_result, scene, tmp_path):
-    """An argument that is no UTF-8 reaches Python as lone surrogates."""
+def test_invalid_unicode_does_not_stop_it(make_result, scene, tmp_path):
+    """A command-line argument that is not valid UTF-8 reaches Python as lone surrogates."""
     html = report(make_result(scene, prompt="a\udcff b"))
     assert html.encode("utf-8", "replace")
 
 
 def test_missing_parts_are_left_out(make_result, scene):
-    """As of an edit whose region was given: nothing searched, nothing learned."""
+    """An edit of a given region has no search, so AnchorNet learned nothing."""
     result = replace(
         make_result(scene, caption=" "), anchors=None, anchor_net=None, history=(), attention=None, relevance=None
     )
-    told = Outline(report(result)).text
-    for heading in ("What AnchorNet learned", "Loss over", "How to make it again", "expected loss", "in place of"):
-        assert heading not in told
-    assert "Candidates" in told and "place not named" not in told
-    assert "place not named" in Outline(report(make_result(scene, caption=" "))).text
+    shown = Outline(report(result)).text
+    for heading in ("What AnchorNet learned", "Loss over", "How to repeat", "expected loss", "in place of"):
+        assert heading not in shown
+    assert "Candidates" in shown and "location not named" not in shown
+    assert "location not named" in Outline(report(make_result(scene, caption=" "))).text
 
 
 def test_a_mask_is_shown_in_place_of_its_box(make_result, scene):
@@ -142,7 +144,7 @@ def test_a_mask_is_shown_in_place_of_its_box(make_result, scene):
 
 @pytest.mark.parametrize("size_yx", [(1400, 1900), (32, 900), (900, 32)])
 def test_it_stays_small(make_result, tmp_path, size_yx):
-    """Noise, which no encoder can shrink."""
+    """The picture is noise, which no encoder can compress."""
     noise = np.random.default_rng(0).integers(0, 256, (*size_yx, 3), dtype=np.uint8)
     assert save_edit(make_result(noise), tmp_path).report.stat().st_size < MOST_BYTES
 
@@ -156,7 +158,7 @@ def test_it_stays_small_with_many_candidates(make_result, scene):
     result = replace(
         result,
         candidates=result.candidates[many],
-        losses=type(result.losses)(**{name: getattr(result.losses, name)[many] for name in vars(result.losses)}),
+        losses=result.losses[many],
         scores=result.scores[many],
         order=tuple(range(256)),
         anchor_net=learned,
@@ -164,11 +166,30 @@ def test_it_stays_small_with_many_candidates(make_result, scene):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (384, 384, 3), dtype=np.uint8))
     files = [f"results/a{index}.png" for index in range(256)]
     html = edit_report(result, noise, noise, [noise] * 256, files, versions={})
-    assert len(html) < MOST_BYTES and "236 more" in html and "The first 32 of 256 anchors" in html
+    assert len(html) < MOST_BYTES and "236 more" in html and "first 32 of 256 anchors" in html
 
 
-def test_only_a_replacement_is_in_place_of_something(make_result, scene):
+def test_only_a_replacement_is_described_as_in_place_of_something(make_result, scene):
     result = make_result(scene, caption="a red car", prompt="a striped red car")
     textured = replace(result, request=replace(result.request, task="texture"))
-    told = Outline(report(textured)).text
-    assert "in place of" not in told and "task texture, caption “a red car”" in told
+    shown = Outline(report(textured)).text
+    assert "in place of" not in shown and "task texture, caption “a red car”" in shown
+
+
+def test_the_second_curve_of_a_fill_is_the_lowest_loss_so_far(make_result, scene):
+    tries = [
+        DrawnStep(step=step, total_steps=3, inpaintings=step, seconds=0.1, loss=loss)
+        for step, loss in ((1, 2.0), (2, 2.5), (3, 1.5))
+    ]
+    filled = replace(make_result(scene), anchors=None, anchor_net=None, history=tuple(tries))
+    html = report(filled)
+    assert "lowest loss so far: 2 at the start, 1.5 at the end" in html and "expected" not in Outline(html).text
+    assert "Loss of each try" in html
+    assert second_curve(filled) == ("lowest loss so far", [(1, 2.0), (2, 2.0), (3, 1.5)])
+    assert "expected loss with location cost" in report(make_result(scene))
+
+
+def test_the_settings_show_what_the_task_changed(make_result, scene):
+    result = make_result(scene)
+    html = report(replace(result, used=replace(result.used, feather=0.0)))
+    assert "0.06, changed by the task to 0" in html

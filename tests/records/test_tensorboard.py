@@ -11,7 +11,7 @@ from maskless.data.errors import MasklessError
 from maskless.records.tensorboard import TensorBoardLog, summary_writer
 
 
-def test_every_curve_is_there(make_result, tmp_path):
+def test_every_curve_is_logged(make_result, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     result = make_result(np.full((64, 64, 3), 200, np.uint8))
@@ -29,13 +29,13 @@ def test_every_curve_is_there(make_result, tmp_path):
     assert {"loss", "expected_loss", "inpaintings"} < set(scalars) and len(scalars) == 3 + 9 * 6
     for name in ("loss", "expected_loss", "inpaintings"):
         found = [(event.step, event.value) for event in read.Scalars(name)]
-        assert found == [(step.iteration, pytest.approx(getattr(step, name))) for step in result.history]
+        assert found == [(step.step, pytest.approx(getattr(step, name))) for step in result.history]
     assert read.Scalars("probability/anchor_2/size_8")[-1].value == pytest.approx(float(probabilities[2, 2]))
     (image,) = read.Images("overview")
     assert (image.width, image.height, image.step) == (30, 20, 10)
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch):
+def test_without_the_package_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(MasklessError, match=r"pip install 'maskless\[tensorboard\]'"):

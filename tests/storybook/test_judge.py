@@ -12,7 +12,8 @@ import torch
 from maskless.data.errors import MasklessError
 from maskless.storybook.judge import Detection, Judge, JudgeNet, iou, match_objects
 from maskless.storybook.training.judge import targets
-from maskless.storybook.world.scenes import COLOURS, KINDS, TEXTURES, VisibleObject, render
+from maskless.storybook.world.graph import COLOURS, KINDS, TEXTURES
+from maskless.storybook.world.scenes import VisibleObject, render
 
 
 def _truth(kind: str, colour: str, box: tuple[int, int, int, int]) -> VisibleObject:
@@ -30,7 +31,7 @@ def test_iou_by_hand() -> None:
     assert iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0
 
 
-def test_a_match_needs_kind_colour_and_place_and_is_used_once() -> None:
+def test_a_match_needs_kind_colour_and_location_and_is_used_once() -> None:
     truth = [_truth("car", "red", (0, 0, 20, 20)), _truth("car", "red", (60, 60, 80, 80))]
     one = _seen("car", "red", (1, 1, 21, 21))
     assert match_objects([one], truth) == type(match_objects([], []))(right=1, extra=0)
@@ -41,7 +42,7 @@ def test_a_match_needs_kind_colour_and_place_and_is_used_once() -> None:
 
 
 def test_the_targets_of_a_scene_decode_to_its_objects() -> None:
-    """What the network is trained to answer, decoded, is the truth of the scene: targets and decoding fit together."""
+    """Targets and decoding fit together: the targets of the training, decoded, are the truth of the scene."""
     judge = Judge(JudgeNet())
     for seed in range(30):
         scene = render(seed)
@@ -51,8 +52,8 @@ def test_the_targets_of_a_scene_decode_to_its_objects() -> None:
             maps[name] = torch.nn.functional.one_hot(goal[name].clamp_min(0).long(), len(options)).permute(2, 0, 1)
         maps |= {"background": torch.zeros(9), "style": torch.zeros(4)}
         verdict = judge._decode(maps, scene.image)
-        assert match_objects(verdict.things, scene.objects).right == len(scene.objects)
-        assert len(verdict.things) == len(scene.objects)
+        assert match_objects(verdict.objects, scene.objects).right == len(scene.objects)
+        assert len(verdict.objects) == len(scene.objects)
 
 
 def test_boxes_are_in_pixels_of_the_picture_given(tmp_path: Path) -> None:
@@ -62,8 +63,8 @@ def test_boxes_are_in_pixels_of_the_picture_given(tmp_path: Path) -> None:
     maps |= {"kind": torch.zeros(24, 32, 32), "colour": torch.zeros(10, 32, 32), "texture": torch.zeros(4, 32, 32)}
     maps |= {"background": torch.zeros(9), "style": torch.zeros(4)}
     judge = Judge(JudgeNet())
-    small = judge._decode(maps, scene.image).things[0].box_xyxy
-    large = judge._decode(maps, scene.image.resize((256, 384))).things[0].box_xyxy
+    small = judge._decode(maps, scene.image).objects[0].box_xyxy
+    large = judge._decode(maps, scene.image.resize((256, 384))).objects[0].box_xyxy
     assert large == pytest.approx((small[0] * 2, small[1] * 3, small[2] * 2, small[3] * 3))
 
 

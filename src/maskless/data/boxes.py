@@ -1,7 +1,7 @@
 """Boxes: proposals around anchors, crop windows, changes of resolution, overlap. Pure functions on tensors.
 
-Boxes are (x0, y0, x1, y1), half-open, in pixels of the picture they are used on. Points and sizes are (row, column) and
-(height, width); the one place where a (row, column) becomes an (x, y) is `propose_regions`.
+Boxes are (x0, y0, x1, y1), half-open, in pixels of the picture that they belong to. Points are (row, column) and sizes
+(height, width). Only `propose_regions` converts (row, column) to (x, y).
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ from maskless.data.errors import MasklessError
 from maskless.data.types import Anchors, Regions
 
 GRID_CELLS = 32
-"""Half-sizes of boxes count in cells of a grid this wide, whatever the backbone's grid: method step 3."""
+"""Half-sizes of boxes are counted in cells of a grid of this width, whatever grid the backbone has (method step 3)."""
 Box = Sequence[int]
 
 
 def propose_regions(anchors: Anchors, sizes: Sequence[int], size_yx: tuple[int, int]) -> Regions:
-    """Squares of half-size r/32 of the shorter side around each anchor, method step 3.
+    """Squares around each anchor whose half-size is r/32 of the shorter side (method step 3).
 
-    A box that would leave the picture is shifted inside, never shrunk and never dropped (mistake 6).
+    A box that would reach beyond the picture is shifted inside. It is never shrunk or dropped (mistake 6).
 
     Args:
         anchors: K points, (row, column) cells of their grid.
         sizes: M half-sizes r in 32nds of the shorter side, each from 1 to 16.
         size_yx: height and width of the picture in pixels.
     Returns:
-        K * M regions, anchor-major: region k * M + m is size m around anchor k.
+        K * M regions, anchor-major: region k * M + m has size m and lies around anchor k.
+    Raises:
+        MasklessError: no sizes, or a size out of range.
     """
     if not sizes or min(sizes) < 1 or 2 * max(sizes) > GRID_CELLS:
         raise MasklessError(f"sizes must be whole numbers from 1 to {GRID_CELLS // 2}, got {list(sizes)}")
@@ -53,13 +55,15 @@ def propose_regions(anchors: Anchors, sizes: Sequence[int], size_yx: tuple[int, 
 
 
 def context_window(box_xyxy: Box, size_yx: tuple[int, int], *, context: float) -> tuple[int, ...]:
-    """The square that the inpainting model sees: the box with surroundings, inside the picture.
+    """The square that the inpainting model sees: the box and its surroundings, inside the picture.
 
-    It is the box grown by `context` of its side on each side, at most the shorter side. A small box is magnified to the
-    model's size, so that the model always has all of its pixels for what it draws.
+    The box is enlarged on each side by `context` times its side, up to the picture's shorter side. The window is
+    resized to the model's own size, so a small box is magnified and the model draws it at full resolution.
 
     Returns:
-        (x0, y0, x1, y1), a square that holds the box.
+        (x0, y0, x1, y1), a square that contains the box.
+    Raises:
+        MasklessError: the box does not fit in a square as wide as the shorter side.
     """
     height, width = size_yx
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
@@ -73,10 +77,10 @@ def context_window(box_xyxy: Box, size_yx: tuple[int, int], *, context: float) -
 
 
 def square_window(box_xyxy: Box, size_yx: tuple[int, int], *, context: float) -> tuple[int, int, int, int]:
-    """`context_window` for a box of any shape: where the square is larger than a side of the picture, it overhangs.
+    """`context_window` for a box of any shape: a square larger than a side of the picture extends beyond the picture.
 
     Returns:
-        (x0, y0, x1, y1), a square that holds the box and is at most the longer side of the picture.
+        (x0, y0, x1, y1), a square that contains the box and is at most as wide as the picture's longer side.
     """
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
     longest = max(x1 - x0, y1 - y0)
@@ -89,7 +93,7 @@ def square_window(box_xyxy: Box, size_yx: tuple[int, int], *, context: float) ->
 
 
 def box_in_window(box_xyxy: Box, window_xyxy: Box, size_px: int) -> tuple[int, int, int, int]:
-    """The box in pixels of the resized window, rounded outwards so that all of it is repainted."""
+    """The box in pixels of the resized window, rounded outwards so that the whole box is repainted."""
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
     left, top, right, bottom = (int(v) for v in window_xyxy)
     across, down = right - left, bottom - top
@@ -102,15 +106,18 @@ def box_in_window(box_xyxy: Box, window_xyxy: Box, size_px: int) -> tuple[int, i
 
 
 def box_iou(boxes_xyxy: Int[Tensor, "N 4"], box_xyxy: Box) -> Float[Tensor, " N"]:
-    """Intersection over union of each box with one."""
-    one = torch.tensor([int(edge) for edge in box_xyxy])
-    shared = (boxes_xyxy[:, 2:].minimum(one[2:]) - boxes_xyxy[:, :2].maximum(one[:2])).clamp(min=0).prod(dim=1)
-    areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(dim=1) + (one[2:] - one[:2]).prod()
+    """Intersection over union of each of N boxes with one other box, 0 to 1."""
+    other = torch.tensor([int(edge) for edge in box_xyxy])
+    shared = (boxes_xyxy[:, 2:].minimum(other[2:]) - boxes_xyxy[:, :2].maximum(other[:2])).clamp(min=0).prod(dim=1)
+    areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(dim=1) + (other[2:] - other[:2]).prod()
     return shared / (areas - shared)
 
 
 def scale_boxes(boxes_xyxy: Int[Tensor, "N 4"], from_yx: tuple[int, int], to_yx: tuple[int, int]) -> Int[Tensor, "N 4"]:
-    """The same boxes on the same picture at another resolution, rounded, at least one pixel wide, inside."""
+    """Boxes of a picture for a copy of it at another resolution: rounded, inside, and at least one pixel wide and high.
+
+    from_yx, to_yx: height and width of the picture and of the copy.
+    """
     scale_y, scale_x = to_yx[0] / from_yx[0], to_yx[1] / from_yx[1]
     scaled = (boxes_xyxy.to(torch.float64) * torch.tensor([scale_x, scale_y, scale_x, scale_y])).round().to(torch.long)
     limit = torch.tensor([to_yx[1], to_yx[0]])
@@ -122,7 +129,7 @@ def scale_boxes(boxes_xyxy: Int[Tensor, "N 4"], from_yx: tuple[int, int], to_yx:
 def scale_to_grid(
     boxes_xyxy: Int[Tensor, "N 4"], size_yx: tuple[int, int], grid_yx: tuple[int, int]
 ) -> Float[Tensor, "N 4"]:
-    """Boxes in pixels as boxes in cells of a patch grid, (x, y) still, fractions kept (mistakes 3 and 4)."""
+    """Boxes in pixels converted to cells of a patch grid, still in the order (x, y), not rounded (mistakes 3 and 4)."""
     scale_y, scale_x = grid_yx[0] / size_yx[0], grid_yx[1] / size_yx[1]
     return boxes_xyxy.to(torch.float32) * torch.tensor([scale_x, scale_y, scale_x, scale_y])
 
@@ -130,9 +137,9 @@ def scale_to_grid(
 def inside_less_outside(
     scores: Float[Tensor, "rows columns"], boxes_xyxy: Int[Tensor, "N 4"], size_yx: tuple[int, int]
 ) -> Float[Tensor, " N"]:
-    """Mean of a map inside each box less its mean outside.
+    """Mean of a map inside each box minus its mean outside.
 
-    scores: of a picture of size_yx, on any grid. boxes_xyxy: in pixels of that picture.
+    scores: a map of a picture of size_yx, on any grid. boxes_xyxy: in pixels of that picture.
     """
     full = F.interpolate(scores[None, None], size=size_yx, mode="bilinear", align_corners=False)[0, 0]
     total, pixels = full.sum(), full.numel()
@@ -141,3 +148,9 @@ def inside_less_outside(
         inside, area = full[y0:y1, x0:x1].sum(), (y1 - y0) * (x1 - x0)
         values.append(inside / area - (total - inside) / max(pixels - area, 1))
     return torch.stack(values)
+
+
+def corners(box_xyxy: Int[Tensor, " 4"]) -> tuple[int, int, int, int]:
+    """One row of a tensor of boxes as Python integers, (x0, y0, x1, y1)."""
+    x0, y0, x1, y1 = box_xyxy.tolist()
+    return x0, y0, x1, y1

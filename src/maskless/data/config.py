@@ -1,42 +1,27 @@
-"""Every option of an edit, in one flat frozen dataclass. The command line derives its flags from the fields here."""
+"""The options, by how long they hold: of loaded models, of one edit, of what a run keeps on the disk.
+
+Each is one flat frozen dataclass that checks its values. The flags of the command line derive from the fields here.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from maskless.data.errors import MasklessError
+from maskless.data.options import OptionValue, check_all, option
 
 ANCHOR_SOURCES = ("attention", "text", "both")
 ESTIMATORS = ("table", "straight-through")
 RANKINGS = ("paper", "located")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-TASKS = (
-    "complete", "add", "remove", "replace", "extend", "repair", "style", "background", "texture", "creative", "generate"
-)  # fmt: skip
-NEED_NO_PROMPT = ("complete", "extend", "repair", "remove")
-"""Tasks that can do without a prompt: what belongs there follows from the surroundings."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MEMORY = ("full", "balanced", "low", "minimal")
 SCHEDULERS = (
     "ddim", "deis", "dpm++", "dpm++-karras", "dpm++-sde", "euler", "euler-a", "heun", "pndm", "unipc", "lcm", "tcd",
     "hyper-sd",
 )  # fmt: skip
-
-
-def _option(
-    default: Any,
-    *,
-    group: str,
-    help: str,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """A field whose metadata is all that a flag needs: help text, group, inclusive range or choices."""
-    metadata = {"group": group, "help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
-    return field(default=default, metadata=metadata)
+PUBLISHED_STEPS, PUBLISHED_GUIDANCE = 50, 7.5
+"""What an inpainting takes where neither the user nor the model says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,142 +36,190 @@ class EditConfig:
         MasklessError: a value of the wrong type, out of range or not among the choices.
     """
 
-    iterations: int = _option(
-        10, group="Search", minimum=0, maximum=10_000, help="Iterations of AnchorNet for each epoch."
+    iterations: int = option(
+        10, group="Search", minimum=0, maximum=10_000, help="How many times each anchor tries a region, in every epoch."
     )
-    epochs: int = _option(1, group="Search", minimum=1, maximum=10_000, help="Passes of that many iterations.")
-    lr: float = _option(5e-3, group="Search", minimum=1e-8, maximum=1.0, help="Learning rate of AnchorNet (Adam).")
-    gradient_accumulation: int = _option(
-        25, group="Search", minimum=1, maximum=100_000, help="Region edits between two updates of AnchorNet."
+    epochs: int = option(
+        1,
+        group="Search",
+        minimum=1,
+        maximum=10_000,
+        help="How often the iterations are repeated; a checkpoint follows each epoch.",
     )
-    updates: int = _option(
+    lr: float = option(
+        5e-3, group="Search", minimum=1e-8, maximum=1.0, help="Learning rate of AnchorNet, for the optimiser Adam."
+    )
+    gradient_accumulation: int = option(
+        25,
+        group="Search",
+        minimum=1,
+        maximum=100_000,
+        help="How many edited regions are collected before AnchorNet is updated.",
+    )
+    updates: int = option(
         200,
         group="Search",
         minimum=1,
         maximum=100_000,
-        help="Optimiser steps on the table of losses at each update; they cost microseconds beside an inpainting.",
+        help="Optimiser steps in each update of AnchorNet; a step costs about two milliseconds.",
     )
-    estimator: str = _option("table", group="Search", choices=ESTIMATORS, help="Where AnchorNet's gradient comes from.")
-    seed: int = _option(42, group="Search", minimum=0, maximum=2**63 - 1, help="Seed of the noise and of the search.")
+    estimator: str = option(
+        "table",
+        group="Search",
+        choices=ESTIMATORS,
+        help="How AnchorNet's gradient is computed: from the table of all losses so far, or as in the paper.",
+    )
+    seed: int = option(
+        42,
+        group="Search",
+        minimum=0,
+        maximum=2**63 - 1,
+        help="Seed of all random choices; the same seed gives the same pictures.",
+    )
 
-    anchors: int = _option(9, group="Regions", minimum=1, maximum=256, help="Anchor points K.")
-    anchor_source: str = _option(
+    anchors: int = option(
+        9, group="Regions", minimum=1, maximum=256, help="Number of points that boxes are tried around."
+    )
+    anchor_source: str = option(
         "both",
         group="Regions",
         choices=ANCHOR_SOURCES,
-        help="Where anchors come from: DINO's attention (the paper), relevance to the caption, or both.",
+        help="How the anchors are found: by DINO's attention (as in the paper), by the caption, or by both.",
     )
-    max_window_size: int = _option(
-        15, group="Regions", minimum=1, maximum=16, help="Largest half-size of a box, in 32nds of the shorter side."
+    max_window_size: int = option(
+        15,
+        group="Regions",
+        minimum=1,
+        maximum=16,
+        help="Half the side of the largest box, in 32nds of the picture's shorter side.",
     )
-    min_window_size: int = _option(
-        4, group="Regions", minimum=1, maximum=16, help="Smallest half-size of a box, in 32nds of the shorter side."
+    min_window_size: int = option(
+        4,
+        group="Regions",
+        minimum=1,
+        maximum=16,
+        help="Half the side of the smallest box, in 32nds of the picture's shorter side.",
     )
-    window_step: int = _option(
-        2, group="Regions", minimum=1, maximum=16, help="Step between half-sizes, in 32nds of the shorter side."
+    window_step: int = option(
+        2,
+        group="Regions",
+        minimum=1,
+        maximum=16,
+        help="Difference between two half-sides, in 32nds of the picture's shorter side.",
     )
 
-    fit_edges: bool = _option(
+    fit_edges: bool = option(
         True,
         group="Regions",
-        help="Move the edges of the region that the caption names best to where it does so better; off is the paper.",
+        help="Fit the edges of the best box to the object that the caption names; the paper keeps all boxes square.",
     )
 
-    alpha: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the CLIP loss.")
-    beta: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the directional loss.")
-    gamma: float = _option(1.0, group="Losses", minimum=0, maximum=1e6, help="Weight of the structure loss.")
-    delta: float = _option(
+    alpha: float = option(
+        1.0,
+        group="Losses",
+        minimum=0,
+        maximum=1e6,
+        help="Weight of the loss that measures how well the picture shows the prompt.",
+    )
+    beta: float = option(
+        1.0,
+        group="Losses",
+        minimum=0,
+        maximum=1e6,
+        help="Weight of the loss that compares the change of the picture with the change of the text.",
+    )
+    gamma: float = option(
+        1.0,
+        group="Losses",
+        minimum=0,
+        maximum=1e6,
+        help="Weight of the loss that measures how much the layout changed.",
+    )
+    delta: float = option(
         4.0,
         group="Losses",
         minimum=0,
         maximum=1e6,
-        help="Weight of the CLIP loss of the edited region alone; 0 is the paper.",
+        help="Weight of the loss that measures how well the edited region alone shows the prompt; 0 in the paper.",
     )
-    place: float = _option(
+    location_weight: float = option(
         2.0,
         group="Losses",
         minimum=0,
         maximum=1e6,
-        help="Weight of the caption's place in the search, in spreads of the losses; 0 is the paper.",
+        help="How much a region that is not what the caption names costs in the search, in standard "
+        "deviations of the "
+        "losses; 0 in the paper.",
     )
-    views: int = _option(
-        4, group="Losses", minimum=1, maximum=64, help="Augmented views of each candidate that CLIP looks at."
+    views: int = option(
+        4,
+        group="Losses",
+        minimum=1,
+        maximum=64,
+        help="How many crops and mirror images of each candidate CLIP looks at.",
     )
 
-    ranking: str = _option(
+    ranking: str = option(
         "located",
         group="Ranking",
         choices=RANKINGS,
-        help="Rule that orders the results: the region that the caption names, or the paper's similarities.",
+        help="How results are ranked: by the region that the caption names, or by the similarities of the paper.",
     )
-    ranking_alpha: float = _option(
-        2.0, group="Ranking", minimum=0, maximum=1e6, help="Weight of text-to-image similarity in the paper's ranking."
+    ranking_alpha: float = option(
+        2.0,
+        group="Ranking",
+        minimum=0,
+        maximum=1e6,
+        help="Weight of the similarity to the prompt in the ranking of the paper.",
     )
-    ranking_beta: float = _option(
-        1.0, group="Ranking", minimum=0, maximum=1e6, help="Weight of image-to-image similarity in the paper's ranking."
+    ranking_beta: float = option(
+        1.0,
+        group="Ranking",
+        minimum=0,
+        maximum=1e6,
+        help="Weight of the similarity to the source picture in the ranking of the paper.",
     )
 
-    steps: int | None = _option(
-        None, group="Inpainting", minimum=1, maximum=1000, help="Denoising steps [default: the model's, else 50]."
+    steps: int | None = option(
+        None,
+        group="Inpainting",
+        minimum=1,
+        maximum=1000,
+        help="Denoising steps of each inpainting [default: what the model recommends, else 50].",
     )
-    guidance_scale: float | None = _option(
+    guidance_scale: float | None = option(
         None,
         group="Inpainting",
         minimum=1.0,
         maximum=100.0,
-        help="Classifier-free guidance; 1 is none [default: the model's, else 7.5].",
+        help="How strongly the prompt guides the inpainting; 1 is no guidance [default: what the model "
+        "recommends, else 7.5].",
     )
-    scheduler: str | None = _option(
-        None,
-        group="Inpainting",
-        choices=SCHEDULERS,
-        help="How the noise is taken away, step by step [default: the model's own].",
-    )
-    lora: str | None = _option(
-        None,
-        group="Inpainting",
-        help="LoRA files added to the inpainting model: FILE[:SCALE], separated by commas.",
-    )
-    negative_prompt: str = _option("", group="Inpainting", help="What the edited region should not show.")
-    context: float = _option(
+    negative_prompt: str = option("", group="Inpainting", help="What the edited region should not show.")
+    context: float = option(
         0.35,
         group="Inpainting",
         minimum=0.0,
         maximum=4.0,
-        help="Surroundings that the inpainting sees, on each side of a box, as a fraction of its side.",
+        help="How much of the surroundings the inpainting model gets on each side of a box, as a fraction of its side.",
     )
-    feather: float = _option(
+    feather: float = option(
         0.06,
         group="Inpainting",
         minimum=0.0,
         maximum=0.5,
-        help="Width of the seam blended inside a region, as a fraction of its side.",
+        help="Width of the blended seam inside a region, as a fraction of its side.",
     )
-    batch_size: int | None = _option(
-        None, group="Inpainting", minimum=1, maximum=4096, help="Candidates inpainted at once [default: what fits]."
-    )
-
-    checkpoint_interval: int = _option(
-        10, group="Checkpoints", minimum=1, maximum=1_000_000, help="Epochs between two numbered checkpoints."
-    )
-    slim_checkpoint: bool = _option(
-        False, group="Checkpoints", help="Leave DINO's frozen weights out of the checkpoints."
-    )
-
-    device: str = _option("auto", group="Models", choices=DEVICES, help="Where the models run.")
-    dtype: str = _option("auto", group="Models", choices=DTYPES, help="Number format of the inpainting model.")
-    memory: str = _option(
-        "full", group="Models", choices=MEMORY, help="How much of the models is on the device at once; lower is slower."
-    )
-    offline: bool = _option(False, group="Models", help="Never ask the hub; also by HF_HUB_OFFLINE=1.")
-    allow_pickle: bool = _option(
-        False, group="Models", help="Also read weights that are not safetensors; a pickle can hold code."
+    batch_size: int | None = option(
+        None,
+        group="Inpainting",
+        minimum=1,
+        maximum=4096,
+        help="How many candidates are inpainted at once [default: as many as fit the memory].",
     )
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            value = _checked(option.name, getattr(self, option.name), option.type, option.metadata)
-            object.__setattr__(self, option.name, value)
+        check_all(self)
         if self.min_window_size > self.max_window_size:
             raise MasklessError(
                 f"min_window_size must be at most max_window_size ({self.max_window_size}), got {self.min_window_size}"
@@ -205,44 +238,127 @@ class EditConfig:
         """Iterations over all epochs."""
         return self.epochs * self.iterations
 
-    def resolved(self, *, steps: int | None = None, guidance_scale: float | None = None) -> EditConfig:
-        """The same options with every None but `batch_size` replaced: by the model's recommendation where one is
-        given, else by the published number. A value the user chose always stays."""
-        return replace(
-            self,
-            steps=self.steps if self.steps is not None else steps or 50,
-            guidance_scale=self.guidance_scale if self.guidance_scale is not None else guidance_scale or 7.5,
-        )
+    def resolved(
+        self, *, steps: int | None, guidance_scale: float | None, batch_size: int, seed: int | None
+    ) -> ResolvedConfig:
+        """These options with no None among them.
 
-    def to_dict(self) -> dict[str, Any]:
+        Args:
+            steps, guidance_scale: what the model recommends; the published number where it recommends nothing.
+            batch_size: how many candidates fit the memory. seed: the request's own; None leaves the config's.
+        """
+        chosen = asdict(self)
+        chosen["steps"] = self.steps if self.steps is not None else steps or PUBLISHED_STEPS
+        if self.guidance_scale is None:
+            chosen["guidance_scale"] = guidance_scale or PUBLISHED_GUIDANCE
+        chosen["batch_size"] = self.batch_size or batch_size
+        chosen["seed"] = self.seed if seed is None else seed
+        return ResolvedConfig(**chosen)
+
+    def to_dict(self) -> dict[str, OptionValue]:
         """Plain values by field name; `EditConfig(**config.to_dict())` is the same config again."""
         return asdict(self)
 
 
-def _checked(name: str, value: Any, kind: Any, metadata: Any) -> Any:
-    """The value in its field's own type, or a MasklessError that names the field, what it takes and what came."""
-    kind = str(kind)
-    if value is None and "None" in kind:
-        return None
-    base = kind.split(" ")[0]
-    if base == "bool":
-        good = isinstance(value, bool)
-    elif base == "int":
-        good = isinstance(value, int) and not isinstance(value, bool)
-    elif base == "float":
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        value = float(value) if good else value
-    else:
-        good = isinstance(value, str)
-    if not good:
-        raise MasklessError(f"{name} must be {_article(base)}, got {value!r}")
-    if metadata["choices"] and value not in metadata["choices"]:
-        raise MasklessError(f"{name} must be one of {', '.join(metadata['choices'])}, got {value!r}")
-    low, high = metadata["minimum"], metadata["maximum"]
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise MasklessError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
-    return value
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(EditConfig):
+    """The options of an edit with every choice made: the user's own, else the model's, else the published one."""
+
+    steps: int
+    guidance_scale: float
+    batch_size: int
+
+    def differences(self, other: ResolvedConfig) -> dict[str, OptionValue]:
+        """The options of `other` that differ from these, by name."""
+        mine = asdict(self)
+        return {name: value for name, value in asdict(other).items() if value != mine[name]}
 
 
-def _article(base: str) -> str:
-    return {"int": "a whole number", "float": "a finite number", "bool": "true or false"}.get(base, "a text")
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The options of loading models: they hold for every edit that the loaded models make.
+
+    Raises:
+        MasklessError: a value of the wrong type, out of range or not among the choices.
+    """
+
+    models: str = option(
+        "storybook",
+        group="Models",
+        help="A preset (see maskless models), a folder with inpainting/, dino/, clip/ (and redraw/), or for the "
+        "inpainting alone a hub id, a folder or a .safetensors file.",
+    )
+    dino: str | None = option(None, group="Models", help="Folder or hub id of the DINO model.")
+    clip: str | None = option(None, group="Models", help="Folder or hub id of the CLIP model.")
+    redraw: str | None = option(
+        None, group="Models", help="Folder or hub id of an InstructPix2Pix model, for style and texture."
+    )
+    scheduler: str | None = option(
+        None,
+        group="Models",
+        choices=SCHEDULERS,
+        help="The sampler of the inpainting model [default: the model's own].",
+    )
+    lora: str | None = option(
+        None,
+        group="Models",
+        help="LoRA files to add to the inpainting model: FILE[:SCALE], separated by commas.",
+    )
+    device: str = option(
+        "auto",
+        group="Models",
+        choices=DEVICES,
+        help="The device that the models run on; auto takes a GPU where there is one.",
+    )
+    dtype: str = option(
+        "auto",
+        group="Models",
+        choices=DTYPES,
+        help="Number format of the inpainting model; auto takes the fastest that the device supports.",
+    )
+    memory: str = option(
+        "full", group="Models", choices=MEMORY, help="How much memory the models may take; lower levels are slower."
+    )
+    offline: bool = option(
+        False, group="Models", help="Use no network, only models on this disk; HF_HUB_OFFLINE=1 does the same."
+    )
+    allow_pickle: bool = option(
+        False,
+        group="Models",
+        help="Also load weights that are not safetensors. Such files can run code: allow only those that you trust.",
+    )
+
+    def __post_init__(self) -> None:
+        check_all(self)
+
+    def to_dict(self) -> dict[str, OptionValue]:
+        """Plain values by field name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepOptions:
+    """The options of what a run keeps on the disk: its pictures, its checkpoints, its log.
+
+    Raises:
+        MasklessError: a value of the wrong type, out of range or not among the choices.
+    """
+
+    output_dir: str = option("output", group="Output", help="Folder that the pictures are written to.")
+    image_id: str = option("0", group="Output", help="How the names of files begin.")
+    draw_box: bool = option(False, group="Output", help="Also write the source with each box drawn on it.")
+    tensorboard: bool = option(
+        False, group="Output", help="Write curves for TensorBoard to tensorboard/ in the output folder, step by step."
+    )
+    checkpoint_dir: str = option(
+        "checkpoints", group="Checkpoints", help="Folder that checkpoints are written to, in a folder for each picture."
+    )
+    checkpoint_interval: int = option(
+        10, group="Checkpoints", minimum=1, maximum=1_000_000, help="Number of epochs between two numbered checkpoints."
+    )
+    slim_checkpoint: bool = option(
+        False, group="Checkpoints", help="Leave the weights of DINO, which are not trained, out of the checkpoints."
+    )
+
+    def __post_init__(self) -> None:
+        check_all(self)

@@ -1,11 +1,16 @@
-"""The one exception a caller has to know. It lives apart from the types so that reading options needs no torch."""
+"""The only exception that callers have to know. It is separate from the types, so reading options needs no torch."""
 
 
 class MasklessError(ValueError):
-    """Bad input. The message is one line that says what was expected and what came."""
+    """Invalid input. The message is one line that says what was expected and what was given."""
 
 
-def require(good: bool, message: str) -> None:
-    """Raise a MasklessError with this message unless `good`."""
-    if not good:
+def require(condition: bool, message: str) -> None:
+    """Raise a MasklessError with this message unless the condition is true."""
+    if not condition:
         raise MasklessError(message)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or the name of its type if the message is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

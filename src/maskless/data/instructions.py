@@ -1,14 +1,14 @@
-"""Instructions in plain English, "replace the red car with a blue house", as a task, a caption and a prompt.
+"""Parsing of plain English instructions ("replace the red car with a blue house") into a task, a caption and a prompt.
 
-The grammar, one line a form; the case of letters, "please" and a final full stop do not matter. A PICTURE is "it",
-"this" or "the picture/image/photo/scene".
+The grammar has one line for each form. Upper and lower case, "please" and a final full stop do not matter. A PICTURE is
+"it", "this" or "the picture/image/photo/scene".
 
     replace A with B · change A to B · turn A into B        replace    caption A, prompt B
     make PICTURE a B · turn PICTURE into a B                 style      prompt B
-    add B                                                   add        prompt B; two or more things: creative
+    add B                                                   add        prompt B; several objects: creative
     remove A · delete A · erase A                           remove     caption A
     change the background to B · put A on B                  background prompt B, caption A
-    make A striped/dotted/checkered/… · paint A B             texture    caption A, prompt: A with that look
+    make A striped/dotted/checkered/… · paint A B             texture    caption A, prompt: "a striped A"
     extend PICTURE to the left/right/top/bottom [by N %|px]  extend
     repair PICTURE · complete PICTURE                        repair, complete
     generate B · draw B                                     generate   prompt B
@@ -41,22 +41,22 @@ SIDES = {
     "left": "left", "right": "right", "top": "top", "up": "top", "upwards": "top", "above": "top", "bottom": "bottom",
     "down": "bottom", "downwards": "bottom", "below": "bottom",
 }  # fmt: skip
-MANNERS = (
+STYLE_WORDS = (
     "sketch", "drawing", "painting", "watercolour", "watercolor", "cartoon", "comic", "art", "style", "pencil", "photo",
     "engraving", "mosaic", "pastel", "oil", "pixel", "pixels", "anime", "illustration", "etching", "woodcut", "picture",
 )  # fmt: skip
-"""Words that say in what manner a picture is made, and not what is in it."""
+"""Words that name the style of a picture, not its content."""
 
-LOOKS = (
+ADJECTIVES = (
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "black", "grey", "gray", "golden",
     "striped", "dotted", "checkered", "big", "small", "old", "new",
 )  # fmt: skip
-"""Words after which "and" goes on about the same thing."""
+"""Words after which "and" continues the description of the same object ("a black and white cat")."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instruction:
-    """What an instruction asks for. extend: as `maskless edit --extend` takes it, or empty."""
+    """What an instruction asks for. extend: a value for `maskless edit --extend`, such as "left=0.25", or empty."""
 
     task: str
     caption: str = ""
@@ -68,23 +68,24 @@ def parse_instruction(text: str) -> Instruction:
     """The task, caption and prompt that an instruction means.
 
     Raises:
-        MasklessError: it is none of the forms; the message shows them.
+        MasklessError: the text matches none of the forms; the message lists them.
     """
     plain = re.sub(r"\s+", " ", text).strip().rstrip(".!").strip()
     plain = re.sub(r"^(?:please|can you|could you)[, ]+", "", plain, flags=re.IGNORECASE)
-    for form in (_whole_picture, _background, _extend, _style, _replace, _texture, _one_thing):
-        found = form(plain)
-        if found is not None:
-            return found
-    raise MasklessError(f"cannot read the instruction {text!r}; the forms are: {'; '.join(FORMS)}")
+    # The special forms come first: "remove the scratches" is a repair, "replace the background with B" a background.
+    for parse in (_whole_picture, _background, _extend, _style, _replace, _texture, _one_verb):
+        instruction = parse(plain)
+        if instruction is not None:
+            return instruction
+    raise MasklessError(f"cannot understand the instruction {text!r}; the forms are: {'; '.join(FORMS)}")
 
 
 def phrases(caption: str) -> tuple[str, ...]:
-    """The things that a text lists: "a red car, a cat and a tree" are three, "a black and white cat" is one. An empty
-    text lists none."""
+    """The objects that a text lists: three in "a red car, a cat and a tree", one in "a black and white cat", none in an
+    empty text."""
     parts: list[str] = []
     for part in re.split(r"\s*[,;]\s*(?:and\s+)?|\s+and\s+", caption.strip(), flags=re.IGNORECASE):
-        if parts and parts[-1].lower().split()[-1] in LOOKS:
+        if parts and parts[-1].lower().split()[-1] in ADJECTIVES:
             parts[-1] += f" and {part}"
         elif part:
             parts.append(part)
@@ -114,10 +115,10 @@ def _background(text: str) -> Instruction | None:
     found = found or _match(r"(?:put|place) (?P<a>.+?) (?:on|in|at|into|onto) (?P<b>.+)", text)
     if found is None:
         return None
-    place = _bare(found["b"])
-    return Instruction(
-        task="background", caption=found["a"] or "", prompt=place if place.startswith("empty ") else f"empty {place}"
-    )
+    # "empty", so that the model draws scenery alone, without further objects in it.
+    scenery = _without_article(found["b"])
+    prompt = scenery if scenery.startswith("empty ") else f"empty {scenery}"
+    return Instruction(task="background", caption=found["a"] or "", prompt=prompt)
 
 
 def _extend(text: str) -> Instruction | None:
@@ -143,9 +144,9 @@ def _style(text: str) -> Instruction | None:
     found = _match(
         r"(?:make|turn|render|draw|paint|redraw|convert) PICTURE (?:into |as |to |look like |in )?(?P<b>.+)", text
     )
-    if found is None or not (set(re.findall(r"\w+", found["b"].lower())) & set(MANNERS)):
+    if found is None or not (set(re.findall(r"\w+", found["b"].lower())) & set(STYLE_WORDS)):
         return None
-    return Instruction(task="style", prompt=_bare(found["b"]))
+    return Instruction(task="style", prompt=_without_article(found["b"]))
 
 
 def _replace(text: str) -> Instruction | None:
@@ -160,16 +161,17 @@ def _replace(text: str) -> Instruction | None:
 
 
 def _texture(text: str) -> Instruction | None:
-    found = _match(r"(?:make|paint) (?P<a>(?:the|a|an|my|this|that|all|every) .+) (?P<look>\S+)", text)
-    found = found or _match(r"give (?P<a>.+?) (?:a |an )?(?P<look>\S+) (?:texture|pattern|look)", text)
+    found = _match(r"(?:make|paint) (?P<a>(?:the|a|an|my|this|that|all|every) .+) (?P<texture>\S+)", text)
+    found = found or _match(r"give (?P<a>.+?) (?:a |an )?(?P<texture>\S+) (?:texture|pattern|look)", text)
     if found is None or _match("PICTURE", found["a"]):
         return None
-    name, look = _bare(found["a"]), found["look"]
-    article = "an" if look[0].lower() in "aeiou" else "a"
-    return Instruction(task="texture", caption=found["a"], prompt=f"{article} {look} {name}")
+    name, texture = _without_article(found["a"]), found["texture"]
+    article = "an" if texture[0].lower() in "aeiou" else "a"
+    return Instruction(task="texture", caption=found["a"], prompt=f"{article} {texture} {name}")
 
 
-def _one_thing(text: str) -> Instruction | None:
+def _one_verb(text: str) -> Instruction | None:
+    """The forms that are a verb and one phrase: add, remove and generate."""
     found = _match(r"(?:add|insert) (?P<b>.+?)(?: to PICTURE)?", text)
     if found is not None:
         several = len(phrases(found["b"])) > 1
@@ -181,6 +183,6 @@ def _one_thing(text: str) -> Instruction | None:
     return None if found is None else Instruction(task="generate", prompt=found["b"])
 
 
-def _bare(words: str) -> str:
-    """Without its article."""
-    return ARTICLE.sub("", words)
+def _without_article(phrase: str) -> str:
+    """The phrase without "a", "the" or a possessive at its start."""
+    return ARTICLE.sub("", phrase)

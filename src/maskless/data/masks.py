@@ -1,4 +1,4 @@
-"""Masks: of boxes, their parts and holes, their margin, and how an edit fades in at their seam."""
+"""Masks: of boxes and of any shape, their connected parts, holes and margins, and the blending weights at seams."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from maskless.data.boxes import Box, box_in_window
 
 SEAM_PX = 512
-"""The fall towards a mask's outline is worked out on at most this longer side."""
+"""`mask_weight` computes the fall towards a mask's outline on a copy whose longer side is at most this long."""
 
 
 def crop_mask(mask: Bool[Tensor, "H W"], window_xyxy: Box, size_px: int) -> Bool[Tensor, "1 S S"]:
-    """A mask in the resized window: True in every pixel that it touches, and outside of the picture."""
+    """A mask in the resized window: True in every pixel that the mask touches, and outside of the picture."""
     x0, y0, x1, y1 = (int(v) for v in window_xyxy)
     height, width = mask.shape
     whole = torch.ones(1, y1 - y0, x1 - x0)
@@ -34,8 +34,11 @@ def window_mask(box_xyxy: Box, window_xyxy: Box, size_px: int) -> Float[Tensor, 
 
 
 def seam_weight(box_xyxy: Box, size_yx: tuple[int, int], feather: float) -> Float[Tensor, "h w"]:
-    """How much of the edit shows at each pixel of the box, above 0 and up to 1: 1 in the middle, falling towards the
-    edges over `feather` of the side. Along the picture's own border there is nothing to blend with, so no fall."""
+    """Weight of the edit at each pixel of the box, above 0 and up to 1.
+
+    The weight is 1 in the middle and falls towards the edges, over `feather` times the side. It does not fall along the
+    picture's own border, because there is nothing to blend with.
+    """
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
     down = _ramp(y1 - y0, feather, at_start=y0 > 0, at_end=y1 < size_yx[0])
     across = _ramp(x1 - x0, feather, at_start=x0 > 0, at_end=x1 < size_yx[1])
@@ -43,13 +46,14 @@ def seam_weight(box_xyxy: Box, size_yx: tuple[int, int], feather: float) -> Floa
 
 
 def mask_weight(mask: Bool[Tensor, "H W"], box_xyxy: Box, feather: float) -> Float[Tensor, "h w"]:
-    """`seam_weight` for a mask of any shape: 0 outside, rising from its outline over `feather` of the root of its area.
+    """`seam_weight` for a mask of any shape: 0 outside, and rising inwards from the outline.
 
-    box_xyxy: the part of the picture to give it for; the mask is False outside of it.
+    feather: the width of the rise, as a share of the square root of the mask's area. box_xyxy: the part of the picture
+    that the weights are returned for; the mask must be False outside of it.
     """
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
     inside = mask[y0:y1, x0:x1].to(torch.float32)
-    # With one pixel more on each side where there is one: an outline along the picture's own border has no seam.
+    # One pixel is added on each side where the picture continues; along the picture's own border there is no seam.
     left, top = int(x0 > 0), int(y0 > 0)
     around = mask[y0 - top : y1 + 1, x0 - left : x1 + 1].to(torch.float32)[None, None]
     scale = min(1.0, SEAM_PX / max(around.shape[2:]))
@@ -68,29 +72,29 @@ def mask_weight(mask: Bool[Tensor, "H W"], box_xyxy: Box, feather: float) -> Flo
 
 
 def components(mask: Bool[Tensor, "h w"]) -> list[Bool[Tensor, "h w"]]:
-    """Its connected parts (neighbours share a side or a corner), the largest first."""
+    """The mask's connected parts, largest first. Pixels are connected if they share a side or a corner."""
     labels = torch.arange(1, mask.numel() + 1, dtype=torch.float64).reshape(mask.shape) * mask
-    while True:
-        spread = F.max_pool2d(labels[None, None], 3, stride=1, padding=1)[0, 0] * mask
-        if torch.equal(spread, labels):
+    while True:  # the largest label of each part spreads over the part, one pixel in each round
+        joined = F.max_pool2d(labels[None, None], 3, stride=1, padding=1)[0, 0] * mask
+        if torch.equal(joined, labels):
             break
-        labels = spread
+        labels = joined
     parts = [labels == label for label in labels[mask].unique()]
     return sorted(parts, key=lambda part: -int(part.sum()))
 
 
-def without_holes(mask: Bool[Tensor, "h w"], most_share: float) -> Bool[Tensor, "h w"]:
-    """The mask with what it encloses, where that is at most this share of the picture."""
+def without_holes(mask: Bool[Tensor, "h w"], max_share: float) -> Bool[Tensor, "h w"]:
+    """The mask with those holes filled that cover at most `max_share` of the picture each."""
     if bool(mask.all()):
         return mask
     inner = torch.zeros_like(mask)
     inner[1:-1, 1:-1] = True
     gaps = [gap for gap in components(~mask) if not bool((gap & ~inner).any())]
-    return torch.stack([mask, *(gap for gap in gaps if int(gap.sum()) <= most_share * mask.numel())]).any(dim=0)
+    return torch.stack([mask, *(gap for gap in gaps if int(gap.sum()) <= max_share * mask.numel())]).any(dim=0)
 
 
 def seam_step(image: Float[Tensor, "3 H W"], mask: Bool[Tensor, "H W"]) -> float:
-    """Mean difference of neighbouring pixels across a mask's outline, 0 to 1; 0 where it has none."""
+    """Mean absolute difference of neighbouring pixels across a mask's outline, 0 to 1; 0 if there is no outline."""
     steps = []
     for axis in (1, 2):
         length = mask.shape[axis - 1]
@@ -102,7 +106,7 @@ def seam_step(image: Float[Tensor, "3 H W"], mask: Bool[Tensor, "H W"]) -> float
 
 
 def mask_box(mask: Bool[Tensor, "H W"]) -> tuple[int, int, int, int]:
-    """(x0, y0, x1, y1) of the smallest box that holds a mask, which must not be empty."""
+    """(x0, y0, x1, y1) of the smallest box that contains a mask, which must not be empty."""
     rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -110,7 +114,7 @@ def mask_box(mask: Bool[Tensor, "H W"]) -> tuple[int, int, int, int]:
 def soft_box_mask(
     boxes_xyxy: Int[Tensor, "N 4"], size_yx: tuple[int, int], sharpness_px: float
 ) -> Float[Tensor, "N H W"]:
-    """Boxes as products of sigmoids, for the straight-through estimator: about 1 inside, 0 outside, 1/2 on the edge.
+    """Boxes as products of sigmoids for the straight-through estimator: about 1 inside, 0 outside, 1/2 on the edge.
 
     sharpness_px: distance from the edge, in pixels, at which the mask is sigmoid(1) or sigmoid(-1).
     """
@@ -123,7 +127,7 @@ def soft_box_mask(
 
 
 def _ramp(length: int, feather: float, *, at_start: bool, at_end: bool) -> Tensor:
-    """A smooth rise over feather * length pixels at each end that is asked for; 1 elsewhere."""
+    """Weights that rise smoothly over feather * length pixels at the chosen ends and are 1 elsewhere."""
     width = feather * length
     distance = torch.arange(length, dtype=torch.float32) + 0.5
     ramp = torch.ones(length)
@@ -135,8 +139,8 @@ def _ramp(length: int, feather: float, *, at_start: bool, at_end: bool) -> Tenso
     return ramp
 
 
-def grown(mask: Bool[Tensor, "H W"], share: float) -> Bool[Tensor, "H W"]:
-    """A mask and all that is within `share` of the picture's shorter side of it, at least one pixel."""
+def dilate(mask: Bool[Tensor, "H W"], share: float) -> Bool[Tensor, "H W"]:
+    """The mask grown on all sides by `share` times the picture's shorter side, at least by one pixel."""
     reach = max(1, round(share * min(mask.shape)))
     wide = mask.to(torch.float32)[None, None]
     wide = F.max_pool2d(wide, (2 * reach + 1, 1), stride=1, padding=(reach, 0))

@@ -1,4 +1,4 @@
-"""Crops of a picture, and an edited crop pasted back: pixels outside stay the original's, bit for bit."""
+"""Cropping a picture and pasting an edited crop back, so that all pixels outside stay as they were, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from maskless.data.errors import MasklessError
 from maskless.data.masks import mask_weight, seam_weight
 
 RING_PX = 2
-"""How far around a mask a drawing is held against its surroundings."""
+"""Width of the ring around a mask in which `match_surroundings` compares the edit with the source."""
 
 
 def crop_window(image: Float[Tensor, "3 H W"], window_xyxy: Box, size_px: int) -> Float[Tensor, "3 S S"]:
-    """The window of an image in [0, 1], resized to size_px, in [0, 1]. Where it overhangs the picture, the picture's
-    border is repeated."""
+    """The window of an image, resized to size_px; all values in [0, 1]. Where the window extends beyond the picture,
+    the pixels of the picture's border are repeated."""
     x0, y0, x1, y1 = (int(v) for v in window_xyxy)
     height, width = image.shape[1:]
     if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
@@ -28,14 +28,21 @@ def crop_window(image: Float[Tensor, "3 H W"], window_xyxy: Box, size_px: int) -
 
 
 def resize(image: Float[Tensor, "C H W"], size_yx: tuple[int, int]) -> Float[Tensor, "C h w"]:
-    """Bicubic with antialiasing, in [0, 1] again afterwards; the very same tensor where nothing changes."""
+    """Bicubic resizing with antialiasing, clamped to [0, 1]; the same tensor if it already has this size."""
     if tuple(image.shape[1:]) == tuple(size_yx):
         return image
     return F.interpolate(image[None], size=size_yx, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
 
 
-def spread(values: Float[Tensor, "C H W"], known: Bool[Tensor, "H W"]) -> Float[Tensor, "C H W"]:
-    """Known values as they are, and a smooth continuation of the nearest of them everywhere else (pull-push)."""
+def shrunk_to(image: Float[Tensor, "3 H W"], longer_px: int) -> Float[Tensor, "3 h w"]:
+    """The image with its longer side reduced to `longer_px`, or the same tensor if it is not longer than that."""
+    height, width = image.shape[1:]
+    scale = min(1.0, longer_px / max(height, width))
+    return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+def continue_outwards(values: Float[Tensor, "C H W"], known: Bool[Tensor, "H W"]) -> Float[Tensor, "C H W"]:
+    """The known values, and elsewhere a smooth continuation of the nearest known ones (the pull-push algorithm)."""
     weight = known.to(values)[None, None]
     levels = [(values[None] * weight, weight)]
     while max(levels[-1][1].shape[2:]) > 1:
@@ -48,19 +55,19 @@ def spread(values: Float[Tensor, "C H W"], known: Bool[Tensor, "H W"]) -> Float[
     return result[0]
 
 
-def met(
+def match_surroundings(
     drawn: Float[Tensor, "3 S S"], source: Float[Tensor, "3 S S"], mask: Bool[Tensor, "1 S S"]
 ) -> Float[Tensor, "3 S S"]:
-    """A drawing whose colours are shifted smoothly, so that around the mask they are the source's.
+    """The drawn window with its colours shifted smoothly, so that just outside the mask they equal those of the source.
 
-    An inpainting model gives the surroundings back a little lighter or darker, and what is inside with them: pasted as
-    it is, a region shows as a patch. drawn, source: the same window, in [0, 1].
+    An inpainting model changes the brightness of the whole window slightly, inside and outside of the mask. Without
+    this correction the pasted region is visible as a patch. drawn, source: the same window, in [0, 1].
     """
     near = F.max_pool2d(mask.to(torch.float32)[None], 2 * RING_PX + 1, stride=1, padding=RING_PX)[0, 0] > 0
     ring = near & ~mask[0]
     if not bool(ring.any()):
         return drawn
-    return (drawn + spread(source - drawn, ring)).clamp(0, 1)
+    return (drawn + continue_outwards(source - drawn, ring)).clamp(0, 1)
 
 
 def paste_back(
@@ -72,10 +79,10 @@ def paste_back(
     feather: float,
     mask: Bool[Tensor, "H W"] | None = None,
 ) -> Float[Tensor, "3 H W"]:
-    """The picture with the box's part of an edited window put in, method step 7; differentiable in `crop`.
+    """The picture with the box replaced by that part of an edited window (method step 7); differentiable in `crop`.
 
-    mask: what may change, inside the box; None for all of the box. Elsewhere the values are the image's own, not
-    recomputed. Image and crop in [0, 1].
+    image, crop: in [0, 1]. mask: the pixels that may change, inside the box; None for the whole box. All other values
+    are copied from the image and not recomputed.
     """
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
     weight = _weight(mask, box_xyxy, (image.shape[1], image.shape[2]), feather).to(image)
@@ -94,12 +101,14 @@ def paste_pixels(
     feather: float,
     mask: Bool[Tensor, "H W"] | None = None,
 ) -> np.ndarray:
-    """`paste_back` in whole numbers: the original's pixels, bit for bit, outside the box or the mask.
+    """`paste_back` on integer pixels: outside the box or the mask they equal the original's, bit for bit.
 
     Args:
         original: [H, W, 3], uint8 or uint16.
     Returns:
         A new array of the same shape and depth.
+    Raises:
+        MasklessError: an array of another shape or type.
     """
     if original.ndim != 3 or original.shape[2] != 3 or original.dtype not in (np.uint8, np.uint16):
         raise MasklessError(f"pixels must be [H, W, 3] uint8 or uint16, got {original.shape} {original.dtype}")
@@ -107,7 +116,7 @@ def paste_pixels(
     white = np.iinfo(original.dtype).max
     weight = _weight(mask, box_xyxy, original.shape[:2], feather)
     result = original.copy()
-    for channel in range(3):  # one at a time: a window of an 8000-pixel picture is 250 MB of floats for each
+    for channel in range(3):  # one at a time, because one channel of an 8000-pixel picture takes 250 MB as floats
         old = torch.from_numpy(original[y0:y1, x0:x1, channel].astype(np.float32)) / white
         new = _box_of_window(crop[channel : channel + 1], window_xyxy, box_xyxy)[0]
         blended = (old + weight * (new - old)) * white
@@ -116,7 +125,10 @@ def paste_pixels(
 
 
 def _box_of_window(crop: Tensor, window_xyxy: Box, box_xyxy: Box) -> Tensor:
-    """The box's part of an edited window, at the picture's resolution: [C, S, S] -> [C, box height, box width]."""
+    """The part of an edited window that lies in the box, at the picture's resolution.
+
+    [C, S, S] -> [C, box height, box width].
+    """
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
     left, top, right, bottom = (int(v) for v in window_xyxy)
     window = resize(crop, (bottom - top, right - left))

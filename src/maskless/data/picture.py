@@ -1,5 +1,5 @@
-"""Pictures in and out: any file, PIL image, array or tensor becomes a SourceImage, and an edit of it becomes a file
-that keeps the depth, alpha, EXIF and ICC profile, and every pixel that was not edited."""
+"""Loading and saving pictures. Any file, PIL image, array or tensor becomes a SourceImage. The saved edit keeps the bit
+depth, alpha, EXIF data and ICC profile of the source, and every pixel that was not edited."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from jaxtyping import Float
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from maskless.data.errors import MasklessError
+from maskless.data.errors import MasklessError, first_line
 from maskless.data.files import write_bytes, written_whole
 from maskless.data.sixteen_bit import encode_png, read_deep
 
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 8000
 ORIENTATION = 0x0112  # the EXIF tag
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
-LARGE_PNG = 2**25  # values; above, a third of the time buys more than a tenth of the size
-# What a damaged or hostile file makes Pillow's decoders raise.
+LARGE_PNG = 2**25  # values; above this, a faster compression level is used, whose files are a little larger
+# What Pillow's decoders raise on damaged or malicious files.
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
-# TIFF tags that say something about the picture, not about where its bytes lie in the file.
+# TIFF tags that describe the picture. The other tags describe the layout of the file and must not be copied.
 DESCRIPTIVE_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceImage:
-    """A picture as it came, upright, and all that its file said besides.
+    """A picture at its own bit depth, turned upright, with the metadata of its file.
 
-    rgb: floats in [0, 1], what the models see. pixels: [H, W, 3], uint8 or (for a source of 16 bits) uint16, what an
-    untouched pixel is stored from. alpha: [H, W] of the same type, or None. exif: without the orientation, which has
-    been applied. icc_profile: of `pixels`; None is sRGB or unknown. path: where it came from, if from a file.
+    rgb: floats in [0, 1], the input of the models. pixels: [H, W, 3], uint8, or uint16 for a source of 16 bits; pixels
+    that an edit leaves alone are saved from here. alpha: [H, W] of the same type, or None. exif: without the
+    orientation, which has been applied. icc_profile: the profile of `pixels`; None means sRGB or unknown. path: the
+    file that the picture was loaded from, or None.
     """
 
     rgb: Float[Tensor, "3 H W"]
@@ -63,7 +64,7 @@ class SourceImage:
 
     @property
     def bit_depth(self) -> int:
-        """8 or 16 bits a channel."""
+        """Bits per channel, 8 or 16."""
         return 8 * self.pixels.dtype.itemsize
 
 
@@ -71,15 +72,15 @@ ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor | SourceIm
 
 
 def load_image(image: ImageLike) -> SourceImage:
-    """Open a picture of any kind, with its EXIF orientation applied.
+    """Load a picture of any kind and apply its EXIF orientation.
 
-    image: a path; a PIL image of any mode; an array [H, W], [H, W, 1|2|3|4] of uint8, uint16 or floats in [0, 1]; or a
-    tensor [1|2|3|4, H, W] of uint8 or floats in [0, 1]. Two and four channels end in alpha. Grey becomes RGB. Colours
-    that are not RGB (CMYK, Lab, grey with a profile) become sRGB. Of an animation, the first frame.
+    image: a path; a PIL image of any mode; an array [H, W] or [H, W, 1|2|3|4] of uint8, uint16 or floats in [0, 1]; or
+    a tensor [1|2|3|4, H, W] of uint8 or floats in [0, 1]. The last of two or four channels is alpha. Grey becomes RGB.
+    Other colour spaces (CMYK, Lab, grey with a profile) become sRGB. Of an animation the first frame is taken.
 
     Raises:
-        MasklessError: no such file, a folder, not an image, truncated, too large, too small, of a shape, type or range
-            that is none of the above.
+        MasklessError: the file does not exist, is a folder, is not an image or is truncated; the picture is too large
+            or too small; or its shape, type or range is none of those above.
     """
     if isinstance(image, SourceImage):
         return image
@@ -97,28 +98,30 @@ def load_image(image: ImageLike) -> SourceImage:
 def save_image(
     path: str | Path, pixels: np.ndarray, *, source: SourceImage | None = None, text: Mapping[str, str] | None = None
 ) -> None:
-    """Write a picture file whole or not at all, with the source's alpha, EXIF and ICC profile.
+    """Write a picture file whole or not at all, with the source's alpha, EXIF data and ICC profile.
 
-    path: its suffix says the format: .png, .webp and .tif keep every pixel, .jpg does not. pixels: [H, W, 3], uint8, or
-    uint16 for a PNG. text: settings for a PNG's text chunks, keyword (Latin-1, up to 79 letters) -> any text.
+    path: the suffix determines the format: .png, .webp and .tif keep every pixel, .jpg does not. pixels: [H, W, 3],
+    uint8, or uint16 for a PNG. text: text chunks of a PNG, keyword (Latin-1, up to 79 letters) -> any text; other
+    formats ignore it.
 
     Raises:
-        MasklessError: a suffix, depth or alpha that the format cannot hold, or a file that cannot be written.
+        MasklessError: an unknown suffix, a bit depth or an alpha channel that the format cannot store, or a file that
+            cannot be written.
     """
     path = Path(path)
     file_format = FORMATS.get(path.suffix.lower())
     if file_format is None:
-        raise MasklessError(f"a picture's name must end in {', '.join(FORMATS)}, got {path.name!r}")
+        raise MasklessError(f"the name of a picture file must end in one of {', '.join(FORMATS)}, got {path.name!r}")
     alpha = source.alpha if source is not None else None
     if alpha is not None:
         if file_format == "JPEG":
-            raise MasklessError(f"a JPEG file cannot hold the source's alpha; save as .png, got {path.name!r}")
+            raise MasklessError(f"JPEG cannot store the source's alpha channel; save as .png, got {path.name!r}")
         pixels = np.dstack([pixels, alpha])
     exif = source.exif if source is not None else None
     icc_profile = source.icc_profile if source is not None else None
     if pixels.dtype == np.uint16:
         if file_format != "PNG":
-            raise MasklessError(f"a picture of 16 bits a channel must be saved as .png, got {path.name!r}")
+            raise MasklessError(f"a picture with 16 bits per channel must be saved as .png, got {path.name!r}")
         write_bytes(path, encode_png(pixels, icc_profile=icc_profile, exif=exif, text=text or {}))
         return
     _save_with_pillow(path, pixels, file_format, exif, icc_profile, text or {})
@@ -153,21 +156,21 @@ def _from_file(path: Path) -> SourceImage:
     except FileNotFoundError as error:
         raise MasklessError(f"no such file: {path}") from error
     except UnidentifiedImageError as error:
-        raise MasklessError(f"{path} is not a picture of a known format") from error
+        raise MasklessError(f"{path} is not a picture in a known format") from error
     except Image.DecompressionBombError as error:
-        raise MasklessError(f"{path} is too large: {_first_line(error)}") from error
+        raise MasklessError(f"{path} is too large: {first_line(error)}") from error
     except PermissionError as error:
-        raise MasklessError(f"{path} may not be read: {error.strerror}") from error
+        raise MasklessError(f"cannot read {path}: {error.strerror}") from error
     except DECODE_ERRORS as error:
-        raise MasklessError(f"{path} is damaged or incomplete: {_first_line(error)}") from error
+        raise MasklessError(f"{path} is damaged or incomplete: {first_line(error)}") from error
     with image:
         return _from_pil(image, path, str(path))
 
 
 def _from_pil(image: Image.Image, path: Path | None, name: str) -> SourceImage:
-    """The picture upright. A file behind the image is read; the image itself is not turned or converted."""
+    """The picture turned upright. A lazily opened image is loaded, but not otherwise changed."""
     width, height = image.size
-    # Before any pixel is decoded: the header alone decides whether that many pixels are wanted in memory.
+    # The size is known from the header. It is checked before decoding, so that a huge picture never fills the memory.
     if max(width, height) > MAX_SIDE_PX or min(width, height) < MIN_SIDE_PX:
         raise MasklessError(
             f"image sides must be from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, {name} is {width} x {height}"
@@ -176,7 +179,7 @@ def _from_pil(image: Image.Image, path: Path | None, name: str) -> SourceImage:
         channels = read_deep(image)
         image.load()
     except DECODE_ERRORS as error:
-        raise MasklessError(f"{name} is damaged or incomplete: {_first_line(error)}") from error
+        raise MasklessError(f"{name} is damaged or incomplete: {first_line(error)}") from error
     orientation, exif = _exif(image)
     icc_profile = image.info.get("icc_profile") or None
     if channels is None:
@@ -185,14 +188,14 @@ def _from_pil(image: Image.Image, path: Path | None, name: str) -> SourceImage:
 
 
 def _channels(image: Image.Image, icc_profile: bytes | None, name: str) -> tuple[np.ndarray, bytes | None]:
-    """Pixels [H, W] or [H, W, 2|3|4] of uint8 or uint16, and the profile they are in after any conversion."""
+    """Pixels [H, W] or [H, W, 2|3|4] of uint8 or uint16, and their colour profile after any conversion."""
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise MasklessError(f"{name} has 32-bit pixels from {values.min()} to {values.max()}, expected 0 to 65535")
+            raise MasklessError(f"32-bit pixels must be from 0 to 65535, {name} has {values.min()} to {values.max()}")
         return values.astype(np.uint16), icc_profile
     if image.mode == "F":
-        raise MasklessError(f"{name} has floating-point pixels; save it with 8 or 16 bits a channel, or pass an array")
+        raise MasklessError(f"{name} has floating-point pixels; save it with 8 or 16 bits per channel or pass an array")
     if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
         image = image.convert("RGBA")
     if image.mode in ("RGB", "RGBA") or (image.mode in ("L", "LA") and not icc_profile):
@@ -203,7 +206,11 @@ def _channels(image: Image.Image, icc_profile: bytes | None, name: str) -> tuple
 
 
 def _in_srgb(image: Image.Image, icc_profile: bytes) -> np.ndarray:
-    """Colours taken through the file's own profile; where it is broken, the plain conversion. Alpha is kept."""
+    """The picture converted to sRGB by the file's own profile, or by Pillow's plain conversion if that is broken.
+
+    Returns:
+        uint8 [H, W, 3], or [H, W, 4] where there is an alpha channel.
+    """
     from PIL import ImageCms
 
     alpha = np.asarray(image.getchannel("A")) if image.mode == "LA" else None
@@ -218,29 +225,28 @@ def _in_srgb(image: Image.Image, icc_profile: bytes) -> np.ndarray:
 
 
 def _exif(image: Image.Image) -> tuple[int, bytes | None]:
-    """The orientation (1 to 8; 1 is upright) and the EXIF block that is true once it has been applied."""
+    """The orientation (1 to 8; 1 is upright) and the EXIF block to save after the orientation has been applied."""
     raw = image.info.get("exif") or None
     try:
         exif = image.getexif()
         orientation = int(exif.get(ORIENTATION, 1))
         if image.format == "TIFF":
-            # Here the tags are those of the file itself, with its strips and sizes, and load() has turned it upright.
-            kept = Image.Exif()
+            # In a TIFF these tags also describe the layout of the file. load() has already turned the picture upright.
+            descriptive = Image.Exif()
             for tag in DESCRIPTIVE_TAGS:
                 if tag in exif:
-                    kept[tag] = exif.get_ifd(tag) if tag in (0x8769, 0x8825) else exif[tag]
-            return 1, kept.tobytes() if len(kept) else None
+                    descriptive[tag] = exif.get_ifd(tag) if tag in (0x8769, 0x8825) else exif[tag]
+            return 1, descriptive.tobytes() if len(descriptive) else None
         if orientation == 1:
             return 1, raw
         del exif[ORIENTATION]
         return orientation if 1 <= orientation <= 8 else 1, exif.tobytes() if len(exif) else None
     except DECODE_ERRORS:
-        # Damaged metadata is no reason to refuse a picture whose pixels are sound; passing it on would be one.
-        return 1, None
+        return 1, None  # the pixels are intact, so only the damaged metadata is dropped
 
 
 def _upright(channels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo the camera's orientation, EXIF 1 to 8. channels: [H, W, ...]."""
+    """Pixels turned and mirrored according to the EXIF orientation, 1 to 8. channels: [H, W, ...]."""
     mirrored = np.swapaxes(channels, 0, 1) if orientation in (5, 7) else channels
     if orientation in (2, 4):
         turned = np.flip(channels, axis=1 if orientation == 2 else 0)
@@ -250,7 +256,7 @@ def _upright(channels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _rgb_only(icc_profile: bytes | None) -> bytes | None:
-    """The profile, if it describes RGB: what is saved is always RGB, and another kind would make the file invalid."""
+    """The profile if it describes RGB, else None: saved files are always RGB, so any other profile would be invalid."""
     return icc_profile if icc_profile and icc_profile[16:20] == b"RGB " else None
 
 
@@ -280,9 +286,9 @@ def _from_tensor(tensor: Tensor) -> SourceImage:
 
 
 def _from_floats(channels: Tensor) -> SourceImage:
-    """channels: float32 [H, W] or [H, W, 1|2|3|4]. The floats stay as they are in `rgb`; a file gets eight bits."""
+    """channels: float32 [H, W] or [H, W, 1|2|3|4]. `rgb` keeps the floats unchanged; `pixels` have eight bits."""
     low, high = channels.aminmax() if channels.numel() else (torch.tensor(0.0), torch.tensor(0.0))
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+    if not (low >= 0 and high <= 1):  # not (low < 0 or high > 1), which would accept NaN
         raise MasklessError(f"an image of floats must be in [0, 1], got {float(low):g} to {float(high):g}")
     channels = channels.reshape(*channels.shape[:2], -1)
     colour, alpha = (channels[..., :-1], channels[..., -1]) if channels.shape[2] in (2, 4) else (channels, None)
@@ -299,16 +305,12 @@ def _eight_bit(values: Tensor) -> np.ndarray:
 def _source(
     channels: np.ndarray, *, exif: bytes | None = None, icc_profile: bytes | None = None, path: Path | None = None
 ) -> SourceImage:
-    """From upright uint8 or uint16 [H, W] or [H, W, 2|3|4]: grey spread over RGB, alpha set apart."""
+    """A SourceImage of upright uint8 or uint16 pixels [H, W] or [H, W, 2|3|4]. Grey is repeated as R, G and B."""
     channels = channels[..., None] if channels.ndim == 2 else channels
     alpha = np.ascontiguousarray(channels[..., -1]) if channels.shape[2] in (2, 4) else None
     colour = channels[..., : channels.shape[2] - (alpha is not None)]
     pixels = np.ascontiguousarray(np.broadcast_to(colour, (*colour.shape[:2], 3)))
-    # float32 holds 24 bits, so v / 65535 rounds back to v: the tensor alone would do for bit-exact storage.
+    # float32 has 24 bits of precision, so v / 65535 rounds back to v: `rgb` loses nothing of a 16-bit picture.
     scale = float(np.iinfo(pixels.dtype).max)
     rgb = torch.from_numpy(pixels.astype(np.float32)).div_(scale).movedim(-1, 0).contiguous()
     return SourceImage(rgb=rgb, pixels=pixels, alpha=alpha, exif=exif, icc_profile=icc_profile, path=path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,11 +1,11 @@
-"""What an edit gives back: its candidates, how they came about, and what they cost."""
+"""The result of an edit: its candidates, the steps of the run and its cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,28 +13,119 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from maskless.data.config import EditConfig
+from maskless.data.boxes import corners
+from maskless.data.config import ModelOptions, ResolvedConfig
 from maskless.data.errors import require
 from maskless.data.paste import paste_back, paste_pixels
 from maskless.data.picture import save_image
 from maskless.data.types import Anchors, EditRequest, Losses, Regions
 
+StepValue = int | float | list[int]
+"""The possible values in a step's `to_dict`, which JSON can express."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One step of a run, for a progress bar, a page or a log.
+
+    The first step of every run, number 0, only analyses the picture and draws nothing.
+
+    step: number of drawing steps that are complete, out of total_steps. inpaintings: number of inpaintings so far.
+    seconds: duration of this step.
+    """
+
+    step: int
+    total_steps: int
+    inpaintings: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, StepValue]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnStep(StepRecord):
+    """A step that drew something. loss: total loss of the drawn candidate, or the mean over several candidates."""
+
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStep(DrawnStep):
+    """One iteration of a search for the region.
+
+    epoch: counted from 1. expected_loss: the value that AnchorNet minimises, after any update in this iteration. It is
+    the expectation under pi(m|k), renormalised over the sizes that were evaluated, of the loss plus the cost of the
+    location, averaged over the anchors. chosen: size index of each anchor. updates: number of AnchorNet updates so far.
+    """
+
+    epoch: int
+    expected_loss: float
+    chosen: tuple[int, ...]
+    updates: int
+
+    def to_dict(self) -> dict[str, StepValue]:
+        """Plain values, ready for JSON."""
+        return super().to_dict() | {"chosen": list(self.chosen)}
+
+
+def step_from_dict(values: Mapping[str, StepValue]) -> StepRecord:
+    """The inverse of `to_dict`: a step of the right type from these values."""
+    plain = cast(dict[str, Any], dict(values))
+    if "chosen" in plain:
+        return SearchStep(**{**plain, "chosen": tuple(plain["chosen"])})
+    return DrawnStep(**plain) if "loss" in plain else StepRecord(**plain)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnchorNetReport:
+    """What AnchorNet learned.
+
+    probabilities_before, probabilities_after: pi(m|k) before and after training; rows sum to 1. expected_loss_before,
+    expected_loss_after: the expected loss under these two policies, both over all cells that were evaluated.
+    """
+
+    probabilities_before: Float[Tensor, "K M"]
+    probabilities_after: Float[Tensor, "K M"]
+    expected_loss_before: float
+    expected_loss_after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The cost of an edit.
+
+    unet_forwards: calls of the denoiser per picture; a step with guidance counts twice. The calls of other edits that
+    ran with the same models at the same time are included. seconds: duration by stage. peak_memory_mb: memory of the
+    accelerator if one is used, otherwise of the process.
+    """
+
+    inpaintings: int
+    unet_forwards: int
+    seconds: Mapping[str, float]
+    peak_memory_mb: float
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
-    """Edits of one image, method step 7, kept as what the model generated and composited only when looked at:
-    fifty-four full copies of an 8000-pixel image would be 40 GB.
+    """N edits of one image (method step 7), stored as the windows that the model generated.
 
-    windows_xyxy: the crop with context that was inpainted, pixels of the original, half-open; may overhang the picture.
-    crops: the generated window at a resolution of the model's own, RGB 0..255.
-    seeds: seed of each candidate's noise; of a search all are one: one image, one noise (mistake 9).
-    masks: what each candidate may change, inside its box; None where that is the whole box.
+    A window is pasted into the picture only when the full candidate is needed, because fifty-four copies of an
+    8000-pixel image would take 40 GB.
+
+    windows_xyxy: the windows that were inpainted, each a box with its context, in pixels of the original, half-open;
+    they may extend beyond the picture. crops: the generated windows at the model's resolution, RGB, 0 to 255.
+    seeds: seed of each candidate's noise; all candidates of a search have the same one (mistake 9).
+    feather: width of the seam that is blended inside a region, as a share of its side.
+    masks: the pixels that each candidate may change, inside its box; None if that is the whole box.
     """
 
     regions: Regions
     windows_xyxy: Int[Tensor, "N 4"]
     crops: UInt8[Tensor, "N 3 h w"]
     seeds: tuple[int, ...]
+    feather: float
     masks: Bool[Tensor, "N H W"] | None = None
 
     def __post_init__(self) -> None:
@@ -54,16 +145,17 @@ class Candidates:
             windows_xyxy=self.windows_xyxy[index],
             crops=self.crops[index],
             seeds=tuple(self.seeds[i] for i in index),
+            feather=self.feather,
             masks=None if self.masks is None else self.masks[index],
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditedImage:
-    """One candidate at the original's resolution, made when it is asked for.
+    """One candidate at the original's resolution, pasted into the picture on demand.
 
-    Outside the mask, or the whole of box_xyxy where there is none, every pixel is the original's, bit for bit, in the
-    original's own depth.
+    Outside the mask, or outside box_xyxy where there is no mask, every pixel equals the original's, bit for bit and at
+    the original's bit depth. The fields are those of one candidate of `Candidates`.
     """
 
     request: EditRequest
@@ -72,6 +164,18 @@ class EditedImage:
     crop: UInt8[Tensor, "3 h w"]
     feather: float
     mask: Bool[Tensor, "H W"] | None = None
+
+    @classmethod
+    def of(cls, request: EditRequest, candidates: Candidates, index: int) -> EditedImage:
+        """Candidate number `index` of a request."""
+        return cls(
+            request=request,
+            box_xyxy=corners(candidates.regions.boxes_xyxy[index]),
+            window_xyxy=corners(candidates.windows_xyxy[index]),
+            crop=candidates.crops[index],
+            feather=candidates.feather,
+            mask=None if candidates.masks is None else candidates.masks[index],
+        )
 
     def touched(self) -> Bool[Tensor, "H W"]:
         """Where the candidate may differ from the original."""
@@ -90,7 +194,7 @@ class EditedImage:
         )
 
     def pixels(self) -> np.ndarray:
-        """[H, W, 3] in the source's own depth: uint16 for a 16-bit source, else uint8."""
+        """[H, W, 3] at the source's bit depth: uint16 for a 16-bit source, else uint8."""
         source = self.request.source
         if source is None:
             original = (self.request.image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
@@ -105,67 +209,27 @@ class EditedImage:
         return Image.fromarray((pixels >> 8).astype("uint8") if pixels.dtype == "uint16" else pixels)
 
     def save(self, path: str | Path, *, text: Mapping[str, str] | None = None) -> None:
-        """Write a picture file with the source's alpha, EXIF and ICC profile. text: PNG text chunks."""
+        """Write a picture file with the source's alpha, EXIF data and ICC profile. text: PNG text chunks."""
         save_image(path, self.pixels(), source=self.request.source, text=text)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepRecord:
-    """One iteration of the search, for a progress bar, a log or a loss curve.
-
-    iteration: 1-based, over all epochs; epoch likewise. loss: mean total loss of this iteration's choices.
-    expected_loss: sum over seen sizes of pi(m|k) l(k,m), renormalised per anchor, mean over anchors, after any update.
-    chosen: size index of each anchor. inpaintings, updates: so far. seconds: of this iteration.
-    """
-
-    iteration: int
-    total_iterations: int
-    epoch: int
-    loss: float
-    expected_loss: float
-    chosen: tuple[int, ...]
-    inpaintings: int
-    updates: int
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self) | {"chosen": list(self.chosen)}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AnchorNetReport:
-    """What AnchorNet learned. probabilities: pi(m|k), rows sum to 1. The expected losses are over the same cells, all
-    that were evaluated, with the policy before and after."""
-
-    probabilities_before: Float[Tensor, "K M"]
-    probabilities_after: Float[Tensor, "K M"]
-    expected_loss_before: float
-    expected_loss_after: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What an edit took. unet_forwards: denoiser calls counted per picture, guidance counting twice.
-    seconds: by stage. peak_memory_mb: of the process, or of the accelerator where one is used."""
-
-    inpaintings: int
-    unet_forwards: int
-    seconds: Mapping[str, float]
-    peak_memory_mb: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditResult:
-    """What an edit gives back: its candidates, their losses and scores, and how they came about.
+    """The result of an edit: its candidates, their losses and scores, and how they were found.
 
-    A search gives one candidate per anchor; a fill, whose region is known, one per try, and no anchors or AnchorNet.
-    order: candidate positions, best first. scores: the ranking's value per candidate, larger is better.
-    attention, relevance: the maps that the place came from; None where they were not used.
+    A search returns one candidate per anchor. A fill, whose region is known, returns one candidate per try; its anchors
+    and anchor_net are None.
+
+    config: the options that the user chose. used: the options that were in effect, which a task may change.
+    models: the options that the models were loaded with.
+    order: positions of the candidates, best first. scores: the ranking's score of each candidate; larger is better.
+    attention, relevance: the maps that the location was found with; None if they were not used.
     """
 
     request: EditRequest
-    config: EditConfig
+    config: ResolvedConfig
+    used: ResolvedConfig
+    models: ModelOptions
     anchors: Anchors | None
     candidates: Candidates
     losses: Losses
@@ -188,18 +252,10 @@ class EditResult:
         return self.edited(self.order[0])
 
     def edited(self, index: int) -> EditedImage:
-        """Candidate `index` (its position among the candidates, not its rank) at the original's resolution."""
-        box, window = self.candidates.regions.boxes_xyxy[index], self.candidates.windows_xyxy[index]
-        return EditedImage(
-            request=self.request,
-            box_xyxy=_corners(box),
-            window_xyxy=_corners(window),
-            crop=self.candidates.crops[index],
-            feather=self.config.feather,
-            mask=None if self.candidates.masks is None else self.candidates.masks[index],
-        )
+        """The candidate at position `index` (not the one of that rank) at the original's resolution."""
+        return EditedImage.of(self.request, self.candidates, index)
 
-
-def _corners(box: Tensor) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = box.tolist()
-    return x0, y0, x1, y1
+    @property
+    def drawn_steps(self) -> tuple[DrawnStep, ...]:
+        """The steps that drew something, in order."""
+        return tuple(step for step in self.history if isinstance(step, DrawnStep))

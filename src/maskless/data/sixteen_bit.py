@@ -1,4 +1,4 @@
-"""Sixteen bits a channel, for pictures with colour: Pillow reads and writes those in eight bits only."""
+"""Colour pictures with 16 bits per channel, which Pillow reads and writes with 8 bits only."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ PNG_RGB, PNG_RGBA = 2, 6
 
 
 def read_deep(image: Image.Image) -> np.ndarray | None:
-    """The pixels of a just-opened PNG or TIFF of 16 bits a channel: uint16 [H, W, C], C = 2 (grey, alpha), 3 or 4.
+    """The pixels of a just-opened PNG or TIFF with 16 bits per channel, or None for any other file.
 
-    None where the file is something else. Pillow decodes such files by keeping the high byte of every channel. Told
-    that the bytes come the other way round, the same decoder keeps the low byte, so reading twice gives both.
-    The image must not have been loaded yet; its file is read twice, and it is loaded (with its high bytes) afterwards.
+    Pillow decodes such files by keeping the high byte of every channel. If its decoder is set to the opposite byte
+    order, it keeps the low byte, so decoding the file twice gives both bytes. The image must not have been loaded yet;
+    afterwards it is loaded (with the high bytes).
+
+    Returns:
+        uint16 [H, W, C], where C is 2 (grey and alpha), 3 or 4.
     """
     raw_mode = _raw_mode(image)
-    if raw_mode == "LA;16B":  # there is no decoder for the low bytes of these; as four bytes a pixel they come whole
+    if raw_mode == "LA;16B":  # no decoder returns their low bytes, but read as RGBA the four bytes of a pixel are kept
         _set_raw_mode(image, "RGBA")
         octets = np.asarray(image).astype(np.uint16)
         return octets[..., 0::2] << 8 | octets[..., 1::2]
-    swapped = _swapped(raw_mode)
+    swapped = _opposite_byte_order(raw_mode)
     if swapped is None or image.mode not in ("RGB", "RGBA"):
         return None
     reopened = _reopened(image)
@@ -41,7 +44,7 @@ def read_deep(image: Image.Image) -> np.ndarray | None:
 
 
 def encode_png(pixels: np.ndarray, *, icc_profile: bytes | None, exif: bytes | None, text: Mapping[str, str]) -> bytes:
-    """A 16-bit PNG file. pixels: uint16 [H, W, 3 or 4]. text: keyword (1 to 79 Latin-1 letters) -> any text."""
+    """The bytes of a 16-bit PNG. pixels: uint16 [H, W, 3|4]. text: keyword (1 to 79 Latin-1 letters) -> any text."""
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, PNG_RGBA if channels == 4 else PNG_RGB, 0, 0, 0)
     parts = [PNG_SIGNATURE, _chunk(b"IHDR", header)]
@@ -56,7 +59,7 @@ def encode_png(pixels: np.ndarray, *, icc_profile: bytes | None, exif: bytes | N
 
 
 def _filtered(pixels: np.ndarray) -> bytes:
-    """Rows as PNG's filter 2 ("up") stores them: the filter's number, then bytes minus those of the row above."""
+    """Rows in PNG's filter 2 ("up"): the filter's number, then each byte minus the one of the row above."""
     height = pixels.shape[0]
     rows = np.ascontiguousarray(pixels.astype(">u2")).view(np.uint8).reshape(height, -1)
     filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
@@ -71,7 +74,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the file's first tile lays out its pixels, such as "RGB;16B"; empty where the format does not say."""
+    """Pillow's name for the layout of the file's pixels, such as "RGB;16B"; empty if the format is not PNG or TIFF."""
     tiles = getattr(image, "tile", None)
     if image.format not in ("PNG", "TIFF") or not tiles:
         return ""
@@ -87,8 +90,8 @@ def _set_raw_mode(image: Image.Image, raw_mode: str) -> None:
     image.tile = [type(image.tile[0])(*tile) for tile in tiles]  # type: ignore[attr-defined]
 
 
-def _swapped(raw_mode: str) -> str | None:
-    """The same layout with the bytes of a channel the other way round; None where channels are not of 16 bits."""
+def _opposite_byte_order(raw_mode: str) -> str | None:
+    """The same layout with the bytes of each channel swapped; None if the channels do not have 16 bits."""
     layout, _, order = raw_mode.partition(";")
     if order == "16N":
         order = "16L" if sys.byteorder == "little" else "16B"

@@ -1,19 +1,19 @@
-"""The values that an edit passes on until something is drawn: frozen, keyword-only, shapes checked on construction.
+"""The values that flow through an edit: frozen, keyword-only dataclasses that check their shapes on construction.
 
-image + texts -> PatchFeatures -> Anchors -> Regions -> Losses and Scores; what comes of them is in result.py.
+image + texts -> PatchFeatures -> Anchors -> Regions -> Losses and Scores; the edit's result is in result.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from maskless.data.config import NEED_NO_PROMPT, TASKS
 from maskless.data.errors import require
 from maskless.data.picture import MAX_SIDE_PX, MIN_SIDE_PX, SourceImage
+from maskless.data.tasks import FACTS, TASKS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,12 +21,13 @@ class EditRequest:
     """What the user asks for.
 
     image: RGB in [0, 1], at the original resolution.
-    caption: what is there; may be empty, then the place comes from attention alone.
-    prompt: what should be there; may be empty where the task can do without (NEED_NO_PROMPT).
-    task: one of TASKS. mask: True where the picture may change, in place of a search; None lets the task find it.
-    margins_px: left, top, right, bottom: how much of the picture is canvas that was added, and belongs to the mask.
-    seed: of the noise and of the search; None takes the config's.
-    source: the file's own pixels and metadata, for saving bit for bit; None where the image came without them.
+    caption: the object to edit, which the picture shows; if it is empty, attention alone decides where to edit.
+    prompt: what the edited region should show; may be empty if the task does not need a prompt (data/tasks.py).
+    task: one of TASKS. mask: True where the picture may change; None lets the task find the region.
+    margins_px: left, top, right, bottom: widths of the canvas that was added around the picture; it belongs to the
+    mask.
+    seed: seed of the noise and of the search; None takes the one of the config.
+    source: the file's own pixels and metadata, for saving bit for bit; None if the image was not loaded from a picture.
     """
 
     image: Float[Tensor, "3 H W"]
@@ -48,17 +49,17 @@ class EditRequest:
         )
         low, high = self.image.aminmax()
         require(bool(low >= 0) and bool(high <= 1), f"image must be in [0, 1], got {float(low):g} to {float(high):g}")
-        require(isinstance(self.caption, str), f"caption must be a text, got {self.caption!r}")
+        require(isinstance(self.caption, str), f"caption must be a string, got {self.caption!r}")
         require(self.task in TASKS, f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
-        require(isinstance(self.prompt, str), f"prompt must be a text, got {self.prompt!r}")
-        require(self.task in NEED_NO_PROMPT or bool(self.prompt.strip()), "prompt must not be empty")
+        require(isinstance(self.prompt, str), f"prompt must be a string, got {self.prompt!r}")
+        require(bool(self.prompt.strip()) or not FACTS[self.task].needs_prompt, "prompt must not be empty")
         if self.mask is not None:
             height, width = self.mask.shape[-2:]
             require(
                 tuple(self.mask.shape) == tuple(shape[1:]),
                 f"mask must be of the picture's size, {shape[2]} x {shape[1]}, got {width} x {height}",
             )
-            require(bool(self.mask.any()), "mask must mark something to edit, got an empty one")
+            require(bool(self.mask.any()), "mask must have at least one pixel to edit, got an empty one")
 
     @property
     def size_yx(self) -> tuple[int, int]:
@@ -68,9 +69,9 @@ class EditRequest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PatchFeatures:
-    """DINO's view of an image, method step 1.
+    """DINO's features of an image (method step 1).
 
-    features: patch tokens. attention: CLS -> patch, averaged over heads, >= 0, summing to 1.
+    features: patch tokens. attention: from the CLS token to each patch, averaged over heads, >= 0, summing to 1.
     patch_px: side of a patch in pixels of DINO's input.
     """
 
@@ -95,10 +96,10 @@ class PatchFeatures:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Anchors:
-    """Points to edit around, method step 2.
+    """Points to edit around (method step 2).
 
-    points_yx: (row, column) cells of the grid. weight: what made each a peak, >= 0.
-    grid_yx: rows and columns of the grid that the points count in.
+    points_yx: (row, column) cells of the grid. weight: the value at each point of the map whose peak it is, >= 0.
+    grid_yx: rows and columns of the grid.
     """
 
     points_yx: Int[Tensor, "K 2"]
@@ -119,10 +120,10 @@ class Anchors:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Regions:
-    """Boxes to edit, method step 3, in pixels of the original, half-open: x0 <= x < x1, y0 <= y < y1.
+    """Boxes to edit (method step 3), in pixels of the original, half-open: x0 <= x < x1, y0 <= y < y1.
 
-    anchor_index, size_index: which anchor k and which size m each box belongs to.
-    log_prob: log pi(m|k), None where no policy has spoken.
+    anchor_index, size_index: the anchor k and the size m of each box.
+    log_prob: log pi(m|k), or None if no policy chose the boxes.
     """
 
     boxes_xyxy: Int[Tensor, "N 4"]
@@ -155,50 +156,51 @@ class Regions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Losses:
-    """Method step 8, one value per candidate, never reduced.
+    """The terms of each candidate's loss and their weighted sum (method step 8), never averaged over candidates.
 
-    total = alpha clip + beta directional + gamma structure + delta local. The first three look at the whole picture,
-    the last at the edited region.
+    names: names of the terms, in the order of `method.losses.TERMS`. terms: a row for each candidate, a column for each
+    name. total: the weighted sum of each row.
     """
 
-    clip: Float[Tensor, " N"]
-    directional: Float[Tensor, " N"]
-    structure: Float[Tensor, " N"]
-    local: Float[Tensor, " N"]
+    names: tuple[str, ...]
+    terms: Float[Tensor, "N L"]
     total: Float[Tensor, " N"]
 
     def __post_init__(self) -> None:
-        shapes = {tuple(getattr(self, name).shape) for name in LOSS_NAMES}
-        require(len(shapes) == 1 and len(next(iter(shapes))) == 1, f"losses must all be [N], got {sorted(shapes)}")
+        expected = (len(self.total), len(self.names))
+        require(tuple(self.terms.shape) == expected, f"terms must be {list(expected)}, got {list(self.terms.shape)}")
 
     @classmethod
-    def from_rows(cls, rows: Float[Tensor, "N L"]) -> Losses:
-        """What `rows` gave, of one or several batches."""
-        return cls(**dict(zip(LOSS_NAMES, rows.unbind(1), strict=True)))
+    def from_rows(cls, names: tuple[str, ...], rows: Float[Tensor, "N columns"]) -> Losses:
+        """The inverse of `rows`, for the rows of one or several batches."""
+        return cls(names=names, terms=rows[:, :-1], total=rows[:, -1])
 
     @property
-    def rows(self) -> Float[Tensor, "N L"]:
-        """A row for each candidate: its losses in the order of LOSS_NAMES, the total last."""
-        return torch.stack([getattr(self, name) for name in LOSS_NAMES], dim=1)
+    def rows(self) -> Float[Tensor, "N columns"]:
+        """A row for each candidate: its terms, followed by their weighted sum."""
+        return torch.cat([self.terms, self.total[:, None]], dim=1)
 
     def __getitem__(self, candidates: list[int]) -> Losses:
-        return Losses.from_rows(self.rows[candidates])
+        """The losses of the candidates at these positions, in this order."""
+        return Losses.from_rows(self.names, self.rows[candidates])
 
     def __len__(self) -> int:
         return self.total.shape[0]
 
-
-LOSS_NAMES = tuple(each.name for each in fields(Losses))
-"""The parts as they are declared, and last the total."""
+    def of(self, candidate: int) -> dict[str, float]:
+        """One candidate's terms by name, and their weighted sum as "total"."""
+        return dict(zip((*self.names, "total"), self.rows[candidate].tolist(), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PlaceSigns:
-    """How much each of N regions is the thing that a caption names, read before any inpainting; larger is more.
+class LocationSigns:
+    """Four signs of how well each of N regions fits the object that a caption names, computed before any inpainting.
 
-    shown: cosine of the region alone and the caption. hidden: how little the picture still shows the caption with the
-    region painted over. focus: mean relevance to the caption inside the region less that outside. fit: intersection
-    over union with the box of the named thing's outline. A sign that is not known is 0 for all.
+    Larger is better for each; a sign that is not known is 0 for all regions.
+
+    shown: cosine similarity of the region alone and the caption. hidden: minus the similarity of the picture and the
+    caption when the region is painted over. focus: mean relevance to the caption inside the region minus the mean
+    outside. fit: intersection over union of the region and the box of the named object's outline.
     """
 
     shown: Float[Tensor, " N"]
@@ -209,14 +211,14 @@ class PlaceSigns:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What a ranking looks at, one value per candidate; larger is better.
+    """The input of a ranking, one value per candidate; larger is better.
 
-    text_to_image: cosine of the edited picture and the prompt (S_t2i).
-    image_to_image: cosine of the edited and the source picture (S_i2i).
-    place: how much the region is what the caption names, in spreads over all regions that were proposed
-    (`ranking.place_score`); 0 for all where there is no caption.
+    text_to_image: cosine similarity of the edited picture and the prompt (S_t2i).
+    image_to_image: cosine similarity of the edited and the source picture (S_i2i).
+    location: how well the region fits the object that the caption names, in standard deviations over all proposed
+    regions (`ranking.location_score`); 0 for all if there is no caption.
     """
 
     text_to_image: Float[Tensor, " N"]
     image_to_image: Float[Tensor, " N"]
-    place: Float[Tensor, " N"]
+    location: Float[Tensor, " N"]

@@ -1,4 +1,4 @@
-"""Any number of pictures through a model, in batches that fit its memory."""
+"""Runs any number of pictures through a model, in batches that fit into memory."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from maskless.data.errors import MasklessError
-from maskless.models.memory import is_out_of_memory, less_memory
+from maskless.data.errors import MasklessError, first_line
+from maskless.models.memory import is_out_of_memory, memory_advice
 
 CPU_BATCH = 16
+"""Maximum number of pictures per batch on a CPU, where larger batches are not faster."""
 ACCELERATOR_BATCH = 64
+"""Maximum number of pictures per batch on a GPU."""
 BYTES_PER_PIXEL = 6000
-"""Of memory that inpainting one picture with guidance takes: about 1.5 GB at 512 x 512."""
-SLICED = ("low", "minimal")
-"""Memory levels at which pictures come one by one."""
+"""Memory for inpainting one picture with guidance, per pixel: about 1.5 GB at 512 x 512."""
+ONE_AT_A_TIME = ("low", "minimal")
+"""The memory levels at which pictures are inpainted one at a time."""
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class Batches:
-    """Runs work in batches and remembers the size that fits: out of memory halves it and the work goes on."""
+    """Runs work in batches. When memory runs out, the batch size is halved for the rest of the work."""
 
     def __init__(self, size: int, memory: str = "full") -> None:
-        """memory: the level that the models were loaded at, for what to say where nothing fits."""
+        """size: pictures per batch. memory: the memory level of the models; error messages suggest lower levels."""
         self.size, self._memory = size, memory
 
     def run(self, count: int, work: Callable[[slice], Tensor]) -> Tensor:
-        """work(slice) for slices that cover range(count), its results joined in order.
+        """The concatenated results of work(slice), for slices that cover range(count) in order.
 
         Raises:
-            MasklessError: a single item does not fit.
+            MasklessError: a single item does not fit into memory.
         """
         results: list[Tensor] = []
         start = 0
@@ -47,7 +49,7 @@ class Batches:
                 start = batch.stop
             elif self.size == 1:
                 raise MasklessError(
-                    f"out of memory even for one picture at a time; {less_memory(self._memory)} ({failed[0]})"
+                    f"out of memory even for one picture at a time; {memory_advice(self._memory)} ({failed[0]})"
                 )
             else:
                 self.size = max(1, min(self.size, batch.stop - batch.start) // 2)
@@ -55,23 +57,22 @@ class Batches:
 
 
 def batch_size_for(device: torch.device, picture_px: int, memory: str = "full") -> int:
-    """How many pictures of this side to inpaint at once: one at the memory levels low and minimal, else what the memory
-    holds; on the CPU more than CPU_BATCH gains nothing.
+    """How many square pictures of this side, in pixels, to inpaint at once.
 
-    On the CPU the machine's whole memory decides, not what is free of it, so that a run does not depend on what else
-    the machine does.
+    It is 1 at the memory levels low and minimal, and otherwise as many as fit, up to CPU_BATCH or ACCELERATOR_BATCH. On
+    the CPU the total memory decides, not the free memory, so that a run does not depend on other programs.
     """
-    if memory in SLICED:
+    if memory in ONE_AT_A_TIME:
         return 1
-    each = BYTES_PER_PIXEL * picture_px**2
+    picture_bytes = BYTES_PER_PIXEL * picture_px**2
     if device.type != "cuda":
-        return max(1, min(CPU_BATCH, int(0.5 * machine_memory() / each)))
+        return max(1, min(CPU_BATCH, int(0.5 * machine_memory() / picture_bytes)))
     free, _total = torch.cuda.mem_get_info(device)
-    return max(1, min(ACCELERATOR_BATCH, int(0.8 * free / each)))
+    return max(1, min(ACCELERATOR_BATCH, int(0.8 * free / picture_bytes)))
 
 
 def machine_memory() -> int:
-    """Bytes of main memory that this process may have, by the machine and by its control group."""
+    """Bytes of main memory that this process may use: the machine's, or the limit of its control group if lower."""
     try:
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on Windows
@@ -82,14 +83,13 @@ def machine_memory() -> int:
 
 @contextmanager
 def _out_of_memory_caught() -> Iterator[list[str]]:
-    """Swallows running out of memory, and nothing else; the list then holds the reason."""
+    """Catch out-of-memory errors only; the reason is then in the list that the block gets."""
     reasons: list[str] = []
     try:
         yield reasons
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        message = str(error)
         if not is_out_of_memory(error):
             raise
-        reasons.append(message.splitlines()[0] if message else type(error).__name__)
+        reasons.append(first_line(error))
     if reasons and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,20 +1,26 @@
-"""The editor: pictures and words in, ranked edits out."""
+"""The editor: it turns pictures and texts into ranked edits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any, cast
 
-from maskless.data.config import EditConfig
+from maskless.data.canvas import Extend
+from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.errors import MasklessError
+from maskless.data.options import OptionValue
+from maskless.data.picture import ImageLike, load_image
 from maskless.data.result import EditResult, StepRecord
 from maskless.data.types import EditRequest
-from maskless.engine.requests import Box, Extend, make_request
-from maskless.engine.tasks import Run, start_run
+from maskless.engine.requests import Box, make_request
+from maskless.engine.run import Run
+from maskless.engine.tasks import start_run
+from maskless.locating.view import PictureView
+from maskless.method.search import State
 from maskless.models.pretrained import EditModels, load_models
 
-if TYPE_CHECKING:
-    from maskless.data.picture import ImageLike
+EDIT, MODEL, KEEP = ({option.name for option in fields(kind)} for kind in (EditConfig, ModelOptions, KeepOptions))
 
 
 class Editor:
@@ -23,6 +29,9 @@ class Editor:
     editor = Editor.from_pretrained("storybook")
     result = editor.edit("scene.png", caption="a red car", prompt="a blue house")
     result.best.save("edited.png")
+
+    An editor only has its models and options, and no edit changes them. Several threads can therefore use one editor at
+    the same time, each with its own runs.
     """
 
     def __init__(self, models: EditModels, config: EditConfig | None = None) -> None:
@@ -31,42 +40,38 @@ class Editor:
 
     @classmethod
     def from_pretrained(
-        cls,
-        models: str = "storybook",
-        *,
-        dino: str | None = None,
-        clip: str | None = None,
-        redraw: str | None = None,
-        config: EditConfig | None = None,
-        **options: Any,
+        cls, models: str = "storybook", *, config: EditConfig | None = None, **options: OptionValue
     ) -> Editor:
         """Load models and choose options.
 
         Args:
             models: "storybook" (bundled) or another preset (`maskless models` lists them), a folder with inpainting/,
-                dino/ and clip/, or an inpainting model alone, by folder, .safetensors file or hub id, with `dino` and
-                `clip` named as well.
-            redraw: an InstructPix2Pix model, by folder or hub id, for the tasks style and texture.
-            config: the options; the defaults where none are given.
-            options: fields of EditConfig to change, such as iterations=5 or device="cpu".
+                dino/ and clip/, or an inpainting model alone, by folder, .safetensors file or hub id, with the options
+                `dino` and `clip`.
+            config: the options of every edit; None takes the defaults.
+            options: fields of ModelOptions, such as device="cpu" or redraw="owner/name", and fields of EditConfig that
+                replace those of `config`, such as iterations=5.
         Raises:
-            MasklessError: unknown or damaged models, a device that is not there, an option out of range.
+            MasklessError: unknown or damaged models, a device that is not available, an option that is unknown or out
+                of range.
         """
-        chosen = _with_options(config or EditConfig(), options)
-        loaded = load_models(
-            str(models),
-            dino=dino,
-            clip=clip,
-            redraw=redraw,
-            device=chosen.device,
-            dtype=chosen.dtype,
-            memory=chosen.memory,
-            offline=chosen.offline,
-            allow_pickle=chosen.allow_pickle,
-            scheduler=chosen.scheduler,
-            lora=chosen.lora,
-        )
-        return cls(loaded, chosen)
+        for name in options:
+            if name not in EDIT | MODEL:
+                raise MasklessError(f"unknown option {name!r}; the options are {', '.join(sorted(EDIT | MODEL))}")
+        edit: dict[str, Any] = {name: value for name, value in options.items() if name in EDIT}
+        chosen = replace(config or EditConfig(), **edit)
+        rest: dict[str, Any] = {name: value for name, value in options.items() if name not in EDIT}
+        return cls(load_models(ModelOptions(models=str(models), **rest)), chosen)
+
+    def look(self, image: ImageLike) -> PictureView:
+        """A view of a picture that many edits of it can share, so that its features are computed only once.
+
+        view = editor.look("scene.png")
+        first = editor.edit(view, caption="a red car", prompt="a blue house")
+        second = editor.edit(view, caption="a tree", prompt="a tent")
+        """
+        source = load_image(image)
+        return PictureView(source.rgb, self.models, source=source)
 
     def request(
         self,
@@ -85,17 +90,27 @@ class Editor:
             image, caption=caption, prompt=prompt, task=task, mask=mask, box=box, extend=extend, seed=seed
         )
 
-    def start(self, request: EditRequest, *, state: dict[str, Any] | None = None, **options: Any) -> Run:
-        """A run to iterate over, from the beginning or from the `state` of one that was stopped."""
-        return start_run(request, self.models, _with_options(self.config, options), state=state)
+    def start(
+        self,
+        request: EditRequest,
+        *,
+        view: PictureView | None = None,
+        state: State | None = None,
+        **options: OptionValue,
+    ) -> Run:
+        """A run to iterate over, from the beginning or from the `state` of a run that was stopped.
 
-    def stream(self, request: EditRequest, **options: Any) -> Iterator[StepRecord]:
-        """StepRecords as they happen. For the result as well, keep the run: `run = editor.start(request)`."""
-        yield from self.start(request, **options)
+        view: a view of the same picture, from `look`. options: fields of EditConfig to change for this edit.
+        """
+        return start_run(request, self.models, _changed(self.config, options), view=view, state=state)
+
+    def stream(self, request: EditRequest, **options: OptionValue) -> Iterator[StepRecord]:
+        """The steps of an edit as they are made. To get the result as well, use `start` and keep the run."""
+        yield from start_run(request, self.models, _changed(self.config, options))
 
     def edit(
         self,
-        image: ImageLike | EditRequest,
+        image: ImageLike | EditRequest | PictureView,
         *,
         caption: str = "",
         prompt: str = "",
@@ -104,36 +119,47 @@ class Editor:
         box: Box | None = None,
         extend: Extend | None = None,
         seed: int | None = None,
-        **options: Any,
+        **options: OptionValue,
     ) -> EditResult:
         """Edit a picture.
 
         Args:
-            image: a path, a PIL image, an array, a tensor, or a whole request.
-            caption: what is there. prompt: what should be there.
+            image: a path, a PIL image, an array, a tensor, a view from `look`, or a whole request.
+            caption: what is in the picture at the location of the edit.
+            prompt: what should be there instead.
             task: complete, add, remove, replace, extend, repair, style, background, texture, creative or generate.
-            mask: a picture of the same size, bright where to edit, or a bool array [H, W]; it overrides the search.
-            box: (x0, y0, x1, y1) in pixels, half-open, in place of a mask.
+            mask: a picture of the same size, bright where it may change, or a bool array [H, W]. With a mask, no region
+                is searched.
+            box: (x0, y0, x1, y1) in pixels, half-open, instead of a mask.
             extend: canvas to add for the task extend: 0.25 of each side, 64 pixels, or "left=0.5,top=40".
-            seed: of the noise and the search; the config's where None.
+            seed: seed of the noise and of the search; None takes that of the config.
             options: fields of EditConfig to change for this edit.
         Raises:
-            MasklessError: an input that cannot be used, with what was expected and what came.
+            MasklessError: an unusable input; the message says what was expected and what was given.
         """
-        if not isinstance(image, EditRequest):
-            image = self.request(
-                image, caption=caption, prompt=prompt, task=task, mask=mask, box=box, extend=extend, seed=seed
+        config = _changed(self.config, options)
+        if isinstance(image, EditRequest):
+            return start_run(image, self.models, config).result()
+        view, picture = (image, image.source or image.image) if isinstance(image, PictureView) else (None, image)
+        request = self.request(
+            picture, caption=caption, prompt=prompt, task=task, mask=mask, box=box, extend=extend, seed=seed
+        )
+        return start_run(request, self.models, config, view=view).result()
+
+
+def _changed(config: EditConfig, options: Mapping[str, OptionValue]) -> EditConfig:
+    """The options of one edit.
+
+    Raises:
+        MasklessError: an option that does not belong to an edit; the message says where it belongs, if it exists.
+    """
+    for name in options:
+        if name in MODEL:
+            raise MasklessError(
+                f"{name} is an option of loading models: give it to Editor.from_pretrained, not to an edit"
             )
-        run = self.start(image, **options)
-        for _record in run:
-            pass
-        return run.result()
-
-
-def _with_options(config: EditConfig, options: dict[str, Any]) -> EditConfig:
-    from maskless.data.errors import MasklessError
-
-    unknown = sorted(set(options) - set(config.to_dict()))
-    if unknown:
-        raise MasklessError(f"unknown option {unknown[0]!r}; the options are {', '.join(config.to_dict())}")
-    return replace(config, **options)
+        if name in KEEP:
+            raise MasklessError(f"{name} is an option of KeepOptions, for what is kept on the disk, not of an edit")
+        if name not in EDIT:
+            raise MasklessError(f"unknown option {name!r}; the options are {', '.join(config.to_dict())}")
+    return replace(config, **cast(dict[str, Any], dict(options)))

@@ -1,11 +1,10 @@
-"""One fill from a known region to ranked results: for every task that knows where before anything is inpainted."""
+"""The run that draws in a known region: for every task whose region is known before anything is inpainted."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,334 +12,339 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from maskless.data.boxes import scale_boxes, square_window
-from maskless.data.config import EditConfig
+from maskless.data.config import ResolvedConfig
 from maskless.data.masks import crop_mask, mask_box, seam_step
-from maskless.data.paste import crop_window, met, resize, spread
-from maskless.data.result import Candidates, Cost, EditedImage, EditResult, StepRecord
+from maskless.data.paste import continue_outwards, crop_window, match_surroundings, resize, shrunk_to
+from maskless.data.result import Candidates, DrawnStep, EditedImage, EditResult, StepRecord
 from maskless.data.types import EditRequest, Losses, Regions
-from maskless.engine.batching import Batches, batch_size_for
-from maskless.engine.scoring import Appraiser
-from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
-from maskless.locating.view import VIEW_PX, at_most
+from maskless.engine.batching import Batches
+from maskless.engine.painters import FillPlan, Paint, painter
+from maskless.engine.run import Steps, cannot_resume, cost_of, gradients
+from maskless.engine.scoring import ClipScorer
+from maskless.engine.stopwatch import Stopwatch
+from maskless.engine.tiles import blend_tiles, tiles_over
+from maskless.locating.view import VIEW_PX, PictureView
 from maskless.method.losses import join
-from maskless.method.ranking import rank_fills
-from maskless.models.inpainters.flowedit import can_redraw, redraw
-from maskless.models.inpainters.latent_unet import StableDiffusionInpainter
+from maskless.method.ranking import Ranking, rank_fills
+from maskless.method.search import State
+from maskless.models.inpainters.denoising import Sampling
 from maskless.models.pretrained import EditModels
 
-TRIES = 4
 DETAIL_STRENGTH = 0.35
-"""A window larger than the model is first drawn whole, then once more in tiles, from that picture at this strength."""
-WORTH_DETAIL = 1.25
-MOST_DETAIL, FINEST_DETAIL = 2, 4
-"""Largest side of the tiled picture, in sides of the model's own: for a fill, and for one of fine marks."""
-TILE_STRIDE = 0.75
-MOST_CONTRAST = 8.0
-"""Guidance scale from one text to another, of which more gave no more (docs/results.md); a Stable Diffusion's own is
-usually 7.5 already."""
+"""Strength of the tiles of a large window: it is drawn as a whole first, and the tiles start from that picture."""
+MIN_TILED_SIDE = 1.25
+"""Minimum side of a window that is drawn in tiles, in multiples of the model's own side."""
+MAX_FILL_SIDE, MAX_FINE_SIDE = 2, 4
+"""Maximum side of a window that is drawn in tiles, in multiples of the model's own side: for a fill; and for thin marks
+or a plan with a larger scale."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DrawnOver:
-    """How what is there is drawn over in place: by a model that sees it, else as models/inpainters/flowedit.py does.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NamedRegion:
+    """A request with its mask and the prompt that the model gets, and the maps that the mask was found with, if any."""
 
-    strengths: of the tries. contrast: of the usual guidance scale, how far the prompt leads, though not beyond
-    MOST_CONTRAST: from the caption, or where the model sees what is there from no text. finer: of the usual steps, how
-    many a drawing from pure noise would take: the fewer of them a small strength leaves, the coarser they are.
-    magnified: how many times its own size the window is drawn at, in tiles where that is more than the model draws.
+    request: EditRequest
+    attention: Float[Tensor, "h w"] | None = None
+    relevance: Float[Tensor, "rows columns"] | None = None
+
+
+Locate = Callable[[PictureView, EditRequest], NamedRegion]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Canvas:
+    """Everything that drawing a candidate needs, once the region is known.
+
+    mask: the pixels that may change. box_xyxy: the bounding box of the mask. window_xyxy: the square that the model
+    gets, which may extend beyond the picture; both half-open, in pixels. picture: the picture to draw on, in [0, 1]; if
+    the plan erases, the surroundings are already continued under the mask. direction: the embedding of the prompt, or
+    for a redrawing its difference from that of the caption; candidates are ranked by their product with it.
     """
 
-    strengths: tuple[float, ...]
-    contrast: float = 1.0
-    finer: int = 1
-    magnified: int = 1
-
-    def guidance_scale(self, usual: float) -> float:
-        """The guidance scale where `usual` is the one of a fill."""
-        return max(usual, min(self.contrast * usual, MOST_CONTRAST))
+    region: NamedRegion
+    mask: Bool[Tensor, "H W"]
+    box_xyxy: tuple[int, int, int, int]
+    window_xyxy: tuple[int, int, int, int]
+    picture: Float[Tensor, "3 H W"]
+    scorer: ClipScorer
+    direction: Float[Tensor, " D"]
+    paint: Paint
 
 
 class FillRun:
-    """One fill under way: iterate over it for StepRecords, one per try, then ask for `result()`.
-
-    It has the face of EditRun: request, models, config, seed, history.
-    """
+    """A run that draws several candidates for a known region; see `Run`. It learns nothing, so it has no state."""
 
     def __init__(
         self,
         request: EditRequest,
         models: EditModels,
-        config: EditConfig,
+        config: ResolvedConfig,
+        plan: FillPlan | None = None,
         *,
-        strengths: tuple[float, ...] = (1.0,) * TRIES,
-        void: bool = False,
-        fine: bool = False,
-        drawn_over: DrawnOver | None = None,
-        attention: Float[Tensor, "h w"] | None = None,
-        relevance: Float[Tensor, "rows columns"] | None = None,
-        stopwatch: Stopwatch | None = None,
+        locate: Locate | None = None,
+        view: PictureView | None = None,
     ) -> None:
-        """Nothing is inpainted yet.
+        """Nothing is computed or drawn yet.
 
         Args:
-            request: with its mask, and with the prompt that the model gets.
-            strengths: of each try. Where all are 1 the tries differ by their noise, else they share it.
-            void: what is under the mask counts for nothing, so none of it may shine through at the seam.
-            fine: the mask is of thin marks, which are filled in tiles and not in one view of the whole.
-            drawn_over: what is there is drawn over in place, by a model that sees it or of which `can_redraw` says that
-                it can; its strengths are the tries'.
-            attention, relevance: maps that the mask came from, for the record.
+            plan: how the candidates are drawn; the default plan if None.
+            locate: finds the region; None takes the request's own mask.
+            view: a view of the request's picture; None creates one.
         """
-        assert request.mask is not None
-        inpainter = models.inpainter
-        self.request, self.models = request, models
-        config = config.resolved(steps=inpainter.recommended_steps, guidance_scale=inpainter.recommended_guidance)
-        self.config = replace(config, feather=0.0) if void else config
-        self.seed = config.seed if request.seed is None else request.seed
-        self.history: list[StepRecord] = []
-        self._strengths, self._void, self._fine = drawn_over.strengths if drawn_over else strengths, void, fine
-        self._drawn_over = drawn_over
-        self._attention, self._relevance = attention, relevance
-        self._stopwatch = stopwatch or Stopwatch()
-        self._forwards_before = inpainter.unet_forwards
-        self._mask = request.mask
-        self._box = mask_box(self._mask)
-        self._window = square_window(self._box, request.size_yx, context=self.config.context)
-        self._source = _without(request.image, self._mask, self._window) if void else request.image
-        fitting = batch_size_for(models.device, inpainter.native_px, models.memory)
-        self._batches = Batches(self.config.batch_size or fitting, models.memory)
+        assert locate is not None or request.mask is not None
+        self.request, self.models, self.config, self.plan = request, models, config, plan or FillPlan()
+        self.used = replace(config, **self.plan.changes)
+        self._view, self._locate = view or PictureView(request.image, models), locate
+        self._stopwatch = Stopwatch()
+        self._batches = Batches(self.used.batch_size, models.memory)
+        self._steps = Steps(self._make_steps)
+        self._canvas: Canvas | None = None
         self._crops: list[Tensor] = []
         self._losses: list[Losses] = []
         self._signs: list[tuple[float, float]] = []
-        with self._stopwatch.stage("losses"):
-            self._appraiser = Appraiser(
-                at_most(self._source, VIEW_PX), request.caption, request.prompt, models.clip, config, seed=self.seed
-            )
-        self._seen = drawn_over is not None and inpainter.sees_picture
-        with self._stopwatch.stage("inpainting"):
-            left_behind = request.caption if drawn_over and not self._seen else ""
-            avoided = ", ".join(text for text in (left_behind, config.negative_prompt) if text.strip())
-            self._conditioning = inpainter.encode_prompt(request.prompt, avoided)
-            self._there = inpainter.encode_prompt(request.caption) if drawn_over and not self._seen else None
-        # As it is drawn away from the caption towards the prompt, so it is looked at: what both name tells nothing.
-        self._asked = self._appraiser.prompt - (self._appraiser.caption if drawn_over else 0)
-        self._cell = inpainter.cell_px
-        self._inpaintings = 0
+        self._preview: Tensor | None = None
+        self._inpaintings = self._forwards = 0
 
     @property
-    def total_iterations(self) -> int:
-        """How many tries, and so candidates, there will be."""
-        return len(self._strengths)
+    def history(self) -> tuple[StepRecord, ...]:
+        """The steps so far."""
+        return tuple(self._steps.history)
+
+    @property
+    def total_steps(self) -> int:
+        """The number of candidates, each of which is one step."""
+        return len(self.plan.strengths)
+
+    @property
+    def canvas(self) -> Canvas:
+        """Everything that drawing needs; the region is found at the first access."""
+        if self._canvas is None:
+            with gradients():
+                self._canvas = self._prepare()
+        return self._canvas
+
+    def __iter__(self) -> Iterator[StepRecord]:
+        """Step 0 finds the region; then there is one step per candidate."""
+        return iter(self._steps)
+
+    def preview(self) -> Float[Tensor, "3 h w"] | None:
+        """The candidate with the lowest loss so far, in [0, 1], with a longer side of at most VIEW_PX."""
+        return self._preview
 
     @property
     def probabilities(self) -> None:
-        """A fill chooses no size."""
-        return None
+        """None: a fill learns nothing."""
 
-    def __iter__(self) -> Iterator[StepRecord]:
-        """Inpaint the region once for every try that has not been made."""
-        while len(self.history) < self.total_iterations:
-            began = time.perf_counter()
-            number = len(self._crops)
-            with self._stopwatch.stage("inpainting"):
-                self._crops.append(self._try(number))
-            self._appraise(number)
-            losses = [float(each.total) for each in self._losses]
-            record = StepRecord(
-                iteration=number + 1,
-                total_iterations=self.total_iterations,
-                epoch=1,
-                loss=losses[-1],
-                expected_loss=min(losses),
-                chosen=(number,),
-                inpaintings=self._inpaintings,
-                updates=0,
-                seconds=time.perf_counter() - began,
-            )
-            self.history.append(record)
-            yield record
+    def state(self) -> None:
+        """None: a fill cannot be continued later."""
+
+    def resume(self, state: State) -> None:
+        """Always raises a MasklessError, because a fill cannot be continued."""
+        raise cannot_resume(self.request)
 
     def result(self) -> EditResult:
-        """Every try, ranked; those not made yet are made now."""
-        for _record in self:
-            pass
-        text, fit = torch.tensor(self._signs).unbind(1)
-        losses = join(self._losses)
-        # A model that sees the picture goes on across the outline anyway, which so tells nothing of its tries.
-        edged = not bool(self._mask.all()) and not self._seen
-        ranked = rank_fills(
-            text if self.request.prompt.strip() else None,
-            fit if edged or not self.request.prompt.strip() else None,
-            -losses.structure if (self._seen or min(self._strengths) < 1) and not self._void else None,
-        )
+        """All candidates, ranked."""
+        self._steps.finish()
+        canvas, losses = self.canvas, join(self._losses)
+        ranked = self._ranked(canvas, losses)
         with self._stopwatch.stage("ranking"):
-            candidates = self._candidates()
+            candidates = self._candidates(canvas)
         return EditResult(
-            request=self.request,
+            request=canvas.region.request,
             config=self.config,
+            used=self.used,
+            models=self.models.options,
             anchors=None,
             candidates=candidates,
             losses=losses,
             scores=ranked.score,
             order=ranked.order,
-            attention=self._attention,
-            relevance=self._relevance,
+            attention=canvas.region.attention,
+            relevance=canvas.region.relevance,
             anchor_net=None,
-            history=tuple(self.history),
-            cost=Cost(
-                inpaintings=self._inpaintings,
-                unet_forwards=self.models.inpainter.unet_forwards - self._forwards_before,
-                seconds=dict(self._stopwatch.seconds),
-                peak_memory_mb=peak_memory_mb(self.models.device),
-            ),
+            history=self.history,
+            cost=cost_of(self.models, self._stopwatch, inpaintings=self._inpaintings, unet_forwards=self._forwards),
         )
 
-    def _candidates(self) -> Candidates:
-        numbers = torch.arange(self.total_iterations)
+    def _make_steps(self) -> Iterator[StepRecord]:
+        """The steps that are still to be made."""
+        began = time.perf_counter()
+        canvas = self.canvas
+        if not self._steps.history:
+            yield StepRecord(step=0, total_steps=self.total_steps, inpaintings=0, seconds=time.perf_counter() - began)
+        for number in range(len(self._steps.history) - 1, self.total_steps):
+            began = time.perf_counter()
+            with self._stopwatch.stage("inpainting"):
+                crop = self._draw(canvas, number)
+            with self._stopwatch.stage("losses"), torch.no_grad():
+                self._score(canvas, number, crop)
+            yield DrawnStep(
+                step=number + 1,
+                total_steps=self.total_steps,
+                loss=float(self._losses[number].total),
+                inpaintings=self._inpaintings,
+                seconds=time.perf_counter() - began,
+            )
+
+    def _prepare(self) -> Canvas:
+        """Find the region, and compute everything that drawing needs."""
+        view, plan = self._view, self.plan
+        with self._stopwatch.stage("features"):
+            region = NamedRegion(request=self.request) if self._locate is None else self._locate(view, self.request)
+        request = region.request
+        assert request.mask is not None
+        box = mask_box(request.mask)
+        window = square_window(box, request.size_yx, context=self.used.context)
+        picture = _with_surroundings_continued(request.image, request.mask, window) if plan.erase else request.image
+        with self._stopwatch.stage("losses"):
+            small = shrunk_to(picture, VIEW_PX) if plan.erase else view.small
+            scorer = ClipScorer(view, small, (request.caption, request.prompt), self.used)
+        with self._stopwatch.stage("inpainting"):
+            paint = painter(self.models.inpainter, plan, request, self.used.negative_prompt)
+        # A redrawing is guided from the caption to the prompt and is scored along the same direction, because content
+        # that both texts name does not tell candidates apart.
+        direction = scorer.prompt if plan.redraw is None else scorer.prompt - scorer.caption
+        return Canvas(
+            region=region, mask=request.mask, box_xyxy=box, window_xyxy=window, picture=picture, scorer=scorer,
+            direction=direction, paint=paint,
+        )  # fmt: skip
+
+    def _ranked(self, canvas: Canvas, losses: Losses) -> Ranking:
+        text, fit = torch.tensor(self._signs).unbind(1)
+        prompted = bool(canvas.region.request.prompt.strip())
+        # A model that takes the picture always continues it across the outline, so the fit says nothing there.
+        takes_picture = self.plan.redraw is not None and self.models.inpainter.takes_picture
+        outlined = not bool(canvas.mask.all()) and not takes_picture
+        keeps_layout = (takes_picture or self.plan.keeps_layout) and not self.plan.erase
+        return rank_fills(
+            text if prompted else None,
+            fit if outlined or not prompted else None,
+            -losses.terms[:, losses.names.index("structure")] if keeps_layout else None,
+        )
+
+    def _candidates(self, canvas: Canvas) -> Candidates:
+        count = self.total_steps
+        numbers = torch.arange(count)
         return Candidates(
             regions=Regions(
-                boxes_xyxy=torch.tensor([self._box] * self.total_iterations),
+                boxes_xyxy=torch.tensor([canvas.box_xyxy] * count),
                 anchor_index=numbers,
                 size_index=torch.zeros_like(numbers),
             ),
-            windows_xyxy=torch.tensor([self._window] * self.total_iterations),
+            windows_xyxy=torch.tensor([canvas.window_xyxy] * count),
             crops=torch.stack(self._crops),
-            seeds=tuple(self._seed_of(number) for number in range(self.total_iterations)),
-            masks=self._mask.expand(self.total_iterations, -1, -1),
+            seeds=tuple(self.plan.sampling(self.used, number).seed for number in range(count)),
+            feather=self.used.feather,
+            masks=canvas.mask.expand(count, -1, -1),
         )
 
-    def _seed_of(self, number: int) -> int:
-        return self.seed + number if min(self._strengths) == max(self._strengths) else self.seed
-
-    def _appraise(self, number: int) -> None:
-        """Losses and ranking signs of a try."""
+    def _score(self, canvas: Canvas, number: int, crop: Tensor) -> None:
+        """Keep a drawn candidate, with its losses and the signs that it is ranked by. A candidate whose step was
+        interrupted here is replaced."""
         edited = EditedImage(
-            request=self.request,
-            box_xyxy=self._box,
-            window_xyxy=self._window,
-            crop=self._crops[number],
-            feather=self.config.feather,
-            mask=self._mask,
+            request=canvas.region.request,
+            box_xyxy=canvas.box_xyxy,
+            window_xyxy=canvas.window_xyxy,
+            crop=crop,
+            feather=self.used.feather,
+            mask=canvas.mask,
         )
-        with self._stopwatch.stage("losses"), torch.no_grad():
-            picture = edited.tensor()
-            small = at_most(picture, VIEW_PX)
-            box = scale_boxes(torch.tensor([self._box]), self.request.size_yx, (small.shape[1], small.shape[2]))
-            self._losses.append(self._appraiser.losses(small[None], box))
-            # The prompt may name what is in the region and nothing else, so there CLIP looks for it.
-            side = min(VIEW_PX, self._window[2] - self._window[0])
-            embedding = self.models.clip.encode(crop_window(picture, self._window, side)[None]).embedding[0]
-            self._signs.append((float(embedding @ self._asked), -seam_step(picture, self._mask)))
+        picture = edited.tensor()
+        small = shrunk_to(picture, VIEW_PX)
+        box = scale_boxes(torch.tensor([canvas.box_xyxy]), self.request.size_yx, (small.shape[1], small.shape[2]))
+        losses = canvas.scorer.losses(small[None], box)
+        # The prompt may only describe the region, so it is compared with the window and not with the whole picture.
+        side = min(VIEW_PX, canvas.window_xyxy[2] - canvas.window_xyxy[0])
+        window = crop_window(picture, canvas.window_xyxy, side)[None]
+        embedding = self.models.clip.encode(window).embedding[0]
+        if all(float(losses.total) < float(each.total) for each in self._losses[:number]):
+            self._preview = small
+        self._crops[number:] = [crop]
+        self._losses[number:] = [losses]
+        self._signs[number:] = [(float(embedding @ canvas.direction), -seam_step(picture, canvas.mask))]
 
-    def _try(self, number: int) -> UInt8[Tensor, "3 S S"]:
-        """The window, drawn once: whole, then in tiles where it has more pixels than the model draws at a time."""
-        native, strength = self.models.inpainter.native_px, self._strengths[number]
-        seed, side, drawn = self._seed_of(number), self._side_of_tiles(), None
-        if not (self._fine or self._drawn_over) or side == native:
-            drawn = self._inpaint([self._canvas(native)], seed, strength)[0]
+    def _draw(self, canvas: Canvas, number: int) -> UInt8[Tensor, "3 S S"]:
+        """One candidate: the drawn window, first as a whole, then in tiles if it is larger than the model's size."""
+        native, sampling = self.models.inpainter.native_px, self.plan.sampling(self.used, number)
+        side, drawn = self._drawn_side(canvas), None
+        if not (self.plan.thin_marks or self.plan.redraw) or side == native:
+            drawn = self._paint(canvas, [self._crop(canvas, native)], sampling)[0]
         if side > native:
-            drawn = self._in_tiles(drawn, side, seed, strength)
+            drawn = self._draw_in_tiles(canvas, drawn, side, sampling)
         assert drawn is not None
-        if self._void:
+        if self.plan.erase:
             size = drawn.shape[1]
-            surroundings = crop_window(self._source, self._window, size)
-            drawn = met(drawn, surroundings, crop_mask(self._mask, self._window, size))
+            surroundings = crop_window(canvas.picture, canvas.window_xyxy, size)
+            drawn = match_surroundings(drawn, surroundings, crop_mask(canvas.mask, canvas.window_xyxy, size))
         return (drawn * 255).round().to(torch.uint8)
 
-    def _side_of_tiles(self) -> int:
-        """Side at which the window is drawn in tiles, in whole cells; the model's own where one piece will do."""
-        native = self.models.inpainter.native_px
-        larger, most = self._drawn_over.magnified if self._drawn_over else 1, native * MOST_DETAIL
-        if larger > 1 or self._fine:
-            most = native * FINEST_DETAIL
-        side = larger * (self._window[2] - self._window[0])
-        return native if side < native * WORTH_DETAIL else min(side, most) // self._cell * self._cell
+    def _drawn_side(self, canvas: Canvas) -> int:
+        """The side in pixels that the window is drawn at, a multiple of the cell; native_px if it needs no tiles."""
+        native, cell = self.models.inpainter.native_px, self.models.inpainter.cell_px
+        scale = self.plan.redraw.scale if self.plan.redraw else 1
+        largest = native * (MAX_FINE_SIDE if scale > 1 or self.plan.thin_marks else MAX_FILL_SIDE)
+        side = scale * (canvas.window_xyxy[2] - canvas.window_xyxy[0])
+        return native if side < native * MIN_TILED_SIDE else min(side, largest) // cell * cell
 
-    def _canvas(self, side: int) -> tuple[Tensor, Tensor]:
-        """The window at this side, [3, S, S] in [0, 1], and what the model may draw in it, [1, S, S] of 0 and 1."""
-        mask = crop_mask(self._mask, self._window, side).to(torch.float32)
-        # A cell of the latents is drawn whole or not at all, so every cell that the mask touches is.
-        grown = F.max_pool2d(mask[None], self._cell, ceil_mode=True)
-        grown = F.interpolate(grown, scale_factor=self._cell)[0, :, :side, :side]
-        return crop_window(self._source, self._window, side), grown
+    def _crop(self, canvas: Canvas, side: int) -> tuple[Tensor, Tensor]:
+        """The window resized to this side, [3, S, S] in [0, 1], and the mask in it, [1, S, S] of 0 and 1."""
+        cell = self.models.inpainter.cell_px
+        mask = crop_mask(canvas.mask, canvas.window_xyxy, side).to(torch.float32)
+        # The model draws whole cells of the latents, so the mask includes every cell that it touches.
+        cells = F.max_pool2d(mask[None], cell, ceil_mode=True)
+        whole = F.interpolate(cells, scale_factor=cell)[0, :, :side, :side]
+        return crop_window(canvas.picture, canvas.window_xyxy, side), whole
 
-    def _inpaint(
-        self, canvases: list[tuple[Tensor, Tensor]], seed: int, strength: float, noise: Tensor | None = None
+    def _paint(
+        self, canvas: Canvas, crops: list[tuple[Tensor, Tensor]], sampling: Sampling
     ) -> Float[Tensor, "N 3 S S"]:
-        assert self.config.steps is not None and self.config.guidance_scale is not None
-        pictures, masks = (torch.stack(parts) for parts in zip(*canvases, strict=True))
-        inpainter, asked, over = self.models.inpainter, self._conditioning, self._drawn_over
-        how: dict[str, Any] = {
-            "seed": seed,
-            "steps": self.config.steps * (over.finer if over else 1),
-            "guidance_scale": over.guidance_scale(self.config.guidance_scale) if over else self.config.guidance_scale,
-            "strength": strength,
-        }
+        pictures, masks = (torch.stack(parts) for parts in zip(*crops, strict=True))
 
         def draw(batch: slice) -> UInt8[Tensor, "N 3 S S"]:
-            if self._there is not None:
-                assert can_redraw(inpainter)
-                return redraw(inpainter, pictures[batch], masks[batch], self._there, asked, **how)
-            own = {} if noise is None else {"noise": noise[batch]}
-            return inpainter.inpaint(pictures[batch], masks[batch], asked, **how, **own)
+            noise = sampling.noise
+            own = sampling if noise is None else replace(sampling, noise=noise[batch])
+            return canvas.paint(pictures[batch], masks[batch], own)
 
-        drawn = self._batches.run(len(canvases), draw)
-        self._inpaintings += len(canvases)
+        before = self.models.inpainter.unet_forwards
+        drawn = self._batches.run(len(crops), draw)
+        self._forwards += self.models.inpainter.unet_forwards - before
+        self._inpaintings += len(crops)
         return drawn.to(torch.float32) / 255
 
-    def _in_tiles(
-        self, whole: Float[Tensor, "3 s s"] | None, side: int, seed: int, strength: float
+    def _draw_in_tiles(
+        self, canvas: Canvas, whole: Float[Tensor, "3 s s"] | None, side: int, sampling: Sampling
     ) -> Float[Tensor, "3 S S"]:
-        """The window at a larger side, drawn in overlapping tiles that fade into each other.
+        """The window at a larger side, drawn in tiles.
 
-        whole: the window as drawn in one piece, whose layout the tiles keep; None draws straight onto the source.
+        whole: the window as drawn in one piece, whose layout the tiles keep; None draws directly on the picture.
         """
-        native = self.models.inpainter.native_px
-        picture, mask = self._canvas(side)
+        inpainter = self.models.inpainter
+        picture, mask = self._crop(canvas, side)
         if whole is not None:
             picture = torch.where(mask > 0, resize(whole, (side, side)), picture)
-            strength = min(strength, DETAIL_STRENGTH)
-        places = [
-            (slice(y, y + native), slice(x, x + native))
-            for y in _starts(side, native, self._cell)
-            for x in _starts(side, native, self._cell)
-            if bool(mask[0, y : y + native, x : x + native].any())
-        ]
-        tiles = self._inpaint(
-            [(picture[:, y, x], mask[:, y, x]) for y, x in places], seed, strength, self._noise_at(places, side, seed)
-        )
-        ramp = torch.minimum(torch.arange(native) + 1, torch.arange(native, 0, -1)).clamp(max=native // 4)
-        fade = (ramp[:, None] * ramp[None, :]).to(torch.float32)
-        total, weight = torch.zeros_like(picture), torch.zeros(side, side)
-        for (y, x), tile in zip(places, tiles, strict=True):
-            total[:, y, x] += fade * tile
-            weight[y, x] += fade
-        return torch.where(weight > 0, total / weight.clamp(min=1e-6), picture)
-
-    def _noise_at(self, places: list[tuple[slice, slice]], side: int, seed: int) -> Float[Tensor, "N C h w"] | None:
-        """One noise for the whole canvas, cut as its tiles are, lest what is drawn repeat itself in each of them."""
-        inpainter, cell = self.models.inpainter, self._cell
-        if not (self._seen and isinstance(inpainter, StableDiffusionInpainter)):
-            return None
-        noise = inpainter.draw_noise(seed, side)
-        parts = [[slice(edge.start // cell, edge.stop // cell) for edge in place] for place in places]
-        return torch.cat([noise[:, :, rows, columns] for rows, columns in parts])
+            sampling = replace(sampling, strength=min(sampling.strength, DETAIL_STRENGTH))
+        tiles = tiles_over(mask, tile_px=inpainter.native_px, cell_px=inpainter.cell_px)
+        if self.plan.redraw is not None and inpainter.takes_picture:
+            # Noise for the whole canvas is cut into tiles, because the same noise in each would repeat its content.
+            noise = inpainter.draw_noise(sampling.seed, side)
+            if noise is not None:
+                noise = torch.cat([tile.crop_latents(noise, inpainter.cell_px) for tile in tiles])
+            sampling = replace(sampling, noise=noise)
+        drawn = self._paint(canvas, [(tile.crop(picture), tile.crop(mask)) for tile in tiles], sampling)
+        return blend_tiles(picture, tiles, drawn)
 
 
-def _without(
+def _with_surroundings_continued(
     image: Float[Tensor, "3 H W"], mask: Bool[Tensor, "H W"], window_xyxy: tuple[int, int, int, int]
 ) -> Float[Tensor, "3 H W"]:
-    """The picture with its surroundings continued under the mask, in the window; as it is where there are none."""
+    """The picture with the surroundings continued under the mask, from the pixels in the window.
+
+    It is unchanged if the mask covers the whole window.
+    """
     x0, y0, x1, y1 = (max(0, edge) for edge in window_xyxy)
     known = ~mask[y0:y1, x0:x1]
     if not bool(known.any()):
         return image
     result = image.clone()
-    result[:, y0:y1, x0:x1] = spread(image[:, y0:y1, x0:x1], known)
+    result[:, y0:y1, x0:x1] = continue_outwards(image[:, y0:y1, x0:x1], known)
     return result
-
-
-def _starts(side: int, tile: int, cell: int) -> list[int]:
-    """Starts of overlapping tiles that cover a side, the first at 0, the last at its end, all on whole cells."""
-    steps = max(1, -(-(side - tile) // int(tile * TILE_STRIDE)))
-    return sorted({round((side - tile) * step / steps / cell) * cell for step in range(steps + 1)})

@@ -1,182 +1,182 @@
-"""What a region's edit is worth: inpaint, composite, losses. It knows the frozen models and no policy."""
+"""Edits and scores regions: inpaints them, pastes them back and computes their losses. Independent of the policy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from maskless.data.boxes import context_window, scale_boxes
-from maskless.data.config import EditConfig
+from maskless.data.boxes import context_window
+from maskless.data.config import ResolvedConfig
 from maskless.data.errors import MasklessError
 from maskless.data.masks import soft_box_mask, window_mask
-from maskless.data.paste import crop_window, met, paste_back
+from maskless.data.paste import crop_window, match_surroundings, paste_back
 from maskless.data.result import Candidates
-from maskless.data.types import LOSS_NAMES, EditRequest, Losses, Regions, Scores
-from maskless.engine.batching import Batches, batch_size_for
-from maskless.engine.scoring import Appraiser
+from maskless.data.types import EditRequest, Losses, Regions, Scores
+from maskless.engine.batching import Batches
+from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
-from maskless.locating.view import VIEW_PX, at_most
+from maskless.locating.view import PictureView
+from maskless.method.losses import NAMES
+from maskless.method.search import State
+from maskless.models.inpainters.denoising import Sampling
 from maskless.models.pretrained import EditModels
 
 SOFT_EDGE_SHARE = 1 / 64
 """Softness of the straight-through masks' edges, as a share of the picture's shorter side."""
 
 
-class RegionEvaluator:
-    """Edits regions of one picture, each at most once, and keeps what came out.
+class RegionEdits:
+    """Edits of regions of one picture, each made at most once and kept.
 
-    A region is named by its position among `regions`. All of them are inpainted from the same noise.
+    A region is identified by its position in `regions`, its cell. All regions are inpainted from the same noise
+    (mistake 9).
+
+    windows_xyxy: the square of context around each region, half-open, in pixels. unet_forwards: calls of the denoiser
+    so far, counted per picture.
     """
 
     def __init__(
         self,
         request: EditRequest,
+        view: PictureView,
         regions: Regions,
         models: EditModels,
-        config: EditConfig,
-        *,
-        seed: int,
+        config: ResolvedConfig,
         stopwatch: Stopwatch,
     ) -> None:
-        """config: with steps and guidance_scale resolved."""
-        assert config.steps is not None and config.guidance_scale is not None
-        self._request, self._regions, self._models, self._config = request, regions, models, config
-        self._steps, self._guidance = config.steps, config.guidance_scale
-        self._seed, self._stopwatch = seed, stopwatch
-        self.native_px = models.inpainter.native_px
+        self._request, self._view, self._regions = request, view, regions
+        self._models, self._config, self._stopwatch = models, config, stopwatch
         self.windows_xyxy = torch.tensor(
             [context_window(box, request.size_yx, context=config.context) for box in regions.boxes_xyxy.tolist()]
         )
-        fitting = batch_size_for(models.device, self.native_px, models.memory)
-        self._batches = Batches(config.batch_size or fitting, models.memory)
-        self._small = at_most(request.image, VIEW_PX)
-        small_yx = (self._small.shape[1], self._small.shape[2])
-        self._small_boxes = scale_boxes(regions.boxes_xyxy, request.size_yx, small_yx)
-        self._small_windows = scale_boxes(self.windows_xyxy, request.size_yx, small_yx)
+        self._batches = Batches(config.batch_size, models.memory)
+        self._small_boxes = view.scaled(regions.boxes_xyxy)
+        self._small_windows = view.scaled(self.windows_xyxy)
+        self.unet_forwards = 0
         self._crops: dict[int, Tensor] = {}
         self._losses: dict[int, Tensor] = {}
         with stopwatch.stage("losses"):
-            self._appraiser = Appraiser(self._small, request.caption, request.prompt, models.clip, config, seed=seed)
+            self._scorer = ClipScorer(view, view.small, (request.caption, request.prompt), config)
         with stopwatch.stage("inpainting"):
             self._conditioning = models.inpainter.encode_prompt(request.prompt, config.negative_prompt)
 
     @property
     def inpaintings(self) -> int:
-        """Regions inpainted so far."""
+        """The number of regions inpainted so far."""
         return len(self._crops)
 
     def __call__(self, cells: list[int]) -> Float[Tensor, " n"]:
-        """Total losses of these regions; those not seen before are inpainted now."""
-        unseen = [cell for cell in cells if cell not in self._crops]
-        if unseen:
+        """The total losses of these regions. Those without an edit are inpainted first."""
+        new_cells = [cell for cell in cells if cell not in self._crops]
+        if new_cells:
             with self._stopwatch.stage("inpainting"):
-                crops = self._batches.run(len(unseen), lambda batch: self._inpaint(unseen[batch]))
-            self._crops.update(zip(unseen, crops, strict=True))
+                before = self._models.inpainter.unet_forwards
+                crops = self._batches.run(len(new_cells), lambda batch: self._inpaint(new_cells[batch]))
+                self.unet_forwards += self._models.inpainter.unet_forwards - before
+            self._crops.update(zip(new_cells, crops, strict=True))
             with self._stopwatch.stage("losses"), torch.no_grad():
-                pictures = torch.stack([self.composite(cell) for cell in unseen])
-                found = self._appraiser.losses(pictures, self._small_boxes[unseen])
-            self._losses.update(zip(unseen, found.rows, strict=True))
+                pictures = torch.stack([self.composite(cell) for cell in new_cells])
+                found = self._scorer.losses(pictures, self._small_boxes[new_cells])
+            self._losses.update(zip(new_cells, found.rows, strict=True))
         return self.losses(cells).total
 
     def losses(self, cells: Sequence[int]) -> Losses:
-        """The losses of regions seen before."""
-        return Losses.from_rows(torch.stack([self._losses[cell] for cell in cells]))
+        """The losses of regions that have an edit."""
+        return Losses.from_rows(NAMES, torch.stack([self._losses[cell] for cell in cells]))
 
     def candidates(self, cells: list[int]) -> Candidates:
-        """The edits of regions seen before."""
+        """The edits of regions that have one, as candidates."""
         return Candidates(
             regions=self._regions[cells],
             windows_xyxy=self.windows_xyxy[cells],
             crops=torch.stack([self._crops[cell] for cell in cells]),
-            seeds=(self._seed,) * len(cells),
+            seeds=(self._config.seed,) * len(cells),
+            feather=self._config.feather,
         )
 
     def composite(self, cell: int) -> Float[Tensor, "3 h w"]:
-        """The edited picture at the resolution that CLIP looks at, in [0, 1] (mistake 7)."""
+        """The edited picture at the size of `view.small`, in [0, 1] (mistake 7)."""
         crop = self._crops[cell].to(torch.float32) / 255
         window, box = self._small_windows[cell].tolist(), self._small_boxes[cell].tolist()
-        return paste_back(self._small, crop, window, box, feather=self._config.feather)
+        return paste_back(self._view.small, crop, window, box, feather=self._config.feather)
 
     def soft_losses(self, chosen: Int[Tensor, " K"], weights: Float[Tensor, "K M"]) -> Float[Tensor, " K"]:
-        """Total losses of composites through soft masks, for the straight-through estimator.
+        """The total losses of composites through soft masks, for the straight-through estimator.
 
-        The edit of the chosen size shows through sum_m weights[k, m] mask(k, m), so the gradient of the losses reaches
-        every size's weight through the composite.
+        The edit of the chosen size is pasted through the mask sum_m weights[k, m] mask(k, m), so that the gradient of
+        the losses reaches the weight of every size through the composite.
         """
-        size_count = weights.shape[1]
-        size_yx = (self._small.shape[1], self._small.shape[2])
-        sharpness = SOFT_EDGE_SHARE * min(size_yx)
+        small, size_count = self._view.small, weights.shape[1]
+        sharpness = SOFT_EDGE_SHARE * min(self._view.small_yx)
         pictures, boxes = [], []
         for anchor, size in enumerate(chosen.tolist()):
             row = slice(anchor * size_count, (anchor + 1) * size_count)
-            masks = soft_box_mask(self._small_boxes[row], size_yx, sharpness)
+            masks = soft_box_mask(self._small_boxes[row], self._view.small_yx, sharpness)
             mask = (weights[anchor][:, None, None] * masks).sum(dim=0)
-            cell = self._same_box(anchor * size_count + size)
+            cell = self._inpainted_cell(anchor * size_count + size)
             window = self._small_windows[cell].tolist()
             crop = self._crops[cell].to(torch.float32) / 255
-            edited = paste_back(self._small, crop, window, window, feather=0.0)
-            pictures.append(mask * edited + (1 - mask) * self._small)
+            edited = paste_back(small, crop, window, window, feather=0.0)
+            pictures.append(mask * edited + (1 - mask) * small)
             boxes.append(self._small_boxes[cell])
-        return self._appraiser.losses(torch.stack(pictures), torch.stack(boxes)).total
+        return self._scorer.losses(torch.stack(pictures), torch.stack(boxes)).total
 
     @torch.no_grad()
-    def scores(self, cells: list[int], place: Float[Tensor, " R"]) -> Scores:
-        """What a ranking looks at, of regions seen before. place: `place_score` of all regions."""
-        known = self._appraiser
+    def scores(self, cells: list[int], location: Float[Tensor, " R"]) -> Scores:
+        """The scores that a ranking uses, of regions that have an edit. location: `location_score` of all regions."""
+        scorer = self._scorer
         embedding = self._models.clip.encode(torch.stack([self.composite(cell) for cell in cells])).embedding
         return Scores(
-            text_to_image=embedding @ known.prompt,
-            image_to_image=embedding @ known.source.embedding[0, 0],
-            place=place[cells],
+            text_to_image=embedding @ scorer.prompt,
+            image_to_image=embedding @ scorer.source.embedding[0, 0],
+            location=location[cells],
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """What was computed, as plain values and tensors."""
+    def to_dict(self) -> State:
+        """All edits and their losses, as plain values and tensors."""
         cells = list(self._crops)
         return {
             "cells": cells,
             "crops": torch.stack([self._crops[cell] for cell in cells]) if cells else torch.zeros(0),
             "losses": torch.stack([self._losses[cell] for cell in cells]) if cells else torch.zeros(0),
             "batch_size": self._batches.size,
+            "unet_forwards": self.unet_forwards,
         }
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Take over what `to_dict` gave, so that nothing is inpainted again.
+    def restore(self, saved: State) -> None:
+        """Restore the edits and losses that `to_dict` returned, so that nothing is inpainted again.
 
         Raises:
-            MasklessError: it is of a version that had other losses.
+            MasklessError: another version of this package wrote them, with other losses.
         """
-        if any(len(row) != len(LOSS_NAMES) for row in saved["losses"]):
+        columns = len(NAMES) + 1
+        if any(len(row) != columns for row in saved["losses"]):
             raise MasklessError(
-                f"the checkpoint must hold {len(LOSS_NAMES)} losses of each region ({', '.join(LOSS_NAMES)}), "
+                f"the checkpoint must hold {columns} losses of each region ({', '.join(NAMES)}, total), "
                 f"got {len(saved['losses'][0])}: another version wrote it"
             )
         self._crops = dict(zip(saved["cells"], saved["crops"], strict=True))
         self._losses = dict(zip(saved["cells"], saved["losses"], strict=True))
-        self._batches.size = saved["batch_size"]
+        self._batches.size, self.unet_forwards = saved["batch_size"], saved["unet_forwards"]
 
     def _inpaint(self, cells: list[int]) -> Tensor:
+        """The inpainted windows of regions, [n, 3, S, S] in 0..255, with colours matched to their surroundings."""
         boxes, windows = self._regions.boxes_xyxy[cells].tolist(), self.windows_xyxy[cells].tolist()
-        size = self.native_px
+        config, size = self._config, self._models.inpainter.native_px
         pictures = torch.stack([crop_window(self._request.image, window, size) for window in windows])
         masks = torch.stack([window_mask(box, window, size) for box, window in zip(boxes, windows, strict=True)])
-        drawn = self._models.inpainter.inpaint(
-            pictures,
-            masks,
-            self._conditioning,
-            seed=self._seed,
-            steps=self._steps,
-            guidance_scale=self._guidance,
-        )
-        fitted = [met(new / 255, old, mask > 0) for new, old, mask in zip(drawn, pictures, masks, strict=True)]
+        sampling = Sampling(seed=config.seed, steps=config.steps, guidance_scale=config.guidance_scale)
+        drawn = self._models.inpainter.inpaint(pictures, masks, self._conditioning, sampling)
+        fitted = [
+            match_surroundings(new / 255, old, mask > 0) for new, old, mask in zip(drawn, pictures, masks, strict=True)
+        ]
         return (torch.stack(fitted) * 255).round().to(torch.uint8)
 
-    def _same_box(self, cell: int) -> int:
-        """The region that was inpainted for this one: itself, or another with the very same box."""
+    def _inpainted_cell(self, cell: int) -> int:
+        """The cell whose edit this region has: its own, or another one with the same box."""
         if cell in self._crops:
             return cell
         box = self._regions.boxes_xyxy[cell]

@@ -1,10 +1,11 @@
-"""The only per-image loop. Each image has its own AnchorNet, optimiser, generator and noise."""
+"""The run that searches for the region of an edit. Each has its own AnchorNet, optimiser, generator and noise."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,190 +13,292 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.boxes import scale_to_grid
-from maskless.data.config import EditConfig
+from maskless.data.config import ResolvedConfig
 from maskless.data.errors import MasklessError
-from maskless.data.result import Cost, EditResult, StepRecord
-from maskless.data.types import Anchors, EditRequest
-from maskless.engine.region_edits import RegionEvaluator
-from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
-from maskless.locating.proposals import find_places, propose
+from maskless.data.result import EditResult, StepRecord, step_from_dict
+from maskless.data.types import Anchors, EditRequest, Regions
+from maskless.engine.region_edits import RegionEdits
+from maskless.engine.run import Steps, cost_of, gradients
+from maskless.engine.stopwatch import Stopwatch
+from maskless.locating.location import Location, Proposals, locate, propose
+from maskless.locating.view import PictureView
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_free_anchors
-from maskless.method.ranking import free_first, rank
-from maskless.method.search import final_sizes, look_at, objective, place_cost, policy, report, search, start_search
+from maskless.method.ranking import prefer_unoccupied, rank
+from maskless.method.search import (
+    SearchState,
+    State,
+    evaluate_chosen,
+    final_sizes,
+    location_cost,
+    objective,
+    policy,
+    report,
+    search,
+    start_search,
+)
 from maskless.models.pretrained import EditModels
 
 OCCUPIED_COST = 3.0
-"""What a region that covers things and nothing else pays on top of its losses."""
+"""Cost that is added to the losses of a region in proportion to the share of it that is occupied by objects."""
 
 
-class EditRun:
-    """One edit under way: iterate over it for StepRecords, then ask for `result()`.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SearchPlan:
+    """How a task changes a search.
 
-    Between two records `state()` can be saved; a run started from it goes on as if it had never stopped.
+    changes: values of options that replace the user's. avoid: computes from the view where the edit should not go, from
+    0 to 1; anchors are placed outside of it, and each region has a cost for its share of it. anchors: anchors to use
+    instead of finding them.
+    """
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    avoid: Callable[[PictureView], Float[Tensor, "H W"]] | None = None
+    anchors: Anchors | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SearchSetup:
+    """The parts of a search that are computed from the picture before the first iteration (method steps 1 to 5).
+
+    occupied: share of each region that the edit should avoid, 0 to 1. features: the standardised region features of
+    each anchor, AnchorNet's input. projection: the frozen projection that the features were computed with. edits:
+    inpaints the regions and keeps their edits. search: AnchorNet and the state of its training.
+    """
+
+    location: Location
+    proposals: Proposals
+    occupied: Float[Tensor, " R"]
+    features: Float[Tensor, "K C 8 8"]
+    projection: Float[Tensor, "12 D 1 1"]
+    edits: RegionEdits
+    search: SearchState
+
+
+class SearchRun:
+    """A run that learns which region to edit; see `Run`.
+
+    `state()` can be saved between two steps. A run that is resumed from it continues as if it had never stopped.
     """
 
     def __init__(
         self,
         request: EditRequest,
         models: EditModels,
-        config: EditConfig,
+        config: ResolvedConfig,
         *,
-        occupied: Float[Tensor, "H W"] | None = None,
-        anchors: Anchors | None = None,
-        state: dict[str, Any] | None = None,
+        plan: SearchPlan | None = None,
+        view: PictureView | None = None,
     ) -> None:
-        """Finds anchors and regions; nothing is inpainted yet.
+        """Nothing is computed or drawn yet. view: a view of the request's picture; None creates one."""
+        self.request, self.models, self.config = request, models, config
+        self.plan = plan or SearchPlan()
+        self.used = replace(config, **self.plan.changes)
+        self.view = view or PictureView(request.image, models)
+        self._stopwatch = Stopwatch()
+        self._steps = Steps(self._make_steps)
+        self._state: State = {}
+        self._setup: SearchSetup | None = None
 
-        Args:
-            config: a None among its options takes the model's recommendation.
-            occupied: where the edit should not go, 0 to 1; anchors keep away from there, and a region pays for its
-                share of it. None lets it go anywhere.
-            anchors: to search around in place of those that would be found.
-            state: what `state()` of an earlier run of the same request gave.
+    def resume(self, state: State) -> None:
+        """Continue an earlier run. Call it before the first step only.
+
+        state: the `state()` of a run of the same request, or {"anchor_net": weights} to start from a trained AnchorNet.
+        The options must be those of the earlier run, too. The state does not contain them, so they are not compared
+        here; the checkpoints of `records/checkpoints.py` contain and compare them.
+
         Raises:
-            MasklessError: a state of another picture, texts or shape.
+            MasklessError: the state belongs to another task, picture, caption, prompt or seed.
         """
-        inpainter = models.inpainter
-        self.request, self.models = request, models
-        self.config = config.resolved(steps=inpainter.recommended_steps, guidance_scale=inpainter.recommended_guidance)
-        self.seed = config.seed if request.seed is None else request.seed
-        self._fingerprint = _fingerprint(request, self.seed)
-        if state is not None and state["request"] != self._fingerprint:
+        assert self._setup is None, "a run is resumed before its first step"
+        if "request" in state and state["request"] != fingerprint(self.request, self.config.seed):
             raise MasklessError(
-                "the checkpoint must be of the same picture, caption, prompt and seed, got another edit's"
+                "the checkpoint must be of the same task, picture, caption, prompt and seed, got one of another edit"
             )
-        self._stopwatch = Stopwatch(state["seconds"] if state else None)
-        self._forwards_before = inpainter.unet_forwards - (state["unet_forwards"] if state else 0)
-
-        with self._stopwatch.stage("features"):
-            places = find_places(request, models, self.config)
-        self.features, self.relevance = places.features, places.relevance
-        if anchors is None and occupied is not None:
-            anchors = find_free_anchors(occupied, self.features.grid_yx, count=self.config.anchors)
-        places = replace(places, anchors=anchors or places.anchors)
-        self.anchors = places.anchors
-        with self._stopwatch.stage("relevance"):
-            # What the caption names is no place for a newcomer.
-            fitting = replace(self.config, fit_edges=self.config.fit_edges and occupied is None)
-            proposed = propose(places, request, models, fitting)
-        self.regions, self.place = proposed.regions, proposed.place
-        self._taken = torch.zeros(len(self.regions))
-        if occupied is not None:
-            self._taken = torch.stack(
-                [occupied[y0:y1, x0:x1].mean() for x0, y0, x1, y1 in self.regions.boxes_xyxy.tolist()]
-            )
-        boxes = scale_to_grid(self.regions.boxes_xyxy, request.size_yx, self.features.grid_yx)
-        self.projection = frozen_projection(self.features.features.shape[0])
-        pooled = region_features(self.features.features, boxes, self.projection, len(self.anchors))
-        self._seen_by_net = standardised(pooled)
-        self._evaluate = RegionEvaluator(
-            request, self.regions, models, self.config, seed=self.seed, stopwatch=self._stopwatch
-        )
-        minded = occupied is None and self.config.place > 0 and bool(request.caption.strip())
-        self._search = start_search(
-            self._seen_by_net,
-            self.regions.boxes_xyxy,
-            self.config,
-            seed=self.seed,
-            place_cost=place_cost(self.place, len(self.config.sizes), self.config.place) if minded else None,
-        )
-        if state is not None:
-            self._search.restore(state["search"])
-            self._evaluate.restore(state["evaluated"])
+        self._state = state
+        self._stopwatch = Stopwatch(state.get("seconds"))
+        self._steps = Steps(self._make_steps, [step_from_dict(step) for step in state.get("history", ())])
 
     @property
     def history(self) -> tuple[StepRecord, ...]:
-        """The records so far, those of an earlier run included."""
-        return tuple(self._search.history)
+        """The steps so far, including those of an earlier run that this run continues."""
+        return tuple(self._steps.history)
 
     @property
-    def evaluator(self) -> RegionEvaluator:
-        """What inpaints the regions of this run, and keeps those that are done."""
-        return self._evaluate
+    def total_steps(self) -> int:
+        """The number of iterations in the whole budget."""
+        return self.used.total_iterations
+
+    def __iter__(self) -> Iterator[StepRecord]:
+        """Step 0 analyses the picture; then there is one step per iteration of the budget (method steps 1 to 9)."""
+        return iter(self._steps)
 
     @property
-    def total_iterations(self) -> int:
-        """Iterations of the whole budget."""
-        return self.config.total_iterations
+    def setup(self) -> SearchSetup:
+        """What is computed from the picture before the first iteration; it is computed at the first access."""
+        if self._setup is None:
+            with gradients():
+                self._setup = self._analyse()
+        return self._setup
 
     @property
-    def probabilities(self) -> Float[Tensor, "K M"]:
-        """pi(m|k) as AnchorNet has it now; rows sum to 1."""
-        return policy(self._search, self._seen_by_net)
+    def anchors(self) -> Anchors:
+        """The cells of DINO's grid around which the regions lie."""
+        return self.setup.location.anchors
+
+    @property
+    def regions(self) -> Regions:
+        """The K * M proposed regions, anchor-major."""
+        return self.setup.proposals.regions
+
+    @property
+    def edits(self) -> RegionEdits:
+        """The edits of the regions, each inpainted when it is first requested and then kept."""
+        return self.setup.edits
+
+    @property
+    def probabilities(self) -> Float[Tensor, "K M"] | None:
+        """AnchorNet's present pi(m|k), each row sums to 1; None before step 0."""
+        return None if self._setup is None else policy(self._setup.search, self._setup.features)
 
     @property
     def objective(self) -> Float[Tensor, "K M"]:
-        """The losses seen and the cost of the place: what AnchorNet minimises the expectation of; NaN where unseen."""
-        return objective(self._search)
+        """The losses plus the costs of the location, whose expectation AnchorNet minimises; NaN where not evaluated."""
+        return objective(self.setup.search)
 
-    def __iter__(self) -> Iterator[StepRecord]:
-        """Search until the budget is used up; method steps 6 to 9."""
-        yield from search(
-            self._search, self._seen_by_net, self._cost_of, self.config, soft_losses=self._evaluate.soft_losses
-        )
+    def preview(self) -> Float[Tensor, "3 h w"] | None:
+        """The edit of the region with the lowest `objective` so far, in [0, 1], at the size of `view.small`."""
+        if self._setup is None or not self._setup.edits.inpaintings:
+            return None
+        cost = self.objective.flatten().nan_to_num(torch.inf)
+        return self.edits.composite(int(self.setup.search.same_as[int(cost.argmin())]))
 
-    def state(self) -> dict[str, Any]:
-        """All that is needed to go on, as plain values and tensors that `torch.load(weights_only=True)` opens."""
+    def state(self) -> State | None:
+        """Everything that is needed to continue, as plain values and tensors; None before step 0."""
+        if self._setup is None:
+            return None
         return {
-            "request": self._fingerprint,
-            "search": self._search.to_dict(),
-            "evaluated": self._evaluate.to_dict(),
-            "projection": self.projection,
+            "request": fingerprint(self.request, self.config.seed),
+            "search": self._setup.search.to_dict(),
+            "evaluated": self._setup.edits.to_dict(),
+            "projection": self._setup.projection,
             "seconds": dict(self._stopwatch.seconds),
-            "unet_forwards": self._forwards,
+            "history": [step.to_dict() for step in self.history],
         }
 
     def result(self, ranking: str | None = None) -> EditResult:
-        """The most probable size of each anchor, edited and ranked; method steps 6, 7 and 10.
+        """The edits of the most probable size of each anchor, ranked (method steps 6, 7 and 10).
 
-        ranking: a rule in place of the config's; asking again with another one inpaints nothing.
+        ranking: a rule to use instead of the config's. A second call with another rule inpaints nothing.
         """
-        rule = ranking or self.config.ranking
-        chosen = final_sizes(self._search, self._seen_by_net)
-        look_at(self._search, chosen, self._cost_of)
-        size_count = len(self.config.sizes)
+        self._steps.finish()
+        with gradients():
+            return self._ranked(self.setup, ranking or self.used.ranking)
+
+    def _ranked(self, setup: SearchSetup, rule: str) -> EditResult:
+        chosen = final_sizes(setup.search, setup.features)
+        evaluate_chosen(setup.search, chosen, self._cost_of)
+        size_count = len(self.used.sizes)
         own = [anchor * size_count + size for anchor, size in enumerate(chosen.tolist())]
-        cells = self._search.same_as[own].tolist()
-        learned = report(self._search, self._seen_by_net)
-        # Anchors that chose the very same box share its edit; each is still a candidate of its own.
-        candidates = replace(self._evaluate.candidates(cells), regions=self.regions[own])
-        losses = self._evaluate.losses(cells)
+        cells = setup.search.same_as[own].tolist()
+        learned = report(setup.search, setup.features)
+        # Anchors that chose the same box share its edit, but each of them remains a candidate.
+        candidates = replace(setup.edits.candidates(cells), regions=self.regions[own])
         with self._stopwatch.stage("ranking"):
-            scores = self._evaluate.scores(cells, self.place)
-            ranked = rank(scores, rule, alpha=self.config.ranking_alpha, beta=self.config.ranking_beta)
-            ranked = free_first(ranked, self._taken[cells])
+            scores = setup.edits.scores(cells, setup.proposals.score)
+            ranked = rank(scores, rule, alpha=self.used.ranking_alpha, beta=self.used.ranking_beta)
+            ranked = prefer_unoccupied(ranked, setup.occupied[cells])
         return EditResult(
             request=self.request,
-            config=replace(self.config, ranking=rule),
+            config=self.config,
+            used=replace(self.used, ranking=rule),
+            models=self.models.options,
             anchors=self.anchors,
             candidates=candidates,
-            losses=losses,
+            losses=setup.edits.losses(cells),
             scores=ranked.score,
             order=ranked.order,
-            attention=self.features.attention,
-            relevance=self.relevance,
+            attention=self.view.features.attention,
+            relevance=setup.location.relevance,
             anchor_net=learned,
             history=self.history,
-            cost=Cost(
-                inpaintings=self._evaluate.inpaintings,
-                unet_forwards=self._forwards,
-                seconds=dict(self._stopwatch.seconds),
-                peak_memory_mb=peak_memory_mb(self.models.device),
+            cost=cost_of(
+                self.models,
+                self._stopwatch,
+                inpaintings=setup.edits.inpaintings,
+                unet_forwards=setup.edits.unet_forwards,
             ),
         )
 
+    def _make_steps(self) -> Iterator[StepRecord]:
+        """The steps that are still to be made."""
+        began = time.perf_counter()
+        setup = self.setup
+        if not self._steps.history:
+            yield StepRecord(step=0, total_steps=self.total_steps, inpaintings=0, seconds=time.perf_counter() - began)
+        yield from search(setup.search, setup.features, self._cost_of, self.used, soft_losses=setup.edits.soft_losses)
+
     def _cost_of(self, cells: list[int]) -> Tensor:
-        """Total losses of regions, and what they pay for the things that they would cover."""
-        return self._evaluate(cells) + OCCUPIED_COST * self._taken[cells]
+        """The total losses of regions, plus a cost for the objects that they would cover."""
+        return self.setup.edits(cells) + OCCUPIED_COST * self.setup.occupied[cells]
 
-    @property
-    def _forwards(self) -> int:
-        return self.models.inpainter.unet_forwards - self._forwards_before
+    def _analyse(self) -> SearchSetup:
+        """Compute everything that is needed before the first iteration (method steps 1 to 5)."""
+        view, config, caption = self.view, self.used, self.request.caption
+        with self._stopwatch.stage("features"):
+            avoided = None if self.plan.avoid is None else self.plan.avoid(view)
+            location = locate(view, caption, config)
+        anchors = self.plan.anchors
+        if anchors is None and avoided is not None:
+            anchors = find_free_anchors(avoided, view.features.grid_yx, count=config.anchors)
+        location = replace(location, anchors=anchors or location.anchors)
+        with self._stopwatch.stage("relevance"):
+            # A new object does not belong on the object that the caption names, so no region is fitted to that.
+            fitting = replace(config, fit_edges=config.fit_edges and avoided is None)
+            proposals = propose(view, caption, location, fitting)
+        regions = proposals.regions
+        boxes = scale_to_grid(regions.boxes_xyxy, view.size_yx, view.features.grid_yx)
+        projection = frozen_projection(view.features.features.shape[0])
+        pooled = region_features(view.features.features, boxes, projection, len(location.anchors))
+        costly = avoided is None and config.location_weight > 0 and bool(caption.strip())
+        setup = SearchSetup(
+            location=location,
+            proposals=proposals,
+            occupied=_occupied_shares(regions, avoided),
+            features=standardised(pooled),
+            projection=projection,
+            edits=RegionEdits(self.request, view, regions, self.models, config, self._stopwatch),
+            search=start_search(
+                standardised(pooled),
+                regions.boxes_xyxy,
+                config,
+                seed=config.seed,
+                location_cost=location_cost(proposals.score, len(config.sizes), config.location_weight)
+                if costly
+                else None,
+            ),
+        )
+        self._restore(setup)
+        return setup
+
+    def _restore(self, setup: SearchSetup) -> None:
+        """Restore what an earlier run has learned and drawn, if this run continues one."""
+        if "search" in self._state:
+            setup.search.restore(self._state["search"])
+            setup.edits.restore(self._state["evaluated"])
+        elif "anchor_net" in self._state:
+            setup.search.anchor_net.load_state_dict(self._state["anchor_net"])
 
 
-def _fingerprint(request: EditRequest, seed: int) -> dict[str, Any]:
-    """What must be the same for a state to belong to a request."""
+def _occupied_shares(regions: Regions, avoided: Float[Tensor, "H W"] | None) -> Float[Tensor, " R"]:
+    """The share of each region that the edit should avoid, 0 to 1."""
+    if avoided is None:
+        return torch.zeros(len(regions))
+    return torch.stack([avoided[y0:y1, x0:x1].mean() for x0, y0, x1, y1 in regions.boxes_xyxy.tolist()])
+
+
+def fingerprint(request: EditRequest, seed: int) -> dict[str, str | int]:
+    """The values that must be equal for a state to belong to a request."""
     digest = hashlib.sha256(request.image.contiguous().numpy().data).hexdigest()
     texts = {"task": request.task, "caption": request.caption, "prompt": request.prompt}
     return {"image": digest, **texts, "seed": seed}

@@ -1,4 +1,4 @@
-"""Seconds by stage, and peak memory: the measured half of an edit's cost."""
+"""Measures the seconds of each stage of an edit, and the peak memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 
 class Stopwatch:
-    """Adds up the seconds spent in named stages; stages are not nested."""
+    """Adds up the seconds spent in named stages. Stages must not be nested."""
 
     def __init__(self, seconds: dict[str, float] | None = None) -> None:
         self.seconds: dict[str, float] = dict(seconds or {})
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what happens inside under this name."""
+        """Add the duration of a block to the stage of this name."""
         began = time.perf_counter()
         try:
             yield
@@ -27,8 +27,8 @@ class Stopwatch:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory in use so far, or since `reset_peak_memory`: of the accelerator where one is used, else of this
-    process; 0 where unknown."""
+    """Peak memory in MiB since the start of the process or `reset_peak_memory`: the memory that torch allocated on the
+    GPU if the device is one, otherwise the resident memory of this process; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -42,7 +42,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory_mb` begin anew, where the system can; elsewhere it goes on telling the most there ever was."""
+    """Reset the peak that `peak_memory_mb` returns. The peak of a process can only be reset on Linux."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return

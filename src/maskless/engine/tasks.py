@@ -1,158 +1,216 @@
-"""The kinds of edit. Each is one function from a request to a run: a search for the place, or a fill of a known one.
+"""The kinds of edit: for each, a function that turns a request into a run.
 
-They differ in the request they build, the region they allow and what the ranking asks for. A mask in the request always
-stands in for the search. To add a kind, write its function, name it in RUNS and in TASKS of data/config.py.
+A run searches for the region of the edit or draws in a known one. If the request has a mask, no region is searched. To
+add a kind of edit, write its function here, name it in RUNS and add its facts to data/tasks.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from maskless.data.config import EditConfig
+from maskless.data.config import EditConfig, ResolvedConfig
 from maskless.data.errors import MasklessError
 from maskless.data.instructions import phrases
-from maskless.data.masks import grown
+from maskless.data.masks import dilate
 from maskless.data.types import EditRequest
-from maskless.engine.fill_run import DrawnOver, FillRun
-from maskless.engine.search_run import EditRun
-from maskless.engine.sequence_run import SequenceRun, for_newcomer
+from maskless.engine.fill_run import FillRun, NamedRegion
+from maskless.engine.painters import FillPlan, RedrawPlan
+from maskless.engine.run import Run, resolved
+from maskless.engine.search_run import SearchPlan, SearchRun
+from maskless.engine.sequence_run import SequenceRun, new_object_size
+from maskless.locating.location import locate
 from maskless.locating.named_mask import named_mask
-from maskless.locating.objects import things_in
-from maskless.locating.proposals import find_places
-from maskless.locating.view import VIEW_PX, at_most
-from maskless.models.inpainters.flowedit import can_redraw
+from maskless.locating.objects import objects_in
+from maskless.locating.view import PictureView
+from maskless.method.search import State
+from maskless.models.inpainters.protocol import InpaintingModel
 from maskless.models.pretrained import EditModels
 
-Run = EditRun | FillRun | SequenceRun
-PLACES = ("meadow", "beach", "snow", "desert", "night", "sea", "forest", "city", "room", "street", "sky", "mountains")
-"""Where a picture may have been taken; CLIP says which it is, when the background has to go on and is not named."""
-STYLE_STRENGTHS = (0.35, 0.5, 0.65, 0.8)
-TEXTURE_STRENGTHS = (0.5, 0.65, 0.8, 1.0)
-STYLE_DRAWN_OVER = DrawnOver(strengths=(0.3, 0.4, 0.5), contrast=2.5, finer=2)
-TEXTURE_DRAWN_OVER = DrawnOver(strengths=(0.6, 0.8, 1.0), contrast=3.2)
-"""In place of the two above where a model can draw over what is there; by validation scenes (docs/results.md)."""
-STYLE_SEEN = DrawnOver(strengths=(1.0,) * 2, magnified=2)
-TEXTURE_SEEN, TEXTURE_CONTEXT = DrawnOver(strengths=(1.0,) * 4), 0.15
-"""In place of all of these where a model sees what it draws over, and what it sees around a thing at most."""
-REPAIR_STRENGTHS = (0.25, 0.5, 1.0)
+SCENERY = ("meadow", "beach", "snow", "desert", "night", "sea", "forest", "city", "room", "street", "sky", "mountains")
+"""Kinds of background. If the prompt is empty, CLIP chooses one for the background to continue."""
+REPAIR = FillPlan(strengths=(0.25, 0.5, 1.0), erase=True, thin_marks=True)
 REMOVE_MARGIN = 0.03
-"""Of the shorter side, by which a thing that goes is grown, so that its rim goes too."""
-CRISP = 0.008
-"""Of the shorter side, a pixel of a small picture: by which things are grown that stand before a new place, and how
-wide its seam is. With more, a rim of the old place stays around them."""
+"""Margin around an object that is removed, as a share of the picture's shorter side, so that its rim is removed too."""
+BACKGROUND_MARGIN = 0.008
+"""Margin around objects in front of a new background, as a share of the picture's shorter side, and maximum width of
+the seam. It is about a pixel of a small picture. A larger margin leaves a rim of the old background around the
+objects."""
 KEEP_MARGIN = 0.015
-"""Of the shorter side, by which things that stay are grown."""
+"""Margin around the existing objects that a new object should not cover, as a share of the picture's shorter side."""
+TEXTURE_CONTEXT = 0.15
+"""Maximum of the option `context` for a texture that is changed by a model that takes the picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedrawPlans:
+    """How a task redraws the content of its region, for each kind of model.
+
+    by_instruction: for a model that takes the picture. by_flowedit: for another model with a denoiser.
+    by_partial_noise: for the rest: the region is filled from the picture's own latents with some noise. The values were
+    chosen on validation scenes (docs/results.md).
+    """
+
+    by_instruction: FillPlan
+    by_flowedit: FillPlan
+    by_partial_noise: FillPlan
+
+    def plan(self, inpainter: InpaintingModel) -> FillPlan:
+        """The plan for a model."""
+        if inpainter.takes_picture:
+            return self.by_instruction
+        return self.by_partial_noise if inpainter.denoiser is None else self.by_flowedit
+
+
+STYLE = RedrawPlans(
+    by_instruction=FillPlan(strengths=(1.0,) * 2, redraw=RedrawPlan(scale=2)),
+    by_flowedit=FillPlan(strengths=(0.3, 0.4, 0.5), redraw=RedrawPlan(guidance_factor=2.5, step_factor=2)),
+    by_partial_noise=FillPlan(strengths=(0.35, 0.5, 0.65, 0.8)),
+)
+TEXTURE = RedrawPlans(
+    by_instruction=FillPlan(strengths=(1.0,) * 4, redraw=RedrawPlan()),
+    by_flowedit=FillPlan(strengths=(0.6, 0.8, 1.0), redraw=RedrawPlan(guidance_factor=3.2)),
+    by_partial_noise=FillPlan(strengths=(0.5, 0.65, 0.8, 1.0)),
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """Everything that a task needs to create its run. models: with the inpainter that the task draws with. view: of the
+    request's picture."""
+
+    request: EditRequest
+    models: EditModels
+    config: ResolvedConfig
+    view: PictureView
+
+    def fill(self, plan: FillPlan | None = None, locate: Callable[..., NamedRegion] | None = None) -> FillRun:
+        """A run that draws in the request's own mask, or in the region that `locate` finds."""
+        return FillRun(self.request, self.models, self.config, plan, locate=locate, view=self.view)
+
+    def search(self, plan: SearchPlan | None = None) -> SearchRun:
+        """A run that searches for the region."""
+        return SearchRun(self.request, self.models, self.config, plan=plan, view=self.view)
 
 
 def start_run(
-    request: EditRequest, models: EditModels, config: EditConfig, *, state: dict[str, Any] | None = None
+    request: EditRequest,
+    models: EditModels,
+    config: EditConfig,
+    *,
+    view: PictureView | None = None,
+    state: State | None = None,
 ) -> Run:
-    """The run that does the request's task; nothing is inpainted yet.
+    """The run for the request's task. Nothing is computed or drawn yet.
 
-    state: what `state()` of an earlier run of the same request gave.
-
+    Args:
+        view: a view of the same picture, from another edit. It is not used if it is of another picture.
+        state: the `state()` of an earlier run to continue.
     Raises:
-        MasklessError: a state for a task that does not learn a region, or of another edit.
+        MasklessError: the state belongs to another edit, or the task does not learn a region.
     """
-    if state is None:
-        return RUNS[request.task](request, models, config)
-    if request.mask is not None or request.task not in ("replace", "add"):
-        raise MasklessError(f"only a search for a region can go on from a checkpoint, got the task {request.task}")
-    config = for_newcomer(config) if request.task == "add" else config
-    return EditRun(request, models, config, occupied=_occupied(request, models), state=state)
+    if view is None or view.image is not request.image:
+        view = PictureView(request.image, models)
+    models = models.for_redrawing() if request.task in REDRAWS else models
+    run = RUNS[request.task](Job(request=request, models=models, config=resolved(config, request, models), view=view))
+    if state is not None:
+        run.resume(state)
+    return run
 
 
-def replace_object(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """The paper's edit: the region of the caption is learned, and shows the prompt."""
-    return EditRun(request, models, config) if request.mask is None else FillRun(request, models, config)
+def replace_object(job: Job) -> Run:
+    """The paper's edit: learn the region of the caption's object, and draw the prompt there."""
+    return job.fill() if job.request.mask is not None else job.search()
 
 
-def add_object(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """A newcomer where nothing stands: the learned region keeps away from the things that are there."""
-    if request.mask is not None:
-        return FillRun(request, models, config)
-    return EditRun(request, models, for_newcomer(config), occupied=_occupied(request, models))
+def add_object(job: Job) -> Run:
+    """Add a new object: the learned region avoids the existing objects."""
+    if job.request.mask is not None:
+        return job.fill()
+    return job.search(SearchPlan(changes={"max_window_size": new_object_size(job.config)}, avoid=_occupied_by_objects))
 
 
-def creative(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """A newcomer for every thing that the prompt lists, one search each, on one picture."""
-    if request.mask is not None:
-        return FillRun(request, models, config)
-    return SequenceRun(request, phrases(request.prompt) or (request.prompt,), models, config)
+def creative(job: Job) -> Run:
+    """Add a new object for each phrase of the prompt, with one search for each, on the same picture."""
+    if job.request.mask is not None:
+        return job.fill()
+    prompts = phrases(job.request.prompt) or (job.request.prompt,)
+    return SequenceRun(job.request, prompts, job.models, job.config, view=job.view)
 
 
-def remove(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """What the caption names goes, and the background goes on there."""
-    place = _place(request, models, REMOVE_MARGIN)
-    return FillRun(place.request, models, config, void=True, attention=place.attention, relevance=place.relevance)
+def remove(job: Job) -> Run:
+    """Remove the objects that the caption names, and continue the background there."""
+
+    def region(view: PictureView, request: EditRequest) -> NamedRegion:
+        return _named_region(view, _with_scenery(view, request), margin=REMOVE_MARGIN)
+
+    return job.fill(_erasing(job), region)
 
 
-def texture(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """What the caption names keeps its shape and takes on the prompt's texture."""
-    place, models = _place(request, models, 0.0), _drawing_over(models)
-    if models.inpainter.sees_picture:
-        config = replace(config, context=min(config.context, TEXTURE_CONTEXT))
-    return FillRun(
-        place.request,
-        models,
-        config,
-        **_tries(models, TEXTURE_STRENGTHS, TEXTURE_DRAWN_OVER, TEXTURE_SEEN),
-        attention=place.attention,
-        relevance=place.relevance,
-    )
+def texture(job: Job) -> Run:
+    """Give the objects that the caption names the prompt's texture; they keep their shape."""
+    plan = TEXTURE.plan(job.models.inpainter)
+    if job.models.inpainter.takes_picture:
+        plan = replace(plan, changes={"context": min(job.config.context, TEXTURE_CONTEXT)})
+    return job.fill(plan, _named_region)
 
 
-def background(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """All but the things that the caption names, or all that stand out where it names none, becomes the prompt."""
-    if request.mask is not None:
-        return FillRun(request, models, config)
-    place = _place(request, models, CRISP, kept=True)
-    kept = place.request.mask
-    assert kept is not None
-    if bool(kept.all()):
-        raise MasklessError("found no background around the things; give --mask FILE, bright where it is")
-    around = replace(place.request, mask=~kept)
-    # The seam is a share of the region's width, and this region is nearly all of the picture.
-    config = replace(config, feather=min(config.feather, CRISP))
-    return FillRun(around, models, config, attention=place.attention, relevance=place.relevance)
+def background(job: Job) -> Run:
+    """Replace everything except the objects that the caption names, or except all objects if it is empty."""
+    if job.request.mask is not None:
+        return job.fill()
+
+    def region(view: PictureView, request: EditRequest) -> NamedRegion:
+        kept = _named_region(view, request, margin=BACKGROUND_MARGIN, kept=True)
+        assert kept.request.mask is not None
+        if bool(kept.request.mask.all()):
+            raise MasklessError(
+                "found no background around the objects; give --mask FILE, bright where the background is"
+            )
+        return replace(kept, request=replace(kept.request, mask=~kept.request.mask))
+
+    # The seam's width is a share of the region's, and this region is nearly the whole picture, so it must be small.
+    return job.fill(FillPlan(changes={"feather": min(job.config.feather, BACKGROUND_MARGIN)}), region)
 
 
-def style(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """The whole picture in another manner: drawn over at several strengths, of which the one ranks first that shows the
-    prompt and keeps the structure. What the caption names stays, so a prompt of the manner alone gets it too."""
+def style(job: Job) -> Run:
+    """Redraw the whole picture in another style.
+
+    Candidates are ranked by the prompt and by how well they keep the structure. The caption is added to a prompt that
+    does not contain it, because the objects that it names should stay.
+    """
+    request = job.request
     if request.caption.strip().lower() not in request.prompt.lower():
         request = replace(request, prompt=f"{request.caption.strip()}, {request.prompt}")
-    models = _drawing_over(models)
-    return FillRun(whole(request), models, config, **_tries(models, STYLE_STRENGTHS, STYLE_DRAWN_OVER, STYLE_SEEN))
+    return replace(job, request=whole(request)).fill(STYLE.plan(job.models.inpainter))
 
 
-def generate(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """The whole frame from the prompt alone; of the picture only the size counts."""
-    return FillRun(whole(request), models, config, void=request.mask is None)
+def generate(job: Job) -> Run:
+    """Draw the whole frame from the prompt. Only the size of the given picture is used."""
+    plan = _erasing(job) if job.request.mask is None else None
+    return replace(job, request=whole(job.request)).fill(plan)
 
 
-def complete(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """What is missing is filled so that it fits its surroundings."""
-    return FillRun(_with_background_text(request, models), models, config, void=True)
+def complete(job: Job) -> Run:
+    """Fill the missing part of the picture so that it fits its surroundings."""
+    return job.fill(_erasing(job), _own_mask)
 
 
-def extend(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """The canvas that was added is filled; the picture on it stays."""
-    return FillRun(_with_background_text(request, models), models, config, void=True)
+def extend(job: Job) -> Run:
+    """Fill the added canvas; the picture on it does not change."""
+    return job.fill(_erasing(job), _own_mask)
 
 
-def repair(request: EditRequest, models: EditModels, config: EditConfig) -> Run:
-    """Scratches and holes are filled, the less inventively the better: what is beside them goes on."""
-    return FillRun(request, models, config, strengths=REPAIR_STRENGTHS, void=True, fine=True)
+def repair(job: Job) -> Run:
+    """Fill scratches and holes by continuing their surroundings, with as little new content as possible."""
+    return job.fill(replace(REPAIR, changes={"feather": 0.0}))
 
 
-RUNS: dict[str, Callable[[EditRequest, EditModels, EditConfig], Run]] = {
+RUNS: dict[str, Callable[[Job], Run]] = {
     "complete": complete,
     "add": add_object,
     "remove": remove,
@@ -165,70 +223,58 @@ RUNS: dict[str, Callable[[EditRequest, EditModels, EditConfig], Run]] = {
     "creative": creative,
     "generate": generate,
 }
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Place:
-    """A request with its mask, and the maps that the mask came from, where it was not the user's."""
-
-    request: EditRequest
-    attention: Float[Tensor, "h w"] | None = None
-    relevance: Float[Tensor, "rows columns"] | None = None
-
-
-def _drawing_over(models: EditModels) -> EditModels:
-    """The models where what is there is drawn over: with the redrawer, if there is one, in the inpainter's place."""
-    return models if models.redrawer is None else replace(models, inpainter=models.redrawer)
-
-
-def _tries(models: EditModels, noised: tuple[float, ...], drawn_over: DrawnOver, seen: DrawnOver) -> dict[str, Any]:
-    """What is there, drawn over where the model sees it or can do without, else noised in part and filled."""
-    if models.inpainter.sees_picture:
-        return {"drawn_over": seen}
-    return {"drawn_over": drawn_over} if can_redraw(models.inpainter) else {"strengths": noised}
-
-
-def _place(request: EditRequest, models: EditModels, margin: float, *, kept: bool = False) -> _Place:
-    """The things that the caption names, or all where it is empty, with a margin; or the user's own mask.
-
-    kept: they are to stay and not to change, so it is worse to lose a part of one than to take along what is around it.
-    """
-    request = _with_background_text(request, models) if request.task == "remove" else request
-    if request.mask is not None:
-        return _Place(request=request)
-    # A search cut short by its options is no reason to know a thing less well, so the places are the usual ones.
-    found = find_places(request, models, EditConfig())
-    if found.outline is None:
-        mask = things_in(request.image, found.features)
-    else:
-        mask = named_mask(found, request, models, salient=things_in(request.image, found.features) if kept else None)
-    return _Place(
-        request=replace(request, mask=grown(mask, margin) if margin else mask),
-        attention=found.features.attention,
-        relevance=found.relevance,
-    )
-
-
-def _occupied(request: EditRequest, models: EditModels) -> Float[Tensor, "H W"] | None:
-    """Where things stand, for a task that keeps away from them."""
-    if request.task != "add":
-        return None
-    things: Bool[Tensor, "H W"] = things_in(request.image, models.dino.features(request.image))
-    return grown(things, KEEP_MARGIN).to(torch.float32)
+REDRAWS = ("style", "texture")
+"""The tasks that draw with the redrawer, if there is one."""
 
 
 def whole(request: EditRequest) -> EditRequest:
+    """The request, with a mask of the whole picture if it has no mask."""
     everything = torch.ones(request.size_yx, dtype=torch.bool)
     return request if request.mask is not None else replace(request, mask=everything)
 
 
-def _with_background_text(request: EditRequest, models: EditModels) -> EditRequest:
-    """The request with a prompt: where it is empty, the empty place that the picture most looks like."""
+def _erasing(job: Job) -> FillPlan:
+    """The plan for a fill that erases the old content first, so that the seam needs no width."""
+    return FillPlan(erase=True, changes={"feather": 0.0})
+
+
+def _own_mask(view: PictureView, request: EditRequest) -> NamedRegion:
+    """The request's own mask. If the prompt is empty, the background is continued there."""
+    return NamedRegion(request=_with_scenery(view, request))
+
+
+def _named_region(view: PictureView, request: EditRequest, *, margin: float = 0.0, kept: bool = False) -> NamedRegion:
+    """The request with the mask of the objects that the caption names, or of all objects if it is empty.
+
+    If the request has a mask of its own, it stays as it is. margin: by how much the mask is dilated, as a share of the
+    shorter side. kept: the objects will be kept, so their mask should rather include some background than miss a part.
+    """
+    if request.mask is not None:
+        return NamedRegion(request=request)
+    # The default options are used, because options that shorten a search should not make the mask worse.
+    found = locate(view, request.caption, EditConfig())
+    if found.outline is None:
+        mask = objects_in(view)
+    else:
+        mask = named_mask(view, request.caption, found, salient=objects_in(view) if kept else None)
+    return NamedRegion(
+        request=replace(request, mask=dilate(mask, margin) if margin else mask),
+        attention=view.features.attention,
+        relevance=found.relevance,
+    )
+
+
+def _occupied_by_objects(view: PictureView) -> Float[Tensor, "H W"]:
+    """The existing objects with a margin, 0 or 1, where a new object should not go."""
+    objects: Bool[Tensor, "H W"] = objects_in(view)
+    return dilate(objects, KEEP_MARGIN).to(torch.float32)
+
+
+def _with_scenery(view: PictureView, request: EditRequest) -> EditRequest:
+    """The request; if its prompt is empty, with "empty" and the most similar scenery as prompt."""
     if request.prompt.strip():
         return request
-    small = at_most(request.image, VIEW_PX)
-    embedding = models.clip.encode(small[None]).embedding[0]
-    # The likeness of a word that the models do not know means nothing, and what is drawn for it neither.
-    places = [place for place in PLACES if models.clip.knows(place)] or PLACES
-    likeness = torch.stack([embedding @ models.clip.encode_text(f"empty {place}") for place in places])
-    return replace(request, prompt=f"empty {places[int(likeness.argmax())]}")
+    # A rare word has a meaningless embedding, so the inpainting model would draw something arbitrary for it.
+    known = [scenery for scenery in SCENERY if view.clip.has_token(scenery)] or SCENERY
+    similarity = torch.stack([view.embedding @ view.text(f"empty {scenery}") for scenery in known])
+    return replace(request, prompt=f"empty {known[int(similarity.argmax())]}")

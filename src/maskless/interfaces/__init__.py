@@ -1,1 +1,1 @@
-"""What people touch: the command line and the web page. Both use only the public Python API."""
+"""The command line: commands, their options, and what they print."""

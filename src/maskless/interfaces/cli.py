@@ -1,56 +1,50 @@
-"""The command line: parses, calls the Python API, writes. Imports of the models wait until a command needs them."""
+"""The command line: it parses arguments, calls the Python API and writes the results.
+
+What imports the model libraries is imported inside the functions, so that help and wrong input take no time.
+"""
 
 from __future__ import annotations
 
 import shlex
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from maskless.data.config import NEED_NO_PROMPT, TASKS, EditConfig
+from maskless.data.config import EditConfig, KeepOptions, ModelOptions
 from maskless.data.errors import MasklessError
 from maskless.data.instructions import Instruction, parse_instruction
+from maskless.data.tasks import FACTS
 from maskless.interfaces import commands
 from maskless.interfaces.console import EditConsole
 from maskless.interfaces.options import (
     CHECKPOINTS,
     DISPLAY,
-    OUTPUT,
     BoxText,
     Caption,
-    CheckpointDir,
-    ClipName,
-    DinoName,
     ExtendText,
     Instructed,
     MaskFile,
-    ModelsName,
-    OutputDir,
     Prompt,
-    RedrawName,
     TaskName,
-    config_options,
+    with_options,
 )
 
 if TYPE_CHECKING:
     from maskless.data.result import EditResult
     from maskless.data.types import EditRequest
     from maskless.engine.editor import Editor
-    from maskless.engine.tasks import Run
-    from maskless.records.checkpoints import Checkpoint
+    from maskless.engine.run import Run
     from maskless.records.outputs import SavedEdit
-    from maskless.records.tensorboard import TensorBoardLog
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 # Typer carries its own copy of click or uses the installed one; this is the base of the errors that either raises.
 USAGE_ERROR: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])
 NOT_REPEATED = {"quiet", "json_only", "load_checkpoint"}
-"""Parameters of `edit` that change nothing in what it makes: a run that goes on ends as one that was never stopped."""
+"""Parameters of `edit` that do not change its result: a run that is continued ends as one that was never stopped."""
 
 app = typer.Typer(
     help="Edit pictures with words, without masks: the region to edit is learned and everything outside it stays.",
@@ -63,10 +57,11 @@ app = typer.Typer(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    """Run a command and exit with its status: 0 for success, 1 for too little memory, 2 for bad input, 130 after
+    Ctrl-C. Every failure prints one line on stderr."""
     import warnings
 
-    # Advice of libraries to their developers; what concerns the user is said in this package's own words.
+    # The libraries' warnings are meant for developers; this package prints its own messages for users.
     warnings.filterwarnings("ignore")
     command = typer.main.get_command(app)
     try:
@@ -103,7 +98,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 @app.command()
-@config_options
+@with_options
 def edit(
     *,
     invoked: Any,
@@ -115,93 +110,117 @@ def edit(
     mask: MaskFile = None,
     box: BoxText = None,
     extend: ExtendText = None,
-    options: dict[str, Any],
-    output_dir: OutputDir = Path("output"),
-    image_id: Annotated[str, typer.Option(help="Begins the names of files.", rich_help_panel=OUTPUT)] = "0",
-    draw_box: Annotated[
-        bool, typer.Option("--draw-box", help="Also write the source with each box drawn.", rich_help_panel=OUTPUT)
-    ] = False,
-    tensorboard: Annotated[
-        bool,
-        typer.Option(
-            "--tensorboard", help="Log to tensorboard/ among the outputs, as it goes on.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
-    checkpoint_dir: CheckpointDir = Path("checkpoints"),
+    config: EditConfig,
+    keep: KeepOptions,
     load_checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="Go on from this file; one of another edit gives its AnchorNet to start from.",
+            help="Continue from this file. A checkpoint of another edit gives its AnchorNet to start from.",
             rich_help_panel=CHECKPOINTS,
             show_default=False,
         ),
     ] = None,
-    models: ModelsName = "storybook",
-    dino: DinoName = None,
-    clip: ClipName = None,
-    redraw: RedrawName = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=DISPLAY)
-    ] = False,
+    models: ModelOptions,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.", rich_help_panel=DISPLAY)] = False,
     json_only: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.", rich_help_panel=DISPLAY)
     ] = False,
 ) -> None:
-    """Edit a picture: find the place, change it, and rank the results; every pixel outside stays as it was.
+    """Edit a picture: find the region, change it, and rank the results. Every pixel outside stays as it was.
 
     [bold]maskless edit[/] scene.png --caption "a red car" --prompt "a blue house"
 
     [bold]maskless edit[/] scene.png "remove the cat"
     """
-    config = EditConfig(**options)
-    # Before the heavy imports, and long before the work: what would make it fail at the end.
-    from maskless.data.files import require_writable
-    from maskless.engine.requests import make_request
-
-    asked = _asked(instruction, task=task, caption=caption, prompt=prompt, extend=extend)
-    request = make_request(image, **asked, mask=mask, box=box)
-    for folder in (output_dir, checkpoint_dir):
-        require_writable(folder)
+    # What would make the edit fail at its end is checked before the heavy imports, and long before the work.
+    arguments = _request_arguments(instruction, task=task, caption=caption, prompt=prompt, extend=extend)
+    request = _checked(image, {**arguments, "mask": mask, "box": box}, keep)
     console = EditConsole(quiet=quiet, json_only=json_only)
 
-    if tensorboard:
-        from maskless.records.tensorboard import summary_writer
-
-        summary_writer()
-
-    from maskless import Editor
     from maskless.records.checkpoints import load_checkpoint as open_checkpoint
-    from maskless.records.outputs import save_edit
+    from maskless.records.checkpoints import resume
 
     checkpoint = open_checkpoint(load_checkpoint) if load_checkpoint is not None else None
-    began = time.perf_counter()
-    console.fetching(models, dino=dino, clip=clip, redraw=redraw, config=config)
-    with console.waiting("Loading the models"):
-        editor = Editor.from_pretrained(models, dino=dino, clip=clip, redraw=redraw, config=config)
-    console.models_loaded(editor.models, time.perf_counter() - began)
-
-    def save(run: Run) -> tuple[EditResult, SavedEdit]:
-        result, command = run.result(), _command_line(invoked)
-        return result, save_edit(result, output_dir, image_id=image_id, draw_box=draw_box, command=command)
-
-    def start_log(run: Run) -> AbstractContextManager[TensorBoardLog | None]:
-        from maskless.records.tensorboard import TensorBoardLog
-
-        if not tensorboard:
-            return nullcontext()
-        return TensorBoardLog(output_dir, image_id=image_id, caption=request.caption, sizes=run.config.sizes)
-
-    result, saved = _searched(console, editor, request, checkpoint, checkpoint_dir, start_log, save)
+    editor = _loaded(console, models, config)
+    run = editor.start(request)
+    note = resume(run, checkpoint) if checkpoint is not None else None
+    result, saved = _finished(console, run, keep, note, command=_command_line(invoked))
     console.finished(result, saved)
 
 
-def _asked(
+def _checked(image: Path, arguments: dict[str, Any], keep: KeepOptions) -> EditRequest:
+    """The request, after a check of everything that is cheap to check: picture, texts, region, folders and log.
+
+    arguments: those of `make_request`.
+    """
+    from maskless.data.files import require_writable
+    from maskless.engine.requests import make_request
+
+    request = make_request(image, **arguments)
+    for folder in (keep.output_dir, keep.checkpoint_dir):
+        require_writable(folder)
+    if keep.tensorboard:
+        from maskless.records.tensorboard import summary_writer
+
+        summary_writer()
+    return request
+
+
+def _loaded(console: EditConsole, models: ModelOptions, config: EditConfig) -> Editor:
+    """An editor with the models; those that are not on this disk are downloaded first."""
+    from maskless.engine.editor import Editor
+    from maskless.models.pretrained import load_models
+
+    began = time.perf_counter()
+    console.fetching(models)
+    with console.waiting("Loading the models"):
+        editor = Editor(load_models(models), config)
+    console.models_loaded(editor.models, time.perf_counter() - began)
+    return editor
+
+
+def _finished(
+    console: EditConsole, run: Run, keep: KeepOptions, note: str | None, *, command: str
+) -> tuple[EditResult, SavedEdit]:
+    """Run an edit to its end and keep its checkpoints, log and pictures; on Ctrl-C print how to continue, and exit.
+
+    note: which checkpoint the run continues from; None for a new run. command: what makes the edit again.
+    """
+    from maskless.records.keeping import continues_from, kept
+    from maskless.records.outputs import picture_folder, save_edit
+    from maskless.records.tensorboard import TensorBoardLog
+
+    done: list[tuple[EditResult, SavedEdit]] = []
+    folder = Path(keep.checkpoint_dir) / picture_folder(run.request, keep.image_id)
+    with TensorBoardLog.of(run, keep) if keep.tensorboard else nullcontext() as log:
+
+        def save(result: EditResult) -> None:
+            with console.waiting("Writing the pictures"):
+                saved = save_edit(
+                    result, keep.output_dir, image_id=keep.image_id, draw_box=keep.draw_box, command=command
+                )
+            if log is not None:
+                log.finished(saved.overview, run.total_steps)
+            done.append((result, saved))
+
+        try:
+            with console.progress(run, note) as progress:
+                for step in kept(run, folder, keep=keep, log=log, save=save):
+                    progress.update(step)
+        except KeyboardInterrupt:
+            left = continues_from(run, folder)
+            message = "interrupted" if left is None else f"interrupted; continue with --load-checkpoint '{left}'"
+            raise typer.Exit(_complain(message, EXIT_INTERRUPTED)) from None
+    return done[0]
+
+
+def _request_arguments(
     instruction: str | None, *, task: str | None, caption: str, prompt: str | None, extend: str | None
 ) -> dict[str, Any]:
-    """Task, texts and canvas, by the instruction where there is one; a flag wins over what it says."""
+    """Task, texts and canvas: those of the instruction where there is one, and a flag overrides it."""
     read = Instruction(task="replace") if instruction is None else parse_instruction(instruction)
     chosen = read.task if task is None else task
-    if prompt is None and not read.prompt and chosen in TASKS and chosen not in NEED_NO_PROMPT:
+    if prompt is None and not read.prompt and chosen in FACTS and FACTS[chosen].needs_prompt:
         raise MasklessError(
             "say what to do: --prompt “a blue house”, or an instruction such as “remove the cat” "
             "(see maskless edit --help)"
@@ -214,64 +233,10 @@ def _asked(
     }
 
 
-def _searched(
-    console: EditConsole,
-    editor: Editor,
-    request: EditRequest,
-    checkpoint: Checkpoint | None,
-    checkpoint_dir: Path,
-    start_log: Callable[[Run], AbstractContextManager[TensorBoardLog | None]],
-    save: Callable[[Run], tuple[EditResult, SavedEdit]],
-) -> tuple[EditResult, SavedEdit]:
-    """Run an edit to its end, keeping its checkpoints and its log; on Ctrl-C say how to go on, and exit."""
-    from maskless.engine.search_run import EditRun
-    from maskless.records.checkpoints import CheckpointKeeper, ProgressKeeper, started_from
-
-    keeper: CheckpointKeeper | ProgressKeeper | None = None
-    try:
-        with console.waiting("Looking at the picture"):
-            run = editor.start(request)
-            note = None
-            if checkpoint is not None:
-                if not isinstance(run, EditRun):
-                    raise MasklessError(
-                        f"only a search for a region goes on from a checkpoint, got the task {request.task}"
-                    )
-                different = checkpoint.difference(run)
-                run = editor.start(run.request, state=started_from(checkpoint, run))
-                after = f"after iteration {len(run.history)}"
-                note = f"{checkpoint.path}: {after if different is None else f'its AnchorNet alone, as {different}'}"
-        if isinstance(run, EditRun):
-            console.started(len(run.anchors), len(run.config.sizes), note)
-            keeper = CheckpointKeeper(checkpoint_dir, run)
-        else:
-            console.filling(run)
-            keeper = ProgressKeeper(checkpoint_dir, run)
-        with start_log(run) as log:
-            with console.progress(len(run.history), run.total_iterations) as progress:
-                for record in run:
-                    keeper.after(record)
-                    progress.update(record)
-                    if log is not None:
-                        log.after(record, run.probabilities)
-            with console.waiting("Ranking and writing the pictures"):
-                result, saved = save(run)
-            if log is not None:
-                log.finished(saved.overview, len(run.history))
-        keeper.complete()
-    except KeyboardInterrupt:
-        message = "interrupted"
-        left = None if keeper is None else keeper.interrupted()
-        if left is not None:
-            message += f"; go on with --load-checkpoint {left}"
-        raise typer.Exit(_complain(message, EXIT_INTERRUPTED)) from None
-    return result, saved
-
-
 def _command_line(invoked: Any) -> str:
-    """What was asked for, for a shell: the arguments, and those of the options that are not the default.
+    """The command that the user ran, for a shell: its arguments, and the options that differ from the default.
 
-    invoked: the command's context; its class is Typer's or click's.
+    invoked: the context of the command; its class is Typer's or click's.
     """
     arguments, options = [], []
     for parameter in invoked.command.params:

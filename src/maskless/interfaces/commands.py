@@ -1,16 +1,15 @@
-"""The shorter commands: the gallery, and what looks at runs, checkpoints and models."""
+"""The shorter commands: the gallery, the evaluation, and those that print runs, checkpoints and models."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
-from inspect import signature
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from maskless.data.config import EditConfig
+from maskless.data.config import EditConfig, ModelOptions
 from maskless.data.errors import MasklessError
 from maskless.interfaces.console import EvaluationConsole, GalleryConsole
 from maskless.interfaces.options import (
@@ -19,18 +18,17 @@ from maskless.interfaces.options import (
     OUTPUT,
     Caption,
     CheckpointDir,
-    ClipName,
-    DinoName,
-    ModelsName,
     OutputDir,
     Prompt,
-    RedrawName,
-    config_options,
+    with_options,
 )
 from maskless.interfaces.tables import print_checkpoint, print_presets, print_status
 
-NAMED_BY_PLACE = {"folder": "folder"}
-"""Arguments of `evaluate` that have no flag, and what they are called."""
+if TYPE_CHECKING:
+    from maskless.evaluation.suite import Suite
+
+WITHOUT_FLAG = ("folder",)
+"""Options of suites that `evaluate` takes as arguments and not as flags."""
 
 
 def inspect_checkpoint(
@@ -44,11 +42,11 @@ def inspect_checkpoint(
 
 
 def show_status(
-    output_dir: OutputDir = Path("output"),
-    checkpoint_dir: CheckpointDir = Path("checkpoints"),
+    output_dir: OutputDir = "output",
+    checkpoint_dir: CheckpointDir = "checkpoints",
     json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Tell how a run stands: running, interrupted or complete, how far, its checkpoints and its results."""
+    """Show whether the latest run is running, interrupted or complete, its checkpoints and its results."""
     from maskless.records.status import read_status
 
     print_status(read_status(output_dir, checkpoint_dir), as_json=json_only)
@@ -57,14 +55,14 @@ def show_status(
 def list_models(
     json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """List the sets of models that go by a name: licence, download, memory, and whether they are on this disk."""
+    """List the presets of models: licence, download, memory, and whether they are on this disk."""
     from maskless.models.presets import PRESETS
     from maskless.models.pretrained import on_disk
 
     print_presets([(preset, on_disk(preset.name)) for preset in PRESETS], as_json=json_only)
 
 
-@config_options
+@with_options
 def gallery(
     *,
     image: Annotated[
@@ -72,32 +70,29 @@ def gallery(
     ] = None,
     caption: Caption = "",
     prompt: Prompt = None,
-    options: dict[str, Any],
-    output_dir: OutputDir = Path("output"),
-    models: ModelsName = "storybook",
-    dino: DinoName = None,
-    clip: ClipName = None,
-    redraw: RedrawName = None,
+    config: EditConfig,
+    output_dir: OutputDir = "output",
+    models: ModelOptions,
     json_only: Annotated[
-        bool, typer.Option("--json", help="Print what was made as a JSON list.", rich_help_panel=DISPLAY)
+        bool, typer.Option("--json", help="Print a JSON list of what was made.", rich_help_panel=DISPLAY)
     ] = False,
 ) -> None:
-    """Do all ten kinds of edit and a generation, and show them on a page: editing_results/index.html.
+    """Make one edit of each of the ten kinds and a generation, and a page that shows them: editing_results/index.html.
 
-    Stopped in the middle, it goes on where it was.
+    A gallery that was stopped continues where it stopped.
     """
-    config = EditConfig(**options)
     from maskless.data.files import require_writable
     from maskless.interfaces.gallery import exhibits, make_gallery
 
     planned = exhibits(image, caption, prompt or "")
-    folder = output_dir / "editing_results"
+    folder = Path(output_dir) / "editing_results"
     require_writable(folder)
     console = GalleryConsole(json_only=json_only)
     with console.waiting("Loading the models"):
-        from maskless import Editor
+        from maskless.engine.editor import Editor
+        from maskless.models.pretrained import load_models
 
-        editor = Editor.from_pretrained(models, dino=dino, clip=clip, redraw=redraw, config=config)
+        editor = Editor(load_models(models), config)
     console.show(make_gallery(editor, planned, folder), [exhibit.title for exhibit in planned], folder)
 
 
@@ -147,55 +142,67 @@ def evaluate(
     ] = Path("output/evaluation"),
     json_only: Annotated[bool, typer.Option("--json", help="Print the rows as a JSON list, nothing else.")] = False,
 ) -> None:
-    """Measure the models and methods on drawn scenes, with confidence intervals.
+    """Measure models and methods on drawn scenes, with confidence intervals.
 
-    A run that was stopped goes on where it was when it is started again with the same options and models.
+    An evaluation that was stopped continues where it stopped, if it is started again with the same options and models.
     """
-    from maskless.data.files import require_writable
-    from maskless.storybook.world.scenes import SPLITS
-
-    if split not in SPLITS:
-        raise MasklessError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    run, name = _suite(suite), suite.replace("-", "_")
-    chosen: dict[str, Any] = {
+    given: dict[str, Any] = {
         "limit": limit, "models": models, "steps": steps, "iterations": iterations, "anchors": anchors,
         "folder": folder, "results": results, "clip": clip, "dino": dino, "lpips": lpips, "seeds": seeds,
         "methods": None if methods is None else [method.strip() for method in methods.split(",") if method.strip()],
     }  # fmt: skip
-    chosen = {option: value for option, value in chosen.items() if value is not None}
-    taken = signature(run).parameters
-    if "split" in taken or split != "held-out":
+    module = _suite(suite)
+    chosen = _suite_options(suite, module.TAKES, split, given) | {"seed_offset": seed_offset}
+    _measure(suite, module, chosen, output_dir, EvaluationConsole(json_only=json_only))
+
+
+def _suite_options(suite: str, takes: Sequence[str], split: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of SuiteOptions that the user chose.
+
+    Raises:
+        MasklessError: an unknown split, or an option that the suite does not take.
+    """
+    from maskless.storybook.world.scenes import SPLITS
+
+    if split not in SPLITS:
+        raise MasklessError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    chosen = {option: value for option, value in given.items() if value is not None}
+    if "split" in takes or split != "held-out":
         chosen["split"] = split
     for option in chosen:
-        if option not in taken:
-            raise MasklessError(f"the suite {suite} takes no {NAMED_BY_PLACE.get(option, '--' + option)}")
-    chosen["seed_offset"] = seed_offset
-    require_writable(output_dir)
-    # What a suite can use of these it has among its parameters.
-    offered = {"ledger": output_dir / f"{name}.jsonl", "page": output_dir / f"{name}.jpg", "sheets": output_dir / name}
-    console = EvaluationConsole(json_only=json_only)
-    with console.measuring(suite) as progress:
-        offered_here = {**offered, "progress": progress, "note": console.note}
-        rows = run(**chosen, **{option: value for option, value in offered_here.items() if option in taken})
-    from maskless.evaluation.measures.results import write_results
+        if option not in takes:
+            raise MasklessError(f"the suite {suite} takes no {option if option in WITHOUT_FLAG else '--' + option}")
+    return chosen
 
-    command = _evaluate_line(suite, chosen)
-    files = write_results(rows, output_dir, name, command=command)
-    console.measured(rows, [*files, *(file for file in (offered["page"],) if "page" in taken)])
+
+def _measure(suite: str, module: Suite, chosen: dict[str, Any], output_dir: Path, console: EvaluationConsole) -> None:
+    """Run a suite, write its rows, and show them."""
+    from maskless.data.files import require_writable
+
+    require_writable(output_dir)
+    from maskless.evaluation.measures.results import write_results
+    from maskless.evaluation.suite import SuiteOptions
+
+    name = suite.replace("-", "_")
+    ledger, page, sheets = output_dir / f"{name}.jsonl", output_dir / f"{name}.jpg", output_dir / name
+    with console.measuring(suite) as progress:
+        options = SuiteOptions(**chosen, ledger=ledger, page=page, sheets=sheets, progress=progress, note=console.note)
+        rows = module.run(options)
+    written = write_results(rows, output_dir, name, command=_evaluate_line(suite, chosen))
+    console.measured(rows, [*written, page] if "page" in module.TAKES else written)
 
 
 def _evaluate_line(suite: str, chosen: dict[str, Any]) -> str:
-    """What makes the same figures again, for a shell."""
-    words = ["maskless", "evaluate", suite, *(str(chosen[option]) for option in NAMED_BY_PLACE if option in chosen)]
+    """The shell command that makes the same rows again."""
+    words = ["maskless", "evaluate", suite, *(str(chosen[option]) for option in WITHOUT_FLAG if option in chosen)]
     for option, value in chosen.items():
-        if option not in NAMED_BY_PLACE and (option, value) not in (("split", "held-out"), ("seed_offset", 0)):
-            told = ",".join(value) if isinstance(value, list) else str(value)
-            words += ["--" + option.replace("_", "-"), told]
+        if option not in WITHOUT_FLAG and (option, value) not in (("split", "held-out"), ("seed_offset", 0)):
+            words += ["--" + option.replace("_", "-"), ",".join(value) if isinstance(value, list) else str(value)]
     return shlex.join(words)
 
 
-def _suite(name: str) -> Callable[..., list[dict[str, Any]]]:
-    """The `run` function of maskless.evaluation.suites.{name}; a hyphen stands for an underscore."""
+def _suite(name: str) -> Suite:
+    """The module maskless.evaluation.suites.{name}; a hyphen stands for an underscore."""
     import pkgutil
     from importlib import import_module
 
@@ -203,9 +210,6 @@ def _suite(name: str) -> Callable[..., list[dict[str, Any]]]:
 
     names = sorted(module.name for module in pkgutil.iter_modules(maskless.evaluation.suites.__path__))
     module = name.replace("-", "_")
-    run = getattr(import_module(f"maskless.evaluation.suites.{module}"), "run", None) if module in names else None
-    if run is None:
-        suites = [other for other in names if hasattr(import_module(f"maskless.evaluation.suites.{other}"), "run")]
-        told = ", ".join(suites).replace("_", "-")
-        raise MasklessError(f"the suite must be one of {told or '(none yet)'}, got {name!r}")
-    return run
+    if module not in names:
+        raise MasklessError(f"the suite must be one of {', '.join(names).replace('_', '-')}, got {name!r}")
+    return cast("Suite", import_module(f"maskless.evaluation.suites.{module}"))

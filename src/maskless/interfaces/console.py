@@ -1,4 +1,4 @@
-"""What the command line shows: progress on stderr, results on stdout."""
+"""What the command line prints: progress on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from maskless.data.errors import MasklessError
 from maskless.interfaces.tables import print_rows, printable
 
 if TYPE_CHECKING:
-    from maskless.data.config import EditConfig
+    from rich.progress import Progress
+
+    from maskless.data.config import ModelOptions
     from maskless.data.result import EditResult, StepRecord
-    from maskless.engine.fill_run import FillRun
-    from maskless.engine.sequence_run import SequenceRun
-    from maskless.interfaces.gallery import Shown
+    from maskless.engine.run import Run
+    from maskless.interfaces.gallery import FinishedExhibit
     from maskless.models.pretrained import EditModels
     from maskless.records.outputs import SavedEdit
 
@@ -29,62 +30,54 @@ PLAIN_LINES = 20
 
 
 class EditConsole:
-    """Reports an edit: everything but the result goes to stderr; quiet says nothing; json prints the record alone."""
+    """Reports an edit: its progress on stderr, its result on stdout."""
 
     def __init__(self, *, quiet: bool = False, json_only: bool = False) -> None:
+        """quiet: print nothing. json_only: print the edit's record as JSON on stdout in place of the result."""
         self._quiet, self._json = quiet, json_only
-        self._err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._out = Console(quiet=quiet or json_only, highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, quiet=quiet, highlight=False, emoji=False, soft_wrap=True)
+        self._out = Console(quiet=quiet or json_only, highlight=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """A spinner while something without steps is going on."""
+        """Show a spinner on a terminal while work is done that has no steps."""
         if self._quiet or not self._err.is_terminal:
             yield
             return
         with self._err.status(what):
             yield
 
-    def fetching(self, models: str, *, config: EditConfig, **parts: str | None) -> None:
-        """Download what of the models is not on this disk yet, with bars where somebody sees them. parts: the named
-        ones of dino, clip and redraw."""
+    def fetching(self, models: ModelOptions) -> None:
+        """Download the models that are not on this disk yet; a terminal shows progress bars."""
         from maskless.models.pretrained import fetch_models
 
-        shown = not self._quiet and self._err.is_terminal
-        fetch_models(models, **parts, offline=config.offline, allow_pickle=config.allow_pickle, progress=shown)
+        fetch_models(models, progress=not self._quiet and self._err.is_terminal)
 
     def models_loaded(self, models: EditModels, seconds: float) -> None:
-        """What was loaded, and onto what."""
+        """Print what was loaded, where it runs, and what its memory level does."""
         size = models.inpainter.native_px
         dtype = str(models.dtype).removeprefix("torch.")
         self._err.print(f"[bold]Models[/]   {size} × {size} pixels, on {models.device}, {dtype}, in {seconds:.1f} s")
         if models.placement:
             self._err.print(f"[bold]Memory[/]   {models.memory}: {models.placement}")
 
-    def started(self, anchors: int, sizes: int, resumed: str | None) -> None:
-        """What the search begins with. resumed: which checkpoint it goes on from, and with how much of it."""
-        self._err.print(f"[bold]Regions[/]  {anchors} anchors × {sizes} sizes = {anchors * sizes} boxes to choose from")
+    @contextmanager
+    def progress(self, run: Run, resumed: str | None) -> Iterator[_Progress]:
+        """Give what reports the steps of a run (x/N, loss, time left): a bar on a terminal, else at most PLAIN_LINES
+        lines.
+
+        resumed: which checkpoint the run continues from, and from how much of it; None for a new run.
+        """
         if resumed:
             self._err.print(f"[bold]Resumed[/]  {escape(resumed)}")
-
-    def filling(self, run: FillRun | SequenceRun) -> None:
-        """What begins where no single search is made."""
-        request = run.request
-        share = "" if request.mask is None else f"{100 * float(request.mask.float().mean()):.1f} % of the picture, "
-        prompt = f"“{request.prompt}”" if request.prompt.strip() else "what is around it"
-        self._err.print(f"[bold]Region[/]   {share}to show {escape(prompt)}: {run.total_iterations} steps")
-
-    @contextmanager
-    def progress(self, done: int, total: int) -> Iterator[_Progress]:
-        """A bar of iterations (x/N, loss, time left), or some plain lines where stderr is no terminal."""
-        progress = _Progress(self._err, done, total)
+        progress = _Progress(self._err, run)
         try:
             yield progress
         finally:
             progress.stop()
 
     def finished(self, result: EditResult, saved: SavedEdit) -> None:
-        """What was found, and where the pictures are; with json the whole record, and nothing else, on stdout."""
+        """Print what was found and where the pictures are, or with json_only the whole record."""
         if self._json:
             print(json.dumps({**saved.record, "folder": str(saved.folder)}, ensure_ascii=False, allow_nan=False))
             return
@@ -97,7 +90,7 @@ class EditConsole:
                       f"{len(result.candidates)}: score {float(result.scores[best]):.3f}"),
             *([] if learned is None else [("Learned",
                 f"expected loss {learned.expected_loss_before:.4f} → {learned.expected_loss_after:.4f} "
-                f"over {len(result.history)} iterations")]),
+                f"over {len(result.drawn_steps)} iterations")]),
             ("Cost", f"{cost.inpaintings} inpaintings, {cost.unet_forwards} UNet forwards, "
                      f"{sum(cost.seconds.values()):.1f} s, {cost.peak_memory_mb:.0f} MB"),
             ("Best", str(saved.final)),
@@ -111,103 +104,149 @@ class EditConsole:
 
 
 class _Progress:
-    """Iterations done, as a bar or as lines."""
+    """Reports the steps of a run: a spinner while the picture is read, then a bar or lines.
 
-    def __init__(self, console: Console, done: int, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    Steps that an earlier run has made are not reported: they come before this run has read the picture.
+    """
 
-        self._console, self._total, self._first = console, total, done
-        self._began = time.monotonic()
-        self._bar = None
-        if console.is_terminal and not console.quiet and total:
-            self._bar = Progress(
-                TextColumn("[bold]Search[/]  "), BarColumn(), MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
-                console=console, speed_estimate_period=600,
-            )  # fmt: skip
-            self._bar.start()
-            self._task = self._bar.add_task("search", total=total, completed=done, loss="–")
+    def __init__(self, console: Console, run: Run) -> None:
+        self._console, self._run = console, run
+        self._made_before = len(run.history)
+        self._began, self._first = time.monotonic(), 0
+        self._region_printed = False
+        self._bar: Progress | None = None
+        self._spinner = console.status("Looking at the picture") if console.is_terminal and not console.quiet else None
+        if self._spinner is not None:
+            self._spinner.start()
 
-    def update(self, record: StepRecord) -> None:
-        """Show an iteration that is complete."""
+    def update(self, step: StepRecord) -> None:
+        """Report a step that is complete; before the first one, the regions that the run chooses from."""
+        if self._made_before:
+            self._made_before -= 1
+            return
+        if not self._region_printed:
+            self._begin(step)
         if self._bar is not None:
-            self._bar.update(self._task, completed=record.iteration, loss=f"{record.loss:.4f}")
+            self._bar.update(self._task, completed=step.step, loss=_loss(step))
             return
-        if record.iteration % max(1, self._total // PLAIN_LINES) and record.iteration != self._total:
+        total = step.total_steps
+        if not step.step or step.step % max(1, total // PLAIN_LINES) and step.step != total:
             return
-        each = (time.monotonic() - self._began) / max(record.iteration - self._first, 1)
-        left = each * (self._total - record.iteration)
-        self._console.print(f"Search   {record.iteration}/{self._total}  loss {record.loss:.4f}  {left:.0f} s left")
+        left = (time.monotonic() - self._began) / max(step.step - self._first, 1) * (total - step.step)
+        self._console.print(f"Search   {step.step}/{total}  loss {_loss(step)}  {left:.0f} s left")
 
     def stop(self) -> None:
         """Leave the bar as it is."""
+        if self._spinner is not None:
+            self._spinner.stop()
         if self._bar is not None:
             self._bar.stop()
 
+    def _begin(self, step: StepRecord) -> None:
+        """Print the regions, and start the bar. step: the first one of this run, which is the look at the picture, or
+        in a run that continues a step that drew something."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._spinner is not None:
+            self._spinner.stop()
+        self._console.print(_region_line(self._run))
+        self._region_printed = True
+        self._began, self._first = time.monotonic(), step.step
+        if step.step:
+            self._began, self._first = self._began - step.seconds, step.step - 1
+        if self._spinner is not None and step.total_steps:
+            self._bar = Progress(
+                TextColumn("[bold]Search[/]  "), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
+                console=self._console, speed_estimate_period=600,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task("search", total=step.total_steps, completed=self._first, loss="–")
+
+
+def _loss(step: StepRecord) -> str:
+    values = step.to_dict()
+    return f"{values['loss']:.4f}" if "loss" in values else "–"
+
+
+def _region_line(run: Run) -> str:
+    """The regions that a search chooses from; for a fill, what it draws in its region. The picture has been read."""
+    if run.probabilities is not None:
+        anchors, sizes = run.probabilities.shape
+        return f"[bold]Regions[/]  {anchors} anchors × {sizes} sizes = {anchors * sizes} boxes to choose from"
+    prompt = f"“{run.request.prompt}”" if run.request.prompt.strip() else "what is around it"
+    return f"[bold]Region[/]   to show {escape(prompt)}: {run.total_steps} steps"
+
 
 class GalleryConsole:
-    """Reports a gallery: progress on stderr, the page's place on stdout; with json a list of what was made, alone."""
+    """Reports a gallery: its progress on stderr, the path of its page on stdout."""
 
     def __init__(self, *, json_only: bool = False) -> None:
+        """json_only: print a JSON list of what was made on stdout in place of the path."""
         self._json = json_only
-        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
     def waiting(self, what: str) -> AbstractContextManager[Any]:
-        """A spinner, where a terminal can show one."""
+        """Show a spinner on a terminal while work is done that has no steps."""
         return self._err.status(what) if self._err.is_terminal else nullcontext()
 
-    def show(self, gallery: Iterator[Shown], titles: Sequence[str], folder: Path) -> None:
-        """A line for every picture as it is done, then where the page is.
+    def show(self, gallery: Iterator[FinishedExhibit], titles: Sequence[str], folder: Path) -> None:
+        """Print a line for every picture when it is finished, and at the end where the page is.
 
         Raises:
-            MasklessError: when all is done, if some of it was not possible.
+            MasklessError: some edits were not possible; raised after all others are finished.
         """
-        done: list[Shown] = []
+        finished: list[FinishedExhibit] = []
         while True:
-            number = min(len(done) + 1, len(titles))
+            number = min(len(finished) + 1, len(titles))
             with self.waiting(f"{number}/{len(titles)} {titles[number - 1]}"):
-                shown = next(gallery, None)
-            if shown is None:
+                latest = next(gallery, None)
+            if latest is None:
                 break
-            done.append(shown)
-            told = "there already" if shown.kept else f"{shown.facts.get('seconds', 0):.1f} s"
-            if shown.problem is not None:
-                told = f"[yellow]not possible:[/] {printable(shown.problem)}"
-            self._err.print(f"{len(done):>2}/{len(titles)}  {shown.exhibit.file:<25} {told}")
+            finished.append(latest)
+            outcome = "made before" if latest.kept else f"{latest.facts.get('seconds', 0):.1f} s"
+            if latest.problem is not None:
+                outcome = f"[yellow]not possible:[/] {printable(latest.problem)}"
+            self._err.print(f"{len(finished):>2}/{len(titles)}  {latest.exhibit.file:<25} {outcome}")
         if self._json:
-            print(json.dumps([self._entry(shown) for shown in done], ensure_ascii=False, allow_nan=False))
+            print(json.dumps([self._entry(each) for each in finished], ensure_ascii=False, allow_nan=False))
         else:
             print(f"Page     {folder / 'index.html'}")
-        failed = [shown.exhibit.task for shown in done if shown.problem is not None]
+        failed = [each.exhibit.task for each in finished if each.problem is not None]
         if failed:
-            raise MasklessError(f"{len(failed)} of {len(done)} edits were not possible: {', '.join(failed)}")
+            raise MasklessError(f"{len(failed)} of {len(finished)} edits were not possible: {', '.join(failed)}")
 
     @staticmethod
-    def _entry(shown: Shown) -> dict[str, Any]:
-        exhibit, left_out = shown.exhibit, ("asked", "mask", "prompt")
-        told = {name: value for name, value in shown.facts.items() if name not in left_out}
-        asked = {"task": exhibit.task, "caption": exhibit.caption, "prompt": exhibit.prompt}
-        return {"file": str(shown.path), **asked, **told, "problem": shown.problem}
+    def _entry(finished: FinishedExhibit) -> dict[str, Any]:
+        exhibit, left_out = finished.exhibit, ("asked", "mask", "prompt")
+        facts = {name: value for name, value in finished.facts.items() if name not in left_out}
+        request = {"task": exhibit.task, "caption": exhibit.caption, "prompt": exhibit.prompt}
+        return {"file": str(finished.path), **request, **facts, "problem": finished.problem}
 
 
 class EvaluationConsole:
-    """Reports an evaluation: progress and files on stderr, its rows on stdout."""
+    """Reports an evaluation: its progress and its files on stderr, its rows on stdout."""
 
     def __init__(self, *, json_only: bool = False) -> None:
+        """json_only: print the rows as a JSON list in place of a table."""
         self._json = json_only
-        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def measuring(self, suite: str) -> Iterator[Callable[[int, int], None]]:
-        """Gives what a suite tells its progress to, (done, of how many): a bar, or some plain lines for a log."""
+        """Give the function that a suite reports its progress to, progress(done, total): it moves a bar on a terminal,
+        and else prints at most PLAIN_LINES lines."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        told = [0]
+        lines_printed = 0
 
         def as_lines(done: int, total: int) -> None:
-            if done == total or done * PLAIN_LINES // total > told[0]:
-                told[0] = done * PLAIN_LINES // total
-                self._err.print(f"{suite}  {done}/{total} measured")
+            nonlocal lines_printed
+            lines_due = done * PLAIN_LINES // max(total, 1)
+            if done == total or lines_due > lines_printed:
+                lines_printed = lines_due
+                self._err.print(f"{escape(suite)}  {done}/{total} measured")
 
         if not self._err.is_terminal:
             yield as_lines
@@ -221,11 +260,11 @@ class EvaluationConsole:
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     def note(self, line: str) -> None:
-        """Something to know about the figures."""
+        """Print a remark about the figures."""
         self._err.print(escape(line))
 
     def measured(self, rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
-        """The figures, and where they were written."""
+        """Print the rows, and the files that hold them."""
         print_rows(rows, as_json=self._json)
         for file in files:
             self._err.print(f"[bold]Written[/]  {escape(str(file))}")

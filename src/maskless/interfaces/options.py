@@ -1,4 +1,4 @@
-"""What the commands are asked by: the instruction and the flags of a request, and the folders they share."""
+"""What the commands share: the arguments and flags of a request, and the flags that are made from the options."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
 
-from maskless.data.config import TASKS, EditConfig
+from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.tasks import TASKS
 
 OUTPUT, CHECKPOINTS, MODELS, DISPLAY = "Output", "Checkpoints", "Models", "Display"
-"""The help's groups."""
+"""Groups of flags in the help."""
 
 Instructed = Annotated[
     str | None,
@@ -25,7 +26,8 @@ Instructed = Annotated[
     ),
 ]
 TaskName = Annotated[
-    str | None, typer.Option(help=f"One of {', '.join(TASKS)} [default: replace].", show_default=False)
+    str | None,
+    typer.Option(help=escape(f"The kind of edit: one of {', '.join(TASKS)} [default: replace]."), show_default=False),
 ]
 Caption = Annotated[
     str, typer.Option("--caption", "-c", help="What is there now, such as “a red car”.", show_default=False)
@@ -36,77 +38,63 @@ Prompt = Annotated[
 ]
 MaskFile = Annotated[
     Path | None,
-    typer.Option(help="A picture of the same size, bright where to edit; no search then.", show_default=False),
+    typer.Option(help="A picture of the same size, bright where to edit, in place of a search.", show_default=False),
 ]
 BoxText = Annotated[
     str | None,
-    typer.Option(metavar="X0,Y0,X1,Y1", help="A box to edit, in pixels; no search then.", show_default=False),
+    typer.Option(metavar="X0,Y0,X1,Y1", help="A box to edit, in pixels, in place of a search.", show_default=False),
 ]
 ExtendText = Annotated[
     str | None,
     typer.Option(help="Canvas to add: 0.25 of each side, 64 pixels, or left=0.5,top=40.", show_default=False),
 ]
-OutputDir = Annotated[Path, typer.Option(help="Where the pictures go.", rich_help_panel=OUTPUT)]
+OutputDir = Annotated[str, typer.Option(help="Folder that the pictures are written to.", rich_help_panel=OUTPUT)]
 CheckpointDir = Annotated[
-    Path, typer.Option(help="Where last.pth, run.json and the numbered checkpoints go.", rich_help_panel=CHECKPOINTS)
+    str, typer.Option(help="Folder of the checkpoints, with a folder for each picture.", rich_help_panel=CHECKPOINTS)
 ]
-ModelsName = Annotated[
-    str,
-    typer.Option(
-        help="A preset (see maskless models), a folder with inpainting/, dino/, clip/ (and redraw/), or for the "
-        "inpainting alone a hub id, a folder or a .safetensors file.",
-        rich_help_panel=MODELS,
-    ),
-]
-DinoName = Annotated[
-    str | None, typer.Option(help="Folder or hub id of the DINO model.", rich_help_panel=MODELS, show_default=False)
-]
-ClipName = Annotated[
-    str | None, typer.Option(help="Folder or hub id of the CLIP model.", rich_help_panel=MODELS, show_default=False)
-]
-RedrawName = Annotated[
-    str | None,
-    typer.Option(
-        help="Folder or hub id of an InstructPix2Pix model, for style and texture.",
-        rich_help_panel=MODELS,
-        show_default=False,
-    ),
-]
+Options = EditConfig | ModelOptions | KeepOptions
 
 
-def config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one flag for every field of EditConfig, in place of its parameter `options`; one that is
-    named `invoked` gets the context."""
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter of a command that is an EditConfig, ModelOptions or KeepOptions by a flag for every field.
+    A parameter that is named `invoked` gets the context of the command."""
     signature = inspect.signature(command, eval_str=True)
-    parameters = []
-    for parameter in signature.parameters.values():
-        parameters += [_flag(option) for option in fields(EditConfig)] if parameter.name == "options" else [parameter]
+    parameters, kinds = [], {}
+    for name, parameter in signature.parameters.items():
+        if name == "invoked":
+            parameters.append(parameter.replace(annotation=typer.Context))
+        elif parameter.annotation in get_args(Options):
+            kinds[name] = parameter.annotation
+            parameters += [_flag(option) for option in fields(parameter.annotation)]
+        else:
+            parameters.append(parameter)
 
-    def with_config(**given: Any) -> None:
-        options = {option.name: given.pop(option.name) for option in fields(EditConfig)}
-        command(**given, options=options)
+    def with_flags(**given: Any) -> None:
+        built = {
+            name: kind(**{option.name: given.pop(option.name) for option in fields(kind)})
+            for name, kind in kinds.items()
+        }
+        command(**given, **built)
 
-    for at, parameter in enumerate(parameters):
-        if parameter.name == "invoked":
-            parameters[at] = parameter.replace(annotation=typer.Context)
-    with_config.__name__, with_config.__doc__ = command.__name__, command.__doc__
-    with_config.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_config.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_config
+    with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
+    with_flags.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_flags
 
 
 def _flag(option: Field[Any]) -> inspect.Parameter:
-    """The command-line flag of one field. Ranges are left to EditConfig, whose message says more than click's."""
+    """The command-line flag of one field. The dataclass checks the range, as its message says more than click's."""
     base, _, optional = str(option.type).partition(" | ")
     kind: Any = {"int": int, "float": float, "str": str, "bool": bool}[base]
     choices = option.metadata["choices"]
-    told = option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
+    text = option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
     name = option.name.replace("_", "-")
     flag = typer.Option(
         f"--{name}/--no-{name}" if option.default is True else f"--{name}",
-        help=escape(told),
+        help=escape(text),
         rich_help_panel=option.metadata["group"],
         show_default=option.default not in (None, "", False),
     )
-    annotation = Annotated[kind | None if optional else kind, flag]
+    allowed: Any = kind | None if optional else kind
+    annotation = Annotated[allowed, flag]
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)

@@ -1,4 +1,4 @@
-"""What the commands print of checkpoints, runs, models and figures: tables for a person, or JSON."""
+"""What the commands print about checkpoints, runs, models and evaluations: tables, or JSON for a program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def print_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
-    """What a checkpoint holds: networks, their keys and sizes, options and progress."""
+    """Print what a checkpoint holds: its networks with their keys and sizes, the options, and the progress."""
     from maskless.records.checkpoints import checkpoint_parts
 
     parts = checkpoint_parts(checkpoint)
@@ -40,34 +40,34 @@ def print_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
         }
         print(json.dumps(record, ensure_ascii=False))
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     kind = "Maskless" if checkpoint.origin == "maskless" else "the published release"
-    console.print(f"[bold]{checkpoint.path}[/]\na checkpoint of {kind}, {checkpoint.sizes} box sizes")
+    console.print(f"[bold]{printable(str(checkpoint.path))}[/]\na checkpoint of {kind}, {checkpoint.sizes} box sizes")
     table = Table("Part", "State", "Tensors", "Parameters", "Keys", box=None, header_style="bold", pad_edge=False)
     for part in parts:
         keys = list(part.keys)
-        shown = ", ".join(keys if len(keys) <= 8 else [*keys[:2], "…", keys[-1]]) or "left out"
+        names = ", ".join(keys if len(keys) <= 8 else [*keys[:2], "…", keys[-1]]) or "left out"
         state = "[green]trained[/]" if part.trained else "frozen"
-        table.add_row(part.name, state, f"{len(keys):,}", f"{part.parameters:,}", shown)
+        table.add_row(printable(part.name), state, f"{len(keys):,}", f"{part.parameters:,}", printable(names))
     console.print(table)
     for title, values in (("Progress", checkpoint.progress), ("Config", checkpoint.config)):
         if values:
-            told = ", ".join(f"{name} {value}" for name, value in values.items() if value != "")
-            console.print(f"[bold]{title}[/]  {told}")
+            listed = ", ".join(f"{name} {value}" for name, value in values.items() if value != "")
+            console.print(f"[bold]{title}[/]  {printable(listed)}")
 
 
 def print_status(status: Status, *, as_json: bool) -> None:
-    """How a run stands."""
+    """Print the state of a run, its checkpoints and its results."""
     if as_json:
         print(json.dumps(status.to_dict(), allow_nan=False))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
     colour = {"running": "cyan", "complete": "green", "interrupted": "yellow"}.get(status.state, "default")
     progress = ""
     if status.percent is not None:
-        progress = f", {status.iteration}/{status.total_iterations} iterations ({status.percent:.0f} %)"
+        progress = f", {status.step}/{status.total_steps} steps ({status.percent:.0f} %)"
     console.print(f"[bold]{'State':<12}[/][{colour}]{status.state}[/]{progress}")
-    rows = [("Mode", status.mode)]
+    rows: list[tuple[str, str]] = []
     if status.run is not None:
         run = status.run
         rows += [
@@ -88,10 +88,10 @@ def _checkpoint_table(console: Console, checkpoints: Sequence[CheckpointStatus],
     console.print(f"[bold]{'Checkpoints':<12}[/]{len(checkpoints) or 'none'} in {printable(folder)}")
     if not checkpoints:
         return
-    table = _plain_table("File", "Size", "Iteration", "Holds (parameters)")
+    table = _plain_table("File", "Size", "Step", "Holds (parameters)")
     for entry in checkpoints:
         parts = ", ".join(f"{name} {count:,}" for name, count in entry.parts.items())
-        at = "–" if entry.iteration is None else f"{entry.iteration}/{entry.total_iterations}"
+        at = "–" if entry.step is None else f"{entry.step}/{entry.total_steps}"
         holds = "[yellow]damaged[/]" if entry.problem else printable(parts)
         table.add_row(printable(entry.file), f"{entry.size_bytes / 1e6:.1f} MB", at, holds)
     console.print(table)
@@ -103,8 +103,8 @@ def _result_table(console: Console, results: Sequence[ResultStatus], folder: str
         return
     table = _plain_table("Folder", "Prompt", "Scores, best first")
     for entry in results:
-        shown = [_cell(score) for score in entry.scores[:5]] + (["…"] if len(entry.scores) > 5 else [])
-        scores = " ".join(shown) + ("[yellow] damaged or incomplete[/]" if entry.problem else "")
+        best = [_cell(score) for score in entry.scores[:5]] + (["…"] if len(entry.scores) > 5 else [])
+        scores = " ".join(best) + ("[yellow] damaged or incomplete[/]" if entry.problem else "")
         table.add_row(printable(entry.folder), printable(entry.prompt or "–"), scores)
     console.print(table)
 
@@ -117,12 +117,12 @@ def _plain_table(*columns: str) -> Table:
 
 
 def printable(text: str) -> str:
-    """A text from a file that may hold anything, for a terminal."""
+    """A text that may hold anything, without what a terminal would obey and with the markup of rich escaped."""
     return escape("".join(letter if letter.isprintable() else " " for letter in text))
 
 
 def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> None:
-    """The presets, each with whether all its files are on this disk."""
+    """Print the presets. presets: each with whether all its files are on this disk."""
     if as_json:
         records = [
             {
@@ -150,7 +150,7 @@ def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> N
             "[green]yes[/]" if there else "no",
             printable(", ".join(notes)),
         )
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
     console.print(table)
     console.print(
         "Sizes are of the weights, computed from the architectures; an edit needs memory on top. See docs/models.md."
@@ -158,7 +158,7 @@ def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> N
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Rows of an evaluation, {suite, method, task, metric, value, low, high, n}, as a table or a JSON list."""
+    """Print rows of an evaluation, {suite, method, task, metric, value, low, high, n}, as a table or a JSON list."""
     if as_json:
         print(json.dumps([_plain_numbers(row) for row in rows], ensure_ascii=False, allow_nan=False))
         return
@@ -169,11 +169,11 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         table.add_column(name, justify="right" if name in numbers else "left")
     for row in rows:
         table.add_row(*(_cell(row.get(name)) for name in columns))
-    Console(highlight=False).print(table)
+    Console(highlight=False, emoji=False).print(table)
 
 
 def _plain_numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with null for every number that JSON has no word for."""
+    """The row with None for every number that JSON cannot hold: infinities and NaN."""
     return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
 
 

@@ -1,1 +1,1 @@
-"""Where to edit: what is read from a picture before anything is drawn."""
+"""Where to edit: finds the region of an edit in a picture, before anything is drawn."""

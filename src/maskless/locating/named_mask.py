@@ -1,8 +1,6 @@
-"""What a caption names as one mask: the outlines of its things, completed by their fitted regions. No inpainting."""
+"""One mask of all objects that a caption names: their outlines, completed inside their fitted regions."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,92 +11,92 @@ from maskless.data.boxes import scale_boxes
 from maskless.data.config import EditConfig
 from maskless.data.instructions import phrases
 from maskless.data.masks import mask_box, without_holes
-from maskless.data.types import EditRequest
-from maskless.locating.proposals import Places, find_places, propose
-from maskless.locating.view import VIEW_PX, at_most
-from maskless.method.foreground import unlike
-from maskless.models.pretrained import EditModels
+from maskless.locating.location import Location, locate, propose
+from maskless.locating.view import PictureView
+from maskless.method.foreground import colour_outliers
 
-LEAST_FILL = 0.1
-"""Of its regions, what a mask takes up at least. Of 90 validation scenes four had less, where the outline was a speck
-of the thing or of another (IoU with the truth 0.13, of the region 0.30)."""
+MIN_FILL = 0.1
+"""Minimum share of the fitted regions that the mask covers. With less, the outline is only a small part of the object,
+or belongs to another one."""
 COLOURS_PX = 128
-"""Longer side of the picture whose single pixels are held against those around a region."""
-AROUND, LEAST_REACH = 0.25, 3
-"""Of a region's longer side, how far around it they are looked for, and in pixels at least."""
-LARGEST_HOLE = 0.02
-"""Of the picture, what a thing may enclose that is still it."""
+"""Longer side, in pixels, of the shrunk picture whose colours are compared with those around a region."""
+REACH_SHARE, MIN_REACH_PX = 0.25, 3
+"""How far the surroundings of a region reach: a share of its longer side, and a minimum in pixels."""
+MAX_HOLE = 0.02
+"""Maximum size of a hole that is filled as part of the object around it, as a share of the picture."""
 
 
 def named_mask(
-    found: Places, request: EditRequest, models: EditModels, *, salient: Bool[Tensor, "H W"] | None = None
+    view: PictureView, caption: str, location: Location, *, salient: Bool[Tensor, "H W"] | None = None
 ) -> Bool[Tensor, "H W"]:
-    """The things that the caption names: their outline, and what it lost of them.
+    """The mask of the objects that a caption names: their outline, and the parts that the outline misses.
 
-    Each phrase of the caption has its fitted region, and all in there that is of another colour than what is around the
-    regions is the thing, too. What the outline has beyond the regions is of what the things touch, and goes. Where
-    hardly anything is left, the whole regions are the things.
+    A region is fitted to each phrase of the caption. Pixels inside a region whose colour does not occur around it are
+    added to the mask. Parts of the outline outside of all regions are left out, because they belong to something that
+    touches the objects. If hardly anything remains, the mask is the regions themselves. docs/search.md and
+    docs/results.md have the measurements that this is based on.
 
-    salient: all that stands out. Given, none of it counts as what is around: less of a thing is lost where it is like a
-    neighbour, and more of the background is taken along.
-
-    Of 157 named things of 60 validation scenes the outlines alone meet the truth by an IoU of 0.74, so cut and
-    completed by 0.84; grown as for a removal, 87 % hold over 0.98 of the thing (75 % of the outlines) and 84 % under a
-    tenth of any other (83). With `salient` over 0.8 of every named thing is held in 55 scenes, by the outlines in 33,
-    with 1.0 and 0.5 % of the background.
+    Args:
+        location: of the caption, with an outline.
+        salient: mask of everything that stands out. If it is given, its pixels do not count as surroundings, so the
+            mask misses less of an object with the colours of its neighbour, but includes more of the background.
     """
-    assert found.outline is not None
-    small = at_most(request.image, COLOURS_PX)
+    assert location.outline is not None
+    small = view.shrunk(COLOURS_PX)
     small_yx = (small.shape[1], small.shape[2])
-    named = phrases(request.caption) or (request.caption,)
-    fitted = torch.stack([_fitted(found, request, phrase, models) for phrase in named])
-    in_regions = _box_masks(fitted, request.size_yx).any(dim=0)
-    regions = _box_masks(scale_boxes(fitted, request.size_yx, small_yx), small_yx)
-    place = ~regions.any(dim=0)
+    named = phrases(caption) or (caption,)
+    fitted = torch.stack([_fitted_region(view, caption, location, phrase) for phrase in named])
+    in_regions = _box_masks(fitted, view.size_yx).any(dim=0)
+    regions = _box_masks(scale_boxes(fitted, view.size_yx, small_yx), small_yx)
+    surroundings = ~regions.any(dim=0)
     if salient is not None:
-        place &= _share(~salient, small_yx) == 1
-    outline = (_share(found.outline, small_yx) > 0.5) & regions.any(dim=0)
-    whole = outline | _of_other_colours(small, regions, place)
-    if int(whole.sum()) < LEAST_FILL * int(regions.any(dim=0).sum()):
+        surroundings &= _covered_share(~salient, small_yx) == 1
+    outline = (_covered_share(location.outline, small_yx) > 0.5) & regions.any(dim=0)
+    whole = outline | _colour_outliers_in(small, regions, surroundings)
+    if int(whole.sum()) < MIN_FILL * int(regions.any(dim=0).sum()):
         return in_regions
-    lost = (without_holes(whole, LARGEST_HOLE) & ~outline).to(torch.float32)[None, None]
-    # A little more than a half of each pixel's width, so that in a larger picture it meets the outline.
-    return (found.outline & in_regions) | (F.interpolate(lost, size=request.size_yx, mode="bilinear")[0, 0] > 0.25)
+    missed = (without_holes(whole, MAX_HOLE) & ~outline).to(torch.float32)[None, None]
+    # A threshold below a half dilates the added parts a little, so that they touch the outline at full resolution.
+    completed = F.interpolate(missed, size=view.size_yx, mode="bilinear")[0, 0] > 0.25
+    return (location.outline & in_regions) | completed
 
 
-def _fitted(found: Places, request: EditRequest, phrase: str, models: EditModels) -> Int[Tensor, " 4"]:
-    """The region that is most what a phrase of the caption names, its edges fitted."""
-    usual, size_yx = EditConfig(), request.size_yx
-    if phrase != request.caption:
-        request = replace(request, image=at_most(request.image, VIEW_PX), caption=phrase)
-        found = find_places(request, models, usual)
-    proposed = propose(found, request, models, usual)
-    best = int(proposed.place.argmax())
-    return scale_boxes(proposed.regions.boxes_xyxy[best : best + 1], request.size_yx, size_yx)[0]
+def _fitted_region(view: PictureView, caption: str, location: Location, phrase: str) -> Int[Tensor, " 4"]:
+    """The region that fits a phrase best, with fitted edges; (x0, y0, x1, y1) in pixels of the picture."""
+    defaults, size_yx = EditConfig(), view.size_yx
+    if phrase != caption:
+        view = view.small_view
+        location = locate(view, phrase, defaults)
+    proposed = propose(view, phrase, location, defaults)
+    best = int(proposed.score.argmax())
+    return scale_boxes(proposed.regions.boxes_xyxy[best : best + 1], view.size_yx, size_yx)[0]
 
 
-def _of_other_colours(
-    image: Float[Tensor, "3 h w"], regions: Bool[Tensor, "N h w"], place: Bool[Tensor, "h w"]
+def _colour_outliers_in(
+    image: Float[Tensor, "3 h w"], regions: Bool[Tensor, "N h w"], surroundings: Bool[Tensor, "h w"]
 ) -> Bool[Tensor, "h w"]:
-    """What in the regions has colours that the place around them has not, or where there is none around a region, the
-    place at all; single pixels and thin lines do not count."""
+    """The pixels in each region whose colours do not occur in its surroundings; single pixels and thin lines are left
+    out.
+
+    If no surroundings are near a region, its colours are compared with all surroundings.
+    """
     parts = []
     for region in regions:
-        near = _around(region) & place
-        parts.append(unlike(image, region, near if bool(near.any()) else place))
+        near = _neighbourhood(region) & surroundings
+        parts.append(colour_outliers(image, region, near if bool(near.any()) else surroundings))
     found = torch.stack(parts).any(dim=0).to(torch.float32)
     return F.avg_pool2d(found[None], 3, stride=1, padding=1)[0] > 0.5
 
 
-def _around(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """A box's pixels with those around it."""
+def _neighbourhood(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """The mask of a box extended by its reach on every side."""
     x0, y0, x1, y1 = mask_box(region)
-    reach = max(LEAST_REACH, round(AROUND * max(x1 - x0, y1 - y0)))
+    reach = max(MIN_REACH_PX, round(REACH_SHARE * max(x1 - x0, y1 - y0)))
     return _box_masks(torch.tensor([[x0 - reach, y0 - reach, x1 + reach, y1 + reach]]), region.shape)[0]
 
 
 def _box_masks(boxes_xyxy: Int[Tensor, "N 4"], size_yx: tuple[int, ...]) -> Bool[Tensor, "N H W"]:
-    """The boxes' pixels; what is beyond the picture is cut off, and one pixel there is at least."""
+    """The masks of boxes, each clipped to the picture and at least one pixel large."""
     masks = torch.zeros(len(boxes_xyxy), *size_yx, dtype=torch.bool)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes_xyxy.tolist(), strict=True):
         left, top = max(0, min(x0, size_yx[1] - 1)), max(0, min(y0, size_yx[0] - 1))
@@ -106,6 +104,6 @@ def _box_masks(boxes_xyxy: Int[Tensor, "N 4"], size_yx: tuple[int, ...]) -> Bool
     return masks
 
 
-def _share(mask: Bool[Tensor, "H W"], size_yx: tuple[int, int]) -> Float[Tensor, "h w"]:
-    """How much of each pixel of a picture of this size the mask covers."""
+def _covered_share(mask: Bool[Tensor, "H W"], size_yx: tuple[int, int]) -> Float[Tensor, "h w"]:
+    """The share of each pixel of a smaller picture that the mask covers, from 0 to 1."""
     return F.interpolate(mask.to(torch.float32)[None, None], size=size_yx, mode="area")[0, 0]

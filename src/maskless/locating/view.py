@@ -1,59 +1,162 @@
-"""What is read from one picture, once: the picture at the size that is looked at, and the signs of a location."""
+"""One picture and the features of it that DINO and CLIP compute, each computed once, when it is first needed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from maskless.data.boxes import Box, box_iou, inside_less_outside
-from maskless.data.paste import resize
-from maskless.data.types import PlaceSigns
+from maskless.data.boxes import Box, box_iou, inside_less_outside, scale_boxes
+from maskless.data.paste import shrunk_to
+from maskless.data.picture import SourceImage
+from maskless.data.types import LocationSigns, PatchFeatures
+from maskless.method.object_masks import Cells
 from maskless.models.clip import Clip
+from maskless.models.pretrained import EditModels
 
 VIEW_PX = 512
-"""CLIP looks at composites of at most this longer side; its own input is smaller still."""
+"""Maximum longer side, in pixels, of the pictures that CLIP is given. CLIP's own input is smaller still."""
 REGION_MARGIN = 0.15
-"""What CLIP sees around a region or a thing, as a share of its longer side."""
+"""Margin around a region or an object in the crops that CLIP encodes, as a share of its longer side."""
+
+Value = TypeVar("Value")
 
 
-@torch.no_grad()
-def place_signs(
-    picture: Float[Tensor, "3 h w"],
-    boxes_xyxy: Int[Tensor, "N 4"],
-    caption: str,
-    relevance: Float[Tensor, "rows columns"] | None,
-    clip: Clip,
-    outline_xyxy: Box | None = None,
-) -> PlaceSigns:
-    """How much each box is the thing that a caption names; two CLIP images a box, and no inpainting.
+class PictureView:
+    """A picture, and what DINO and CLIP compute from it. Many edits of the same picture can share one view.
 
-    picture: in [0, 1], at most VIEW_PX wide or high; boxes in its pixels. relevance: CLIP's map of the caption; None
-    where there is no caption, and then every sign is 0. outline_xyxy: the box of the thing's outline, if it is known.
+    Nothing is computed on construction. A view is valid only for the models that it was made with.
+
+    image: RGB in [0, 1], at the original resolution. source: pixels and metadata of its file; None if it has no file.
     """
-    nothing = torch.zeros(len(boxes_xyxy))
-    if relevance is None:
-        return PlaceSigns(shown=nothing, hidden=nothing, focus=nothing, fit=nothing)
-    text = clip.encode_text(caption)
-    return PlaceSigns(
-        shown=clip.encode_crops(picture, boxes_xyxy) @ text,
-        hidden=-(clip.encode_without(picture, boxes_xyxy) @ text),
-        focus=inside_less_outside(relevance, boxes_xyxy, (picture.shape[1], picture.shape[2])),
-        fit=nothing if outline_xyxy is None else box_iou(boxes_xyxy, outline_xyxy),
-    )
+
+    def __init__(self, image: Float[Tensor, "3 H W"], models: EditModels, *, source: SourceImage | None = None) -> None:
+        self.image, self.source, self._models = image, source, models
+        self._cache: dict[str, object] = {}
+
+    @property
+    def size_yx(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[1], self.image.shape[2]
+
+    @property
+    def clip(self) -> Clip:
+        """The CLIP that encodes the picture."""
+        return self._models.clip
+
+    def cached(self, key: str, compute: Callable[[], Value]) -> Value:
+        """The value that `compute` returns; it is computed at the first call with this key and then kept.
+
+        It is computed outside `torch.inference_mode`, even if the caller runs under it, so that AnchorNet can learn
+        from it.
+        """
+        if key not in self._cache:
+            with torch.inference_mode(False), torch.no_grad():
+                self._cache[key] = compute()
+        return self._cache[key]  # type: ignore[return-value]
+
+    def shrunk(self, longer_px: int) -> Float[Tensor, "3 h w"]:
+        """The picture, resized to a longer side of `longer_px` if it is larger."""
+        return self.cached(f"shrunk to {longer_px}", lambda: _outside_inference_mode(shrunk_to(self.image, longer_px)))
+
+    @property
+    def small(self) -> Float[Tensor, "3 h w"]:
+        """The picture with a longer side of at most VIEW_PX, which CLIP encodes."""
+        return self.shrunk(VIEW_PX)
+
+    @property
+    def small_yx(self) -> tuple[int, int]:
+        """Height and width of `small`."""
+        return self.small.shape[1], self.small.shape[2]
+
+    @property
+    def small_view(self) -> PictureView:
+        """A view of `small`; this view itself if the picture is no larger."""
+        if self.small_yx == self.size_yx:
+            return self
+        return self.cached("small view", lambda: PictureView(self.small, self._models))
+
+    def scaled(self, boxes_xyxy: Int[Tensor, "N 4"]) -> Int[Tensor, "N 4"]:
+        """Boxes in pixels of the picture, converted to pixels of `small`."""
+        return scale_boxes(boxes_xyxy, self.size_yx, self.small_yx)
+
+    @property
+    def features(self) -> PatchFeatures:
+        """DINO's patch features and attention (method step 1)."""
+        return self.cached("features", lambda: self._models.dino.features(self.image))
+
+    @property
+    def cells(self) -> Cells:
+        """The features and the mean colour of each cell of DINO's grid."""
+        return self.cached("cells", self._cells)
+
+    def _cells(self) -> Cells:
+        colours = F.interpolate(self.image[None], size=self.features.grid_yx, mode="area")[0]
+        return Cells(features=self.features.features, colours=colours)
+
+    @property
+    def embedding(self) -> Float[Tensor, " D"]:
+        """CLIP's embedding of the whole picture, of length 1."""
+        return self.cached("embedding", lambda: self.clip.encode(self.small[None]).embedding[0])
+
+    def text(self, text: str) -> Float[Tensor, " D"]:
+        """CLIP's embedding of a text, of length 1."""
+        return self.cached(f"text {text}", lambda: self.clip.encode_text(text))
+
+    def relevance(self, caption: str) -> Float[Tensor, "rows columns"]:
+        """The relevance of each part of the picture to a caption, from 0 to 1. The caption must not be empty."""
+        return self.cached(f"relevance {caption}", lambda: self.clip.relevance(self.image, self.text(caption)))
+
+    def location_signs(
+        self, boxes_xyxy: Int[Tensor, "N 4"], caption: str, *, outline_xyxy: Box | None = None
+    ) -> LocationSigns:
+        """`signs` of boxes that are given in pixels of the picture, as is the outline's box."""
+        if outline_xyxy is not None:
+            outline_xyxy = self.scaled(torch.tensor([list(outline_xyxy)]))[0].tolist()
+        return self.signs(self.scaled(boxes_xyxy), caption, outline_xyxy=outline_xyxy)
+
+    def signs(
+        self,
+        boxes_xyxy: Int[Tensor, "N 4"],
+        caption: str,
+        *,
+        relevance: Float[Tensor, "rows columns"] | None = None,
+        outline_xyxy: Box | None = None,
+    ) -> LocationSigns:
+        """Four signs of how well each box fits the object that a caption names.
+
+        CLIP encodes two pictures per box; nothing is inpainted.
+
+        Args:
+            boxes_xyxy: half-open, in pixels of `small`.
+            caption: if it is empty, every sign is 0.
+            relevance: a map to use instead of the relevance of the caption.
+            outline_xyxy: the box of the object's outline, half-open, in pixels of `small`; None if it is not known.
+        """
+        zeros = torch.zeros(len(boxes_xyxy))
+        if not caption.strip():
+            return LocationSigns(shown=zeros, hidden=zeros, focus=zeros, fit=zeros)
+        relevance = self.relevance(caption) if relevance is None else relevance
+        text = self.text(caption)
+        return LocationSigns(
+            shown=self.clip.encode_crops(self.small, boxes_xyxy) @ text,
+            hidden=-(self.clip.encode_without(self.small, boxes_xyxy) @ text),
+            focus=inside_less_outside(relevance, boxes_xyxy, self.small_yx),
+            fit=zeros if outline_xyxy is None else box_iou(boxes_xyxy, outline_xyxy),
+        )
 
 
 def with_margin(box_xyxy: Sequence[int], size_yx: tuple[int, int]) -> Box:
-    """The box with REGION_MARGIN more on every side, inside the picture."""
+    """The box extended on every side by REGION_MARGIN of its longer side, clipped to the picture."""
     x0, y0, x1, y1 = box_xyxy
     margin = round(REGION_MARGIN * max(x1 - x0, y1 - y0))
     return max(0, x0 - margin), max(0, y0 - margin), min(size_yx[1], x1 + margin), min(size_yx[0], y1 + margin)
 
 
-def at_most(image: Float[Tensor, "3 H W"], longer_px: int) -> Float[Tensor, "3 h w"]:
-    """The image at its own size, or smaller so that its longer side is longer_px."""
-    height, width = image.shape[1:]
-    scale = min(1.0, longer_px / max(height, width))
-    return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
+def _outside_inference_mode(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of it if it was created under `torch.inference_mode`, where it could carry no gradient."""
+    return tensor.clone() if tensor.is_inference() else tensor

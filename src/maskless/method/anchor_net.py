@@ -1,4 +1,4 @@
-"""AnchorNet, the only trained part, and the region features that it reads. Method steps 4 and 5."""
+"""AnchorNet, the only trained network, and the region features that are its input. Method steps 4 and 5."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from maskless.data.errors import MasklessError
 
 PROJECTED = 12
+"""Channels of the projected features."""
 POOLED = 8
+"""Each region is pooled to this many cells per side."""
 SAMPLES = 2
 """Bilinear samples per side of a pooled cell."""
 PROJECTION_SEED = 0
-"""The projection is the same for every image and run: it is frozen, and saved with every checkpoint (mistake 8)."""
+"""The projection is the same for every image and run. It is frozen, and saved in every checkpoint (mistake 8)."""
 
 
 def frozen_projection(channels: int) -> Float[Tensor, "12 D 1 1"]:
-    """The seeded 1x1 projection D -> 12, with entries of variance 1/D."""
+    """The weights of the seeded 1x1 projection from D to 12 channels, normal with variance 1/D."""
     generator = torch.Generator().manual_seed(PROJECTION_SEED)
     return torch.randn(PROJECTED, channels, 1, 1, generator=generator) / math.sqrt(channels)
 
@@ -28,13 +30,13 @@ def frozen_projection(channels: int) -> Float[Tensor, "12 D 1 1"]:
 def roi_align(
     features: Float[Tensor, "C h w"], boxes_xyxy: Float[Tensor, "N 4"], size: int = POOLED
 ) -> Float[Tensor, "N C s s"]:
-    """Each box of a feature map averaged into size x size cells.
+    """Each box of a feature map averaged to size x size cells.
 
     Args:
-        boxes_xyxy: in cells of the map: cell i covers [i, i + 1) and its value sits at i + 0.5. There is no other
-            scale, so no scale to get wrong (mistake 4).
+        boxes_xyxy: in cells of the map: cell i covers [i, i + 1) and its value belongs to i + 0.5. There is no scale
+            argument, so no scale can be wrong (mistake 4).
     Returns:
-        The mean of 2 x 2 bilinear samples in every cell, as torchvision's roi_align(aligned=True, sampling_ratio=2).
+        The mean of 2 x 2 bilinear samples in each cell, like torchvision's roi_align(aligned=True, sampling_ratio=2).
     """
     height, width = features.shape[1:]
     steps = (torch.arange(size * SAMPLES, dtype=features.dtype) + 0.5) / (size * SAMPLES)
@@ -57,33 +59,37 @@ def region_features(
     projection: Float[Tensor, "12 D 1 1"],
     anchors: int,
 ) -> Float[Tensor, "K C 8 8"]:
-    """What AnchorNet sees of every anchor, method step 4.
+    """The input of AnchorNet for each anchor (method step 4).
 
     Args:
-        boxes_xyxy: in cells of the grid, anchor-major: row k * M + m is size m around anchor k.
+        features: DINO's patch features.
+        boxes_xyxy: in cells of the grid, anchor-major: row k * M + m has size m and lies around anchor k.
+        projection: see `frozen_projection`.
         anchors: K.
     Returns:
-        [K, M * 12, 8, 8]; channels m * 12 to m * 12 + 11 of row k are region (k, m) and no other (mistake 5).
+        [K, M * 12, 8, 8]; channels m * 12 to m * 12 + 11 of row k belong to region (k, m) alone (mistake 5).
+    Raises:
+        MasklessError: the number of boxes is not a multiple of K.
     """
     if boxes_xyxy.shape[0] % anchors:
-        raise MasklessError(f"boxes must be K * M with K = {anchors}, got {boxes_xyxy.shape[0]}")
+        raise MasklessError(f"the number of boxes must be K * M with K = {anchors}, got {boxes_xyxy.shape[0]}")
     projected = F.conv2d(features[None], projection.to(features))[0]
     pooled = roi_align(projected, boxes_xyxy)
     return pooled.reshape(anchors, -1, POOLED, POOLED)
 
 
 def standardised(regions: Float[Tensor, "K C 8 8"]) -> Float[Tensor, "K C 8 8"]:
-    """Region features less their mean over the anchors, in units of their spread.
+    """Region features minus their mean over the anchors, divided by their standard deviation.
 
-    Most of a patch feature is the same all over a picture. Without it the four hidden units can tell anchors apart:
-    with another best size planted at every anchor, AnchorNet then finds 96 % of them instead of 85 %.
+    Most of a patch feature is the same everywhere in a picture. Without this common part the four hidden units
+    distinguish anchors much better (docs/search.md).
     """
     centred = regions - regions.mean(dim=0, keepdim=True)
     return centred / centred.std(correction=0).clamp(min=1e-6)
 
 
 class AnchorNet(nn.Module):
-    """pi(m|k): how good each of M sizes is around an anchor, method step 5.
+    """pi(m|k): a distribution over M sizes for each anchor (method step 5).
 
     Conv1x1(12 M -> 8), ReLU, Conv1x1(8 -> 4), ReLU, Flatten, Linear(256 -> 4), ReLU, Linear(4 -> M), LogSoftmax.
     """
@@ -91,7 +97,7 @@ class AnchorNet(nn.Module):
     def __init__(self, sizes: int, generator: torch.Generator) -> None:
         super().__init__()
         self.sizes = sizes
-        with torch.random.fork_rng(devices=[]):  # torch's own initialisation, replaced below, draws globally
+        with torch.random.fork_rng(devices=[]):  # torch's own initialisation uses the global generator; replaced below
             self.layers = nn.Sequential(
                 nn.Conv2d(PROJECTED * sizes, 8, 1),
                 nn.ReLU(),
@@ -106,12 +112,16 @@ class AnchorNet(nn.Module):
         self._initialise(generator)
 
     def _initialise(self, generator: torch.Generator) -> None:
-        """He-normal hidden layers. The four hidden units start alive (bias 1) and the last layer at zero, so that
-        training begins at the uniform policy pi = 1/M instead of at a size that chance preferred."""
+        """Set the first weights: He-normal hidden layers, and zeros in the last layer.
+
+        Zeros make training start at the uniform policy pi = 1/M and not at a size that chance prefers. A bias of 1
+        makes the four hidden units start active, because a ReLU that is always zero gets no gradient.
+        """
         for layer in self.layers:
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         hidden, last = self.layers[5], self.layers[7]
         assert isinstance(hidden, nn.Linear) and isinstance(last, nn.Linear)
         nn.init.ones_(hidden.bias)
@@ -119,7 +129,7 @@ class AnchorNet(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """1,678 for M = 6."""
+        """The number of trained parameters: 1,678 for M = 6."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(self, regions: Float[Tensor, "K C 8 8"]) -> Float[Tensor, "K M"]:

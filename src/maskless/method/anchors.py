@@ -1,4 +1,4 @@
-"""Where to edit: peaks of attention, of relevance to the caption, or of both. Method step 2."""
+"""Anchors, the points to edit around: peaks of attention, of relevance to the caption, or of both. Method step 2."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from maskless.data.errors import MasklessError
 from maskless.data.types import Anchors
 
 NEIGHBOURHOOD = 3 / 32
-"""Anchors are at least this share of the grid's shorter side apart, while the grid has room for that. At 1/8 a small
-thing has no room for nine anchors, and the rest fall on the background (docs/search.md)."""
+"""Minimum distance of anchors, as a share of the grid's shorter side, while the grid has room for it. With 1/8, nine
+anchors do not fit on a small object, and the others fall on the background (docs/search.md)."""
 
 ROOM = 1 / 3
+"""Side of the square in which `find_free_anchors` measures the free area, as a share of the grid's shorter side."""
 
 
 def find_anchors(
@@ -28,14 +29,15 @@ def find_anchors(
     """The cells to edit around.
 
     Args:
-        attention: CLS -> patch attention of DINO on the grid that the anchors count in.
-        relevance: relevance of each place to the caption, >= 0, on any grid of the same picture; None or a constant
-            map where the caption names nothing, then attention alone decides.
+        attention: DINO's attention from the CLS token to each patch, on the grid of the anchors.
+        relevance: relevance of each cell to the caption, >= 0, on any grid of the same picture. If it is None or
+            constant, the caption names nothing, and attention alone decides.
         count: K.
         source: "attention" (the paper), "text", or "both": the first half from the caption, the rest from attention.
-        first_yx: (row, column) of the captioned thing's middle, where it is known; the caption's first anchor.
+        first_yx: (row, column) of the middle of the captioned object, if it is known. It becomes the first anchor that
+            the caption contributes.
     Raises:
-        MasklessError: an unknown source, or more anchors than cells.
+        MasklessError: an unknown source, or a count that is not from 1 to the number of cells.
     """
     if source not in ("attention", "text", "both"):
         raise MasklessError(f"source must be attention, text or both, got {source!r}")
@@ -61,10 +63,11 @@ def find_anchors(
 
 
 def find_free_anchors(occupied: Float[Tensor, "H W"], grid_yx: tuple[int, int], *, count: int) -> Anchors:
-    """Cells with the most room around them, for a newcomer.
+    """The cells with the most free area around them, for a new object.
 
-    occupied: where things are, 0 to 1, on any grid. grid_yx: rows and columns that the anchors count in. The weight of
-    an anchor is the free share of the square of ROOM of the shorter side around it; beyond the picture all is taken.
+    occupied: where the picture shows objects, 0 to 1, on any grid. grid_yx: rows and columns of the anchors' grid. The
+    weight of an anchor is the free share of the square around it (see ROOM). The area beyond the picture counts as
+    occupied.
     """
     rows, columns = grid_yx
     free = 1 - F.interpolate(occupied[None, None].to(torch.float32), size=(rows, columns), mode="area")
@@ -78,12 +81,14 @@ def find_free_anchors(occupied: Float[Tensor, "H W"], grid_yx: tuple[int, int], 
 def suppressed_peaks(
     scores: Float[Tensor, "h w"], count: int, *, taken: list[tuple[int, int]] | None = None
 ) -> list[tuple[int, int]]:
-    """The `count` highest cells, each at least a neighbourhood away from those before it and from `taken`.
+    """The `count` highest cells that are at least NEIGHBOURHOOD apart from each other and from the cells in `taken`.
 
-    Where the grid is too small for that the neighbourhood shrinks, so there are always `count` of them.
+    Where the grid is too small for this distance, the distance is reduced until there are `count` cells.
 
     Returns:
         (row, column) of each, highest first.
+    Raises:
+        MasklessError: fewer than `count` cells are left.
     """
     rows, columns = scores.shape
     found: list[tuple[int, int]] = []

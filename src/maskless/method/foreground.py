@@ -1,4 +1,4 @@
-"""Outlines finer than boxes: which cells of a region are the thing, by DINO's features and by colour. Pure torch."""
+"""Outlines of objects: which cells of a region belong to the object, by DINO's features and by colour. Pure torch."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 NEAREST = 5
-"""A cell is held against this many of its most similar cells in the thing, and outside the region."""
+"""A cell is compared with this many of its most similar cells, both in the object and outside the region."""
 ROUNDS = 4
+"""Maximum number of times that `outline` assigns the cells of a region to the object or to the outside."""
 CORE_SHARE = 0.35
-"""Of a region's cells, those nearest its middle, which the thing is first taken to be."""
-COLOUR_SPREAD = 0.12
-"""Distance of two colours in [0, 1]^3 at which they are like each other to 1/e."""
-EDGE_REACH, EDGE_EPS = 0.1, 1e-4
-"""Of the guided filter: its window, as a share of the shorter side, and the variance of what it takes for no edge."""
-ALIKE_SHARE = 0.06
-"""A place has this share of the picture's cells that are alike, a thing less."""
-UNLIKE_SPREAD, UNLIKE_MOST = 0.08, 1024
-"""As COLOUR_SPREAD, for single pixels; and how many pixels of the surroundings are looked at."""
+"""Share of a region's cells, the ones nearest its middle, that `outline` first takes for the object."""
+COLOUR_SCALE = 0.12
+"""Distance of two colours in [0, 1]^3 at which their similarity has fallen to 1/e."""
+EDGE_WINDOW_SHARE, EDGE_VARIANCE = 0.1, 1e-4
+"""Parameters of the guided filter: the side of its window, as a share of the shorter side, and its epsilon, the colour
+variance up to which a window counts as free of edges."""
+SCENERY_SHARE = 0.06
+"""A cell of the scenery has similar cells in about this share of the picture; a cell of an object has fewer."""
+PIXEL_COLOUR_SCALE, MAX_SURROUNDINGS = 0.08, 1024
+"""For `colour_outliers`: COLOUR_SCALE of single pixels, and the maximum number of surrounding pixels to compare."""
 
 
 def outline(
@@ -28,18 +30,20 @@ def outline(
     region: Bool[Tensor, "h w"],
     core: Bool[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, "h w"]:
-    """How much more each cell of a region is like the thing in it than like what surrounds it.
+    """How much more similar each cell of a region is to the object in it than to the surroundings of the object.
 
-    What surrounds a thing goes on outside its region. The core begins as the thing; then every cell of the region goes
-    by its nearest neighbours, to the thing or to the outside.
+    The surroundings of an object continue outside of its region, so the cells out there show what they look like. At
+    first the core counts as the object. Then each cell of the region is assigned to the object or to the outside,
+    whichever its nearest neighbours are more similar to; this is repeated with the new object.
 
     Args:
-        features: patch features, and colours: RGB in [0, 1], on one grid. Each counts half.
-        region: cells that hold the thing, and some of what is around it.
-        core: cells of the region that are of the thing; None takes those nearest the region's middle.
+        features: patch features on a grid.
+        colours: RGB in [0, 1] on the same grid; features and colours have equal weight.
+        region: cells that contain the object and some of its surroundings.
+        core: cells that are known to belong to the object; None takes those nearest the region's middle.
     Returns:
-        Difference of two mean similarities, from -2 to 2: above 0 in the thing, -2 outside the region. Where the region
-        is the whole picture, all of it is the thing.
+        The difference of two mean similarities, from -2 to 2: above 0 in the object, -2 outside the region. If the
+        region is the whole picture, all of it counts as the object (2).
     """
     inside = region.flatten()
     score = torch.full((region.numel(),), -2.0)
@@ -47,31 +51,35 @@ def outline(
         score[inside] = 2.0
         return score.reshape(region.shape)
     cells = F.normalize((features - features.mean(dim=(1, 2), keepdim=True)).flatten(1).T, dim=1)
-    paint = colours.flatten(1).T
-    to_outside = _nearest(_similarity(cells[inside], cells[~inside], paint[inside], paint[~inside]))
-    within = _similarity(cells[inside], cells[inside], paint[inside], paint[inside]).fill_diagonal_(-1.0)
-    thing = _middle(region) if core is None or not bool((core & region).any()) else core.flatten()[inside]
+    rgb = colours.flatten(1).T
+    to_outside = _nearest(_similarity(cells[inside], cells[~inside], rgb[inside], rgb[~inside]))
+    # A diagonal of -1 keeps a cell from being its own nearest neighbour.
+    within = _similarity(cells[inside], cells[inside], rgb[inside], rgb[inside]).fill_diagonal_(-1.0)
+    is_object = _middle(region) if core is None or not bool((core & region).any()) else core.flatten()[inside]
     for _ in range(ROUNDS):
-        difference = _nearest(within[:, thing]) - to_outside
+        difference = _nearest(within[:, is_object]) - to_outside
         if not bool((difference > 0).any()):
             break
-        thing = difference > 0
+        is_object = difference > 0
     score[inside] = difference
     return score.reshape(region.shape)
 
 
 def _middle(region: Bool[Tensor, "h w"]) -> Bool[Tensor, " n"]:
-    """Which of a region's cells are nearest its middle."""
-    places = region.nonzero().to(torch.float32)
-    from_middle = (places - places.mean(dim=0)).square().sum(dim=1)
-    nearest = torch.zeros(len(places), dtype=torch.bool)
-    nearest[from_middle.argsort()[: max(1, round(CORE_SHARE * len(places)))]] = True
+    """For each of a region's n cells, whether it is among the CORE_SHARE nearest the region's middle."""
+    cells_yx = region.nonzero().to(torch.float32)
+    from_middle = (cells_yx - cells_yx.mean(dim=0)).square().sum(dim=1)
+    nearest = torch.zeros(len(cells_yx), dtype=torch.bool)
+    nearest[from_middle.argsort()[: max(1, round(CORE_SHARE * len(cells_yx)))]] = True
     return nearest
 
 
-def _similarity(one: Tensor, other: Tensor, one_paint: Tensor, other_paint: Tensor) -> Float[Tensor, "n m"]:
-    apart = torch.cdist(one_paint, other_paint) / COLOUR_SPREAD
-    return (one @ other.T + torch.exp(-apart.square())) / 2
+def _similarity(
+    first: Float[Tensor, "n D"], second: Float[Tensor, "m D"], first_rgb: Tensor, second_rgb: Tensor
+) -> Float[Tensor, "n m"]:
+    """Mean of the cosine of two cells' features and of the similarity of their colours, -1/2 to 1."""
+    distance = torch.cdist(first_rgb, second_rgb) / COLOUR_SCALE
+    return (first @ second.T + torch.exp(-distance.square())) / 2
 
 
 def _nearest(similarity: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
@@ -79,63 +87,66 @@ def _nearest(similarity: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
     return similarity.topk(min(NEAREST, similarity.shape[1]), dim=1).values.mean(dim=1)
 
 
-def unlike(
+def colour_outliers(
     image: Float[Tensor, "3 H W"], region: Bool[Tensor, "H W"], around: Bool[Tensor, "H W"]
 ) -> Bool[Tensor, "H W"]:
-    """The pixels of a region whose colour its surroundings hardly have; none where there are no surroundings.
+    """The pixels of a region whose colour is rare in the surroundings; none if there are no surroundings.
 
-    image: RGB in [0, 1]. around: pixels that are of no thing. It asks for a region that fits its thing: of what else is
-    in there all that is not background counts.
+    image: RGB in [0, 1]. around: pixels that belong to no object. The region must fit its object closely, because the
+    pixels of any other object in it are returned as well.
     """
     inside, outside = image.permute(1, 2, 0)[region], image.permute(1, 2, 0)[around]
-    found = torch.zeros_like(region)
+    outliers = torch.zeros_like(region)
     if len(outside) and len(inside):
-        few = outside[:: -(-len(outside) // UNLIKE_MOST)]
-        found[region] = _nearest(torch.exp(-(torch.cdist(inside, few) / UNLIKE_SPREAD).square())) < 0.5
-    return found
+        sample = outside[:: -(-len(outside) // MAX_SURROUNDINGS)]  # evenly, with the step rounded up
+        similarity = torch.exp(-(torch.cdist(inside, sample) / PIXEL_COLOUR_SCALE).square())
+        outliers[region] = _nearest(similarity) < 0.5
+    return outliers
 
 
 def salience(features: Float[Tensor, "D h w"], colours: Float[Tensor, "3 h w"]) -> Float[Tensor, "h w"]:
-    """How much each cell is a thing and not a place, from 0 to 2.
+    """How much each cell looks like part of an object and not of the scenery, from 0 to 2.
 
-    A place goes on sideways: sky beside sky, grass beside grass. A cell of it has many alike at its own level, some way
-    off to the left or right; a cell of a thing has few.
+    Scenery continues sideways: sky beside sky, grass beside grass. So a cell of the scenery has many similar cells at
+    about its own height, some distance to the left or right; a cell of an object has few.
 
     Args:
-        features: patch features, and colours: RGB in [0, 1], on one grid. Each counts half.
+        features: patch features on a grid.
+        colours: RGB in [0, 1] on the same grid; features and colours have equal weight.
     """
     rows, columns = features.shape[1:]
     cells = F.normalize((features - features.mean(dim=(1, 2), keepdim=True)).flatten(1).T, dim=1)
-    paint = colours.flatten(1).T
-    at_y = torch.arange(rows).repeat_interleave(columns)
-    at_x = torch.arange(columns).repeat(rows)
-    level = (at_y[:, None] - at_y[None, :]).abs() <= rows // 8
-    away = (at_x[:, None] - at_x[None, :]).abs() > columns // 4
-    like = _similarity(cells, cells, paint, paint).masked_fill(~(level & away), -1.0)
-    count = max(1, round(rows * columns * ALIKE_SHARE))
-    return 1 - like.topk(min(count, rows * columns), dim=1).values.mean(dim=1).reshape(rows, columns)
+    rgb = colours.flatten(1).T
+    y = torch.arange(rows).repeat_interleave(columns)
+    x = torch.arange(columns).repeat(rows)
+    same_height = (y[:, None] - y[None, :]).abs() <= rows // 8
+    far_sideways = (x[:, None] - x[None, :]).abs() > columns // 4
+    similarity = _similarity(cells, cells, rgb, rgb).masked_fill(~(same_height & far_sideways), -1.0)
+    count = max(1, round(rows * columns * SCENERY_SHARE))
+    return 1 - similarity.topk(min(count, rows * columns), dim=1).values.mean(dim=1).reshape(rows, columns)
 
 
-def on_edges(coarse: Float[Tensor, "H W"], image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
-    """A coarse mask whose outline moves to the picture's edges near it: the guided filter (He et al., ECCV 2010).
+def snap_to_edges(coarse: Float[Tensor, "H W"], image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
+    """A coarse mask with its outline moved to the picture's nearby edges, by the guided filter (He et al., ECCV 2010).
 
-    coarse: 0 to 1. image: RGB in [0, 1]. Returns about 0 to 1, above a half where the thing is. On 60 validation scenes
-    of the storybook the outlines of named things met the truth by an IoU of 0.74 with it and 0.67 without.
+    docs/search.md says how much this improves outlines. coarse: 0 to 1. image: RGB in [0, 1]. Returns a soft mask,
+    about 0 to 1, above a half in the object.
     """
     from kornia.filters import guided_blur
 
-    reach = max(1, round(EDGE_REACH * min(coarse.shape) / 2))
+    reach = max(1, round(EDGE_WINDOW_SHARE * min(coarse.shape) / 2))
     reach = min(reach, (min(coarse.shape) - 1) // 2)
-    return guided_blur(image[None], coarse[None, None], 2 * reach + 1, EDGE_EPS)[0, 0]
+    return guided_blur(image[None], coarse[None, None], 2 * reach + 1, EDGE_VARIANCE)[0, 0]
 
 
 def threshold(scores: Tensor) -> float:
-    """The value between a map's low and its high part that tells them apart best (Otsu); the maximum where all are
-    equal, so that nothing is above it."""
+    """The value that best separates the low values of a map from the high ones (Otsu's method). If all values are equal
+    it is that value, so none is above it."""
     ordered = scores.flatten().sort().values
-    below = torch.arange(1, len(ordered), dtype=torch.float64)
+    count_below = torch.arange(1, len(ordered), dtype=torch.float64)
+    count_above = len(ordered) - count_below
     total = ordered.to(torch.float64).cumsum(0)
-    means = total[:-1] / below, (total[-1] - total[:-1]) / (len(ordered) - below)
-    between = below * (len(ordered) - below) * (means[0] - means[1]).square()
-    at = int(between.argmax())
-    return float(ordered[at] + ordered[at + 1]) / 2
+    means = total[:-1] / count_below, (total[-1] - total[:-1]) / count_above
+    variance_between = count_below * count_above * (means[0] - means[1]).square()
+    split = int(variance_between.argmax())
+    return float(ordered[split] + ordered[split + 1]) / 2

@@ -1,4 +1,4 @@
-"""Which result comes first. Method step 10: each rule is one function from Scores to a Ranking."""
+"""Ranking of the candidates (method step 10). Each rule is one function from Scores to a Ranking."""
 
 from __future__ import annotations
 
@@ -9,92 +9,99 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.errors import MasklessError
-from maskless.data.types import PlaceSigns, Scores
+from maskless.data.types import LocationSigns, Scores
 
 SHORTLIST = 3
+"""The paper's rule compares this many candidates by the sum of both similarities."""
 FIT_WEIGHT = 0.25
-"""Of the outline's sign among those of the place: an outline that is right makes the region fit, one that took a
-neighbour along spoils it. On 150 validation scenes of two things and more, the region of the best score covered the
-named thing and no other in 61 % at a weight of 1, in 69 % at 0.5, in 72 % at 0.25 and in 67 % at 0."""
+"""Weight of the sign `fit` among the signs of the location. A correct outline improves the region, but an outline that
+includes a neighbour of the object spoils it. The value was chosen on validation scenes (docs/search.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
-    """score: larger is better, comparable within one image. order: positions, best first."""
+    """score: larger is better, comparable within one image. order: positions of the candidates, best first."""
 
     score: Float[Tensor, " N"]
     order: tuple[int, ...]
 
 
 def rank(scores: Scores, rule: str, *, alpha: float, beta: float) -> Ranking:
-    """The rule of that name. alpha and beta weigh the paper's two similarities."""
+    """The ranking by the rule of this name. alpha, beta: weights of the paper's two similarities.
+
+    Raises:
+        MasklessError: an unknown rule.
+    """
     if rule == "paper":
         return rank_by_paper(scores, alpha=alpha, beta=beta)
     if rule == "located":
-        return rank_by_place(scores, alpha=alpha, beta=beta)
+        return rank_by_location(scores, alpha=alpha, beta=beta)
     raise MasklessError(f"ranking must be paper or located, got {rule!r}")
 
 
 def rank_by_paper(scores: Scores, *, alpha: float, beta: float) -> Ranking:
-    """S = alpha S_t2i + beta S_i2i among the top three by S_t2i; the others follow by S_t2i."""
+    """The three best by S_t2i, ordered by S = alpha S_t2i + beta S_i2i; then the others, ordered by S_t2i."""
     combined = alpha * scores.text_to_image + beta * scores.image_to_image
     by_text = _descending(scores.text_to_image)
     shortlist = sorted(by_text[:SHORTLIST], key=lambda i: -float(combined[i]))
     return Ranking(score=combined, order=(*shortlist, *by_text[SHORTLIST:]))
 
 
-def rank_by_place(scores: Scores, *, alpha: float, beta: float) -> Ranking:
-    """The region that is the captioned thing.
+def rank_by_location(scores: Scores, *, alpha: float, beta: float) -> Ranking:
+    """The candidates ordered by how well their region fits the object that the caption names.
 
-    The whole-image similarities of the paper's rule are blind to where an edit is, and favour the smallest change.
-    Where the place says nothing, because there is no caption or only one region, the paper's rule decides.
+    The similarities of the paper's rule are of the whole image, hardly depend on where an edit is, and favour the
+    smallest change. If all locations have the same score, because there is no caption or only one region, the paper's
+    rule decides.
     """
-    if float(scores.place.max()) == float(scores.place.min()):
+    if float(scores.location.max()) == float(scores.location.min()):
         return rank_by_paper(scores, alpha=alpha, beta=beta)
-    return Ranking(score=scores.place, order=tuple(_descending(scores.place)))
+    return Ranking(score=scores.location, order=tuple(_descending(scores.location)))
 
 
-def place_score(signs: PlaceSigns, among: PlaceSigns | None = None) -> Float[Tensor, " N"]:
-    """How much each region is the captioned thing: it shows the caption, hides it when painted over, holds the
-    relevance and fits the outline.
+def location_score(signs: LocationSigns, among: LocationSigns | None = None) -> Float[Tensor, " N"]:
+    """How well each region fits the object that the caption names: the weighted sum of the four standardised signs.
 
-    The signs count in units of their spread over the regions of `among`; None takes the same regions. Given all that
-    are proposed, the search and the ranking go by one score.
+    among: the signs of the regions whose mean and standard deviation are the units; None takes `signs` itself. With the
+    signs of all proposed regions, the search and the ranking use the same score.
     """
     units = among or signs
-    seen = sum(_in_spreads(getattr(signs, name), getattr(units, name)) for name in ("shown", "hidden", "focus"))
-    return seen + FIT_WEIGHT * _in_spreads(signs.fit, units.fit)
+    score = sum(_standardised(getattr(signs, name), getattr(units, name)) for name in ("shown", "hidden", "focus"))
+    return score + FIT_WEIGHT * _standardised(signs.fit, units.fit)
 
 
-def free_first(ranking: Ranking, taken: Float[Tensor, " N"]) -> Ranking:
-    """The same, but those that cover less of what is there come first: by steps of a fiftieth, then by score.
+def prefer_unoccupied(ranking: Ranking, occupied: Float[Tensor, " N"]) -> Ranking:
+    """The candidates ordered by how little of the picture's objects they cover, in steps of 1/50, and then as before.
 
-    taken: share of each region that is occupied, 0 to 1. Where it is 0 for all nothing changes.
+    occupied: share of each region that is covered by objects, 0 to 1. If it is 0 for all, the order does not change.
     """
-    steps = (taken * 50).floor().tolist()
+    steps = (occupied * 50).floor().tolist()
     return Ranking(score=ranking.score, order=tuple(sorted(ranking.order, key=lambda index: steps[index])))
 
 
 def rank_fills(
     text: Float[Tensor, " N"] | None, fit: Float[Tensor, " N"] | None, structure: Float[Tensor, " N"] | None
 ) -> Ranking:
-    """The fill of a known region that shows the prompt, meets its surroundings and keeps the layout.
+    """The fills of a known region, ordered by the sum of up to three signs, each of them standardised.
 
-    text: cosine of the picture and the prompt. fit: how smoothly it goes on across the region's outline. structure: how
-    alike the layout is. Larger is better for each; None where it is not asked for. They count in units of their spread.
+    text: cosine similarity of the picture and the prompt. fit: how smoothly the picture continues across the region's
+    outline. structure: how similar the layout is to the source's. Larger is better for each; None leaves a sign out.
     """
-    asked = [values for values in (text, fit, structure) if values is not None]
-    score = torch.stack([_in_spreads(values) for values in asked]).sum(dim=0)
+    signs = [values for values in (text, fit, structure) if values is not None]
+    score = torch.stack([_standardised(values) for values in signs]).sum(dim=0)
     return Ranking(score=score, order=tuple(_descending(score)))
 
 
-def _in_spreads(values: Tensor, among: Tensor | None = None) -> Tensor:
-    """Less the mean, in standard deviations, both of `among` or of the values; 0 where those are all equal."""
+def _standardised(values: Tensor, among: Tensor | None = None) -> Tensor:
+    """The values minus the mean of `among`, divided by its standard deviation; 0 if all of `among` are equal.
+
+    among: None takes the values themselves.
+    """
     among = values if among is None else among
-    spread = (among - among.mean()).square().mean().sqrt()
-    return (values - among.mean()) / spread if float(spread) > 1e-7 else torch.zeros_like(values)
+    deviation = (among - among.mean()).square().mean().sqrt()
+    return (values - among.mean()) / deviation if float(deviation) > 1e-7 else torch.zeros_like(values)
 
 
 def _descending(values: Tensor) -> list[int]:
-    """Positions from the largest value to the smallest; ties keep their order."""
+    """Positions from the largest value to the smallest; equal values keep their order."""
     return torch.argsort(values, descending=True, stable=True).tolist()

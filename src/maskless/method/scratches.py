@@ -13,59 +13,66 @@ from torch import Tensor
 from maskless.data.masks import components
 from maskless.data.picture import SourceImage
 
-WIDEST_SHARE = 1 / 28
-"""Of the shorter side, the widest that a mark may be to be a scratch."""
+MAX_WIDTH_SHARE = 1 / 28
+"""Maximum width of a scratch, as a share of the picture's shorter side."""
 LONGEST_WORK_PX = 512
+"""Larger pictures are searched on a copy whose longer side has this length."""
 CONTRAST = 0.09
-LEAST_LENGTH = 0.2
-"""Of the shorter side: how far a scratch reaches."""
-LEAST_SLENDERNESS = 8.0
-"""Its reach in units of its mean width."""
-DENSE = 0.35
-"""Share of marks around a place, above which they may be a texture; by 150 validation scenes (docs/results.md)."""
-BARE = 0.2
-"""From black, or white, in every channel: a scratch shows what is under the colours."""
+"""Minimum difference of a mark from both of its sides, in at least one channel."""
+MIN_LENGTH_SHARE = 0.2
+"""Minimum length of a scratch, as a share of the picture's shorter side."""
+MIN_SLENDERNESS = 8.0
+"""Minimum length of a scratch divided by its mean width."""
+TEXTURE_DENSITY = 0.35
+"""Where marks cover more than this share of their neighbourhood, they may be a texture (docs/results.md)."""
+EXTREME_RANGE = 0.2
+"""Maximum distance of a scratch from black, or from white, in every channel: a scratch shows the material under the
+colours."""
 MARGIN_PX = 1
 
 
 def find_scratches(image: Float[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
-    """Pixels of thin marks that are darker, or brighter, than what is on both sides of them.
+    """Pixels of thin marks that are darker, or brighter, than the picture on both sides of them.
 
-    A black-hat and a white-hat of every channel with a square a little wider than the widest scratch leave what is
-    thin; of what is nearly black or white in it, the connected parts stay that are long and slender, but for places
-    that are full of such marks. Lines of a drawing can be all of that too: a mask of one's own is always better.
+    The black-hat and the white-hat transform of each channel, with a square a little wider than the widest scratch,
+    leave only what is thin. The nearly black or nearly white pixels of it are kept, except in areas that are full of
+    such marks (hatching). The connected parts of these that are long and slender are the scratches. A line of a drawing
+    may meet all these conditions too, so a mask that the user draws is always better.
 
-    image: RGB in [0, 1]. Returns: all False where there are none.
+    image: RGB in [0, 1]. Returns: True in scratches; all False if there are none.
     """
     height, width = image.shape[1:]
     scale = min(1.0, LONGEST_WORK_PX / max(height, width))
     work_yx = (max(1, round(height * scale)), max(1, round(width * scale)))
     work = F.interpolate(image[None], size=work_yx, mode="area") if scale < 1 else image[None]
-    reach = max(1, round(min(work_yx) * WIDEST_SHARE / 2))
+    reach = max(1, round(min(work_yx) * MAX_WIDTH_SHARE / 2))
     dark = _closed(work, reach) - work
     bright = work + _closed(-work, reach)
     found = torch.zeros(work_yx, dtype=torch.bool)
-    for hat, bare in ((dark, work.amax(dim=1) < BARE), (bright, work.amin(dim=1) > 1 - BARE)):
-        marks = (hat.amax(dim=1) > CONTRAST)[0] & bare[0]
+    nearly_black, nearly_white = work.amax(dim=1) < EXTREME_RANGE, work.amin(dim=1) > 1 - EXTREME_RANGE
+    for hat, extreme in ((dark, nearly_black), (bright, nearly_white)):
+        marks = (hat.amax(dim=1) > CONTRAST)[0] & extreme[0]
         for part in components(marks & ~_textured(marks, reach)):
             if _is_long(part):
                 found |= part
-    wide = _grown(found, MARGIN_PX).to(torch.float32)[None, None]
+    wide = _dilated(found, MARGIN_PX).to(torch.float32)[None, None]
     return F.interpolate(wide, size=(height, width), mode="nearest")[0, 0] > 0
 
 
 def _textured(marks: Bool[Tensor, "H W"], reach: int) -> Bool[Tensor, "H W"]:
-    """Where marks lie so dense, in so large a place, that they are no scratches and not their crossings: hatching.
+    """The areas that are dense with marks and too large to be a crossing of scratches: hatching.
 
-    reach: half the widest scratch, in pixels.
+    reach: half the width of the widest scratch, in pixels.
     """
-    around, least = 9 * reach // 2, 3 * reach  # half-sizes: of the place that is looked at, and of the least dense one
-    share = F.avg_pool2d(marks.to(torch.float32)[None], 2 * around + 1, 1, around, count_include_pad=False)[0]
-    sparse = _grown(share <= DENSE, least)
-    return _grown(~sparse, least)
+    neighbourhood, smallest_area = 9 * reach // 2, 3 * reach  # half the sides of two squares, in pixels
+    window = 2 * neighbourhood + 1
+    density = F.avg_pool2d(marks.to(torch.float32)[None], window, 1, neighbourhood, count_include_pad=False)[0]
+    # Dilating the sparse pixels erases dense areas that are too small; dilating the rest restores the larger ones.
+    sparse = _dilated(density <= TEXTURE_DENSITY, smallest_area)
+    return _dilated(~sparse, smallest_area)
 
 
-def _grown(mask: Bool[Tensor, "H W"], pixels: int) -> Bool[Tensor, "H W"]:
+def _dilated(mask: Bool[Tensor, "H W"], pixels: int) -> Bool[Tensor, "H W"]:
     return F.max_pool2d(mask.to(torch.float32)[None], 2 * pixels + 1, stride=1, padding=pixels)[0] > 0
 
 
@@ -76,17 +83,18 @@ def _closed(picture: Tensor, reach: int) -> Tensor:
 
 
 def _is_long(stroke: Tensor) -> bool:
-    """Whether a stroke reaches far and is slender."""
-    places = stroke.nonzero().to(torch.float32)
-    if not len(places):
+    """Whether a connected part is long and slender. Its length is the diagonal of its bounding box."""
+    pixels_yx = stroke.nonzero().to(torch.float32)
+    if not len(pixels_yx):
         return False
-    span = places.amax(dim=0) - places.amin(dim=0) + 1
+    span = pixels_yx.amax(dim=0) - pixels_yx.amin(dim=0) + 1
     length = float(span.square().sum().sqrt())
-    return length >= LEAST_LENGTH * min(stroke.shape) and length * length / len(places) >= LEAST_SLENDERNESS
+    # Mean width = number of pixels / length, so slenderness = length / mean width = length^2 / number of pixels.
+    return length >= MIN_LENGTH_SHARE * min(stroke.shape) and length * length / len(pixels_yx) >= MIN_SLENDERNESS
 
 
 def scratched(source: SourceImage, *, count: int = 4, seed: int = 0) -> SourceImage:
-    """The picture with `count` straight white scratches from border to border, the same for the same seed."""
+    """The picture with `count` straight white scratches from border to border; a seed always draws the same ones."""
     from PIL import Image, ImageDraw
 
     height, width = source.pixels.shape[:2]

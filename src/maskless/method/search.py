@@ -1,17 +1,18 @@
-"""The search over sizes: method steps 6 and 9. It knows regions, a budget and a function that returns losses.
+"""The search over sizes (method steps 6 and 9). Its inputs are regions, a budget and a function that returns losses.
 
-The editor has no gradient, so AnchorNet learns from a table l(k, m) of the losses seen. There are only K * M regions
-and the noise is fixed, so the expected loss sum_k sum_m pi(m|k) l(k, m) over the cells seen is exact: no sampling
-variance, and no region is inpainted twice. While a row has unseen cells the policy's draws go to those.
+The inpainting passes no gradient, so AnchorNet learns from a table l(k, m) of the losses that were evaluated. There are
+only K * M regions and the noise is fixed, so the expected loss sum_k sum_m pi(m|k) l(k, m) over the evaluated cells is
+exact: it has no sampling variance, and no region is inpainted twice. While an anchor has sizes that were not evaluated,
+the policy samples among those.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,27 +21,31 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.data.result import AnchorNetReport, StepRecord
+from maskless.data.result import AnchorNetReport, SearchStep
 from maskless.method.anchor_net import AnchorNet
 
+State = Mapping[str, Any]
+"""Plain values and tensors by name, which `torch.load(path, weights_only=True)` can open."""
 BETAS = (0.9, 0.96)
 WEIGHT_DECAY = 4.5e-2
 SOFT_UPDATE_COST = 20
-"""A straight-through update runs CLIP forwards and backwards, so it gets this many times fewer updates."""
+"""A straight-through update runs CLIP forwards and backwards, so that estimator makes this many times fewer updates."""
 
 Evaluate = Callable[[list[int]], Tensor]
-"""Cells (k * M + m) -> their total losses [n]; called at most once for every region."""
+"""From n cells (k * M + m) to their total losses [n]. It is called at most once for each region."""
 SoftLosses = Callable[[Tensor, Tensor], Tensor]
-"""Chosen size per anchor [K] and mask weights [K, M] -> total losses [K], differentiable in the weights."""
+"""From a chosen size per anchor [K] and mask weights [K, M] to total losses [K], differentiable in the weights."""
 
 
 @dataclass(eq=False)
 class SearchState:
-    """All that a search needs to go on where it stopped; the one mutable thing of the method.
+    """Everything that a search needs to continue where it stopped; the only mutable object of the method.
 
-    table: l(k, m), NaN where unseen. same_as: for each cell the first cell with the very same box, so that boxes which
-    meet at the picture's border count as one region. place_cost: what a region pays for missing the place that the
-    caption names, in spreads of the losses; zeros where no place is named. pending: region edits since the last update.
+    table: l(k, m), NaN where not evaluated. same_as: for each cell the first cell with the same box, so that boxes
+    which coincide at the picture's border count as one region. location_cost: the cost of a region for not fitting the
+    object that the caption names, in standard deviations of the losses; zeros if the caption names nothing.
+    probabilities_before: pi(m|k) before the first update. iteration: number of complete iterations. pending: number of
+    region edits since the last update. updates: number of updates so far.
     """
 
     anchor_net: AnchorNet
@@ -48,15 +53,14 @@ class SearchState:
     generator: torch.Generator
     table: Float[Tensor, "K M"]
     same_as: Int[Tensor, " N"]
-    place_cost: Float[Tensor, "K M"]
+    location_cost: Float[Tensor, "K M"]
     probabilities_before: Float[Tensor, "K M"]
     iteration: int = 0
     pending: int = 0
     updates: int = 0
-    history: list[StepRecord] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, as `torch.load(weights_only=True)` opens them; a copy, not a view."""
+    def to_dict(self) -> State:
+        """A copy as plain values and tensors, which `torch.load(weights_only=True)` can open."""
         return {
             "anchor_net": {name: value.clone() for name, value in self.anchor_net.state_dict().items()},
             "optimizer": _copied(self.optimizer.state_dict()),
@@ -67,28 +71,25 @@ class SearchState:
             "iteration": self.iteration,
             "pending": self.pending,
             "updates": self.updates,
-            "history": [record.to_dict() for record in self.history],
         }
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Go on from what `to_dict` gave.
+    def restore(self, saved: State) -> None:
+        """Continue from a state that `to_dict` returned.
 
         Raises:
-            MasklessError: it belongs to a search of another shape or over other boxes.
+            MasklessError: the state belongs to a search of another shape or over other boxes.
         """
         if tuple(saved["table"].shape) != tuple(self.table.shape):
-            raise MasklessError(
-                f"the checkpoint must be of {list(self.table.shape)} anchors x sizes, got {list(saved['table'].shape)}"
-            )
+            expected, found = list(self.table.shape), list(saved["table"].shape)
+            raise MasklessError(f"the checkpoint must have {expected} anchors x sizes, got {found}")
         if not torch.equal(saved["same_as"], self.same_as):
-            raise MasklessError("the checkpoint must be of the same regions, got another picture's or other options'")
+            raise MasklessError("the checkpoint must have the same regions, got those of another picture or options")
         self.anchor_net.load_state_dict(saved["anchor_net"])
         self.optimizer.load_state_dict(_copied(saved["optimizer"]))
         self.generator.set_state(saved["generator"])
         self.table = saved["table"].clone()
         self.probabilities_before = saved["probabilities_before"].clone()
         self.iteration, self.pending, self.updates = saved["iteration"], saved["pending"], saved["updates"]
-        self.history = [StepRecord(**record | {"chosen": tuple(record["chosen"])}) for record in saved["history"]]
 
 
 def start_search(
@@ -97,14 +98,16 @@ def start_search(
     config: EditConfig,
     *,
     seed: int,
-    place_cost: Float[Tensor, "K M"] | None = None,
+    location_cost: Float[Tensor, "K M"] | None = None,
 ) -> SearchState:
-    """A search that has seen nothing.
+    """The state of a search in which nothing has been evaluated.
 
     Args:
-        regions: region features, method step 4. boxes_xyxy: the K * M boxes, anchor-major.
-        seed: of AnchorNet's first weights and of the draws; the global generator is never touched.
-        place_cost: what each region pays beside its losses, in spreads of those; None for nothing.
+        regions: region features (method step 4).
+        boxes_xyxy: the K * M boxes, anchor-major.
+        config: the learning rate is read here.
+        seed: seed of AnchorNet's first weights and of the sampled sizes; torch's global generator is not used.
+        location_cost: a cost of each region beside its loss, in standard deviations of the losses; None for no cost.
     """
     generator = torch.Generator().manual_seed(seed)
     anchor_count = regions.shape[0]
@@ -121,7 +124,7 @@ def start_search(
         generator=generator,
         table=torch.full((anchor_count, size_count), torch.nan),
         same_as=torch.tensor(same_as),
-        place_cost=torch.zeros(anchor_count, size_count) if place_cost is None else place_cost,
+        location_cost=torch.zeros(anchor_count, size_count) if location_cost is None else location_cost,
         probabilities_before=before,
     )
 
@@ -133,10 +136,10 @@ def search(
     config: EditConfig,
     *,
     soft_losses: SoftLosses | None = None,
-) -> Iterator[StepRecord]:
-    """Iterate until the budget of `config` is used up; yields after each iteration, when `state` can be saved.
+) -> Iterator[SearchStep]:
+    """Iterate until the budget of `config` is used up, and yield after each iteration, when `state` can be saved.
 
-    With estimator "straight-through", `soft_losses` gives the losses that carry a gradient.
+    soft_losses: differentiable losses, needed only by the estimator "straight-through".
     """
     anchor_count = regions.shape[0]
     while state.iteration < config.total_iterations:
@@ -144,34 +147,35 @@ def search(
         with torch.no_grad():
             log_probs = state.anchor_net(regions)
         chosen = draw_sizes(log_probs, state.table, state.generator)
-        look_at(state, chosen, evaluate)
+        evaluate_chosen(state, chosen, evaluate)
         state.iteration += 1
         state.pending += anchor_count
         if state.pending >= config.gradient_accumulation or state.iteration == config.total_iterations:
             _update(state, regions, config, soft_losses)
             state.pending = 0
-        record = StepRecord(
-            iteration=state.iteration,
-            total_iterations=config.total_iterations,
+        yield SearchStep(
+            step=state.iteration,
+            total_steps=config.total_iterations,
             epoch=1 + (state.iteration - 1) // max(config.iterations, 1),
             loss=float(state.table.gather(1, chosen[:, None]).mean()),
             expected_loss=expected_loss(policy(state, regions), objective(state)),
             chosen=tuple(chosen.tolist()),
-            inpaintings=regions_seen(state),
+            inpaintings=count_evaluated_regions(state),
             updates=state.updates,
             seconds=time.perf_counter() - began,
         )
-        state.history.append(record)
-        yield record
 
 
 def draw_sizes(
     log_probs: Float[Tensor, "K M"], table: Float[Tensor, "K M"], generator: torch.Generator
 ) -> Int[Tensor, " K"]:
-    """One size per anchor by the Gumbel-max rule, from pi among the sizes unseen, from all of pi once a row is full."""
-    seen = ~table.isnan()
-    blocked = seen & ~seen.all(dim=1, keepdim=True)
-    return (log_probs.masked_fill(blocked, -torch.inf) + _gumbel(log_probs, generator)).argmax(dim=1)
+    """One size per anchor, sampled from pi by the Gumbel-max rule.
+
+    It is one of the sizes that were not evaluated yet, or any size once the anchor's row is full.
+    """
+    evaluated = ~table.isnan()
+    excluded = evaluated & ~evaluated.all(dim=1, keepdim=True)
+    return (log_probs.masked_fill(excluded, -torch.inf) + _gumbel(log_probs, generator)).argmax(dim=1)
 
 
 def final_sizes(state: SearchState, regions: Float[Tensor, "K C 8 8"]) -> Int[Tensor, " K"]:
@@ -185,38 +189,45 @@ def policy(state: SearchState, regions: Float[Tensor, "K C 8 8"]) -> Float[Tenso
         return state.anchor_net(regions).exp()
 
 
-def look_at(state: SearchState, chosen: Int[Tensor, " K"], evaluate: Evaluate) -> None:
-    """Put the losses of the chosen cells in the table, evaluating those regions that were never seen."""
+def evaluate_chosen(state: SearchState, chosen: Int[Tensor, " K"], evaluate: Evaluate) -> None:
+    """Evaluate those of the chosen regions that have no loss yet, and enter their losses in the table.
+
+    Raises:
+        MasklessError: a loss that is not finite.
+    """
     size_count = state.table.shape[1]
     cells = state.same_as[torch.arange(len(chosen)) * size_count + chosen]
     flat = state.table.flatten()
-    unseen = sorted({int(cell) for cell in cells if bool(flat[cell].isnan())})
-    if not unseen:
+    new_cells = sorted({int(cell) for cell in cells if bool(flat[cell].isnan())})
+    if not new_cells:
         return
-    losses = evaluate(unseen).detach().to(flat)
+    losses = evaluate(new_cells).detach().to(flat)
     if not bool(losses.isfinite().all()):
-        raise MasklessError(f"losses must be finite, got {losses.tolist()} for cells {unseen}")
-    flat[torch.tensor(unseen)] = losses
+        raise MasklessError(f"losses must be finite, got {losses.tolist()} for cells {new_cells}")
+    flat[torch.tensor(new_cells)] = losses
     state.table = flat[state.same_as].reshape(state.table.shape)
 
 
-def regions_seen(state: SearchState) -> int:
-    """How many different regions have been inpainted."""
-    seen = ~state.table.flatten().isnan()
-    return len(set(state.same_as[seen].tolist()))
+def count_evaluated_regions(state: SearchState) -> int:
+    """The number of different regions that have been inpainted."""
+    evaluated = ~state.table.flatten().isnan()
+    return len(set(state.same_as[evaluated].tolist()))
 
 
 def expected_loss(probabilities: Float[Tensor, "K M"], table: Float[Tensor, "K M"]) -> float:
-    """sum_m pi(m|k) l(k, m) over the sizes seen, pi renormalised among them, mean over the anchors that have any."""
-    seen = ~table.isnan()
-    weights = probabilities * seen
+    """sum_m pi(m|k) l(k, m) over the evaluated sizes, averaged over the anchors that have any; NaN if none has.
+
+    pi is renormalised over the evaluated sizes of each anchor. table: l(k, m), NaN where not evaluated.
+    """
+    evaluated = ~table.isnan()
+    weights = probabilities * evaluated
     total = weights.sum(dim=1)
     rows = (weights * table.nan_to_num()).sum(dim=1) / total.clamp(min=1e-30)
-    return float(rows[seen.any(dim=1)].mean()) if bool(seen.any()) else math.nan
+    return float(rows[evaluated.any(dim=1)].mean()) if bool(evaluated.any()) else math.nan
 
 
 def report(state: SearchState, regions: Float[Tensor, "K C 8 8"]) -> AnchorNetReport:
-    """What was learned, over all the cells seen by now."""
+    """What AnchorNet has learned, with expected losses over all cells evaluated so far."""
     after, minimised = policy(state, regions), objective(state)
     return AnchorNetReport(
         probabilities_before=state.probabilities_before,
@@ -227,29 +238,32 @@ def report(state: SearchState, regions: Float[Tensor, "K C 8 8"]) -> AnchorNetRe
 
 
 def objective(state: SearchState) -> Float[Tensor, "K M"]:
-    """What AnchorNet minimises the expectation of: l(k, m) and the cost of the place; NaN where unseen."""
-    return state.table + _spread(state.table) * state.place_cost
+    """The values whose expectation AnchorNet minimises: l(k, m) plus the cost of the location; NaN if not evaluated."""
+    return state.table + _deviation(state.table) * state.location_cost
 
 
 def planned_updates(anchor_count: int, config: EditConfig) -> int:
-    """Optimiser steps in the whole budget: some at every `gradient_accumulation` region edits, and the rest flushed."""
-    iterations_each = math.ceil(config.gradient_accumulation / anchor_count)
-    return math.ceil(config.total_iterations / iterations_each) * _updates_each(config)
+    """The number of optimiser steps in the whole budget.
+
+    A round of updates follows whenever `gradient_accumulation` region edits are pending, and after the last iteration.
+    """
+    iterations_per_round = math.ceil(config.gradient_accumulation / anchor_count)
+    return math.ceil(config.total_iterations / iterations_per_round) * _updates_per_round(config)
 
 
-def _updates_each(config: EditConfig) -> int:
+def _updates_per_round(config: EditConfig) -> int:
     return config.updates if config.estimator == "table" else max(1, config.updates // SOFT_UPDATE_COST)
 
 
 def _update(
     state: SearchState, regions: Float[Tensor, "K C 8 8"], config: EditConfig, soft_losses: SoftLosses | None
 ) -> None:
-    """Method step 9: Adam on the expected loss, its rate falling by a cosine over the whole budget."""
+    """A round of updates (method step 9): Adam on the expected loss, with a cosine schedule over the whole budget."""
     planned = planned_updates(regions.shape[0], config)
-    advantages, spread = in_row_spreads(objective(state)), _spread(state.table)
+    advantages, deviation = in_row_deviations(objective(state)), _deviation(state.table)
     by_table = config.estimator == "table"
     with _one_thread() if by_table else nullcontext():
-        for _ in range(_updates_each(config)):
+        for _ in range(_updates_per_round(config)):
             rate = 0.5 * config.lr * (1 + math.cos(math.pi * min(state.updates / planned, 1)))
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
@@ -257,7 +271,7 @@ def _update(
             if by_table:
                 loss = (log_probs.exp() * advantages).sum()
             else:
-                loss = _straight_through(state, log_probs, soft_losses, spread) / spread
+                loss = _straight_through(state, log_probs, soft_losses, deviation) / deviation
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             state.optimizer.step()
@@ -266,7 +280,7 @@ def _update(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Two thousand parameters gain nothing from threads, and on a busy machine each hand-over costs a time slice."""
+    """Run the block on one thread: for two thousand parameters, waiting for other threads costs more than they save."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -275,46 +289,56 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def in_row_spreads(table: Float[Tensor, "K M"]) -> Float[Tensor, "K M"]:
-    """Each value less its anchor's mean, in units of the table's spread; 0 where unseen.
+def in_row_deviations(table: Float[Tensor, "K M"]) -> Float[Tensor, "K M"]:
+    """Each value minus its anchor's mean, divided by the table's standard deviation; 0 where not evaluated.
 
-    The mean changes no gradient of a full row and makes an unseen size count as an average one. The unit keeps the
-    published learning rate and weight decay in proportion whatever the spread of the losses is.
+    Subtracting the mean does not change the gradient of a full row, and makes a size that was not evaluated count as an
+    average one. The division keeps the published learning rate and weight decay in proportion to losses of any range.
     """
-    return _centred(table) / _spread(table)
+    return _centred(table) / _deviation(table)
 
 
-def place_cost(score: Float[Tensor, " N"], size_count: int, weight: float) -> Float[Tensor, "K M"]:
-    """What regions pay for not being the captioned thing, in spreads. score: of each region, anchor-major, larger is
-    better (`ranking.place_score`). The losses look at the whole picture and are blind to where an edit is."""
-    return -weight * in_row_spreads(score.reshape(-1, size_count))
+def location_cost(score: Float[Tensor, " N"], size_count: int, weight: float) -> Float[Tensor, "K M"]:
+    """The cost of each region for not fitting the object that the caption names, in standard deviations of the losses.
+
+    It is needed because the paper's losses look at the whole picture and hardly depend on where an edit is.
+
+    score: the score of each region, anchor-major, larger is better (`ranking.location_score`). size_count: M.
+    weight: the cost of one standard deviation of the score.
+    """
+    return -weight * in_row_deviations(score.reshape(-1, size_count))
 
 
-def _spread(table: Float[Tensor, "K M"]) -> float:
-    """The standard deviation of the seen around their anchors' means; 1 where there is none."""
-    seen = int((~table.isnan()).sum())
-    return math.sqrt(float(_centred(table).square().sum()) / max(seen, 1)) or 1.0
+def _deviation(table: Float[Tensor, "K M"]) -> float:
+    """The standard deviation of the evaluated cells from the means of their anchors; 1 instead of 0."""
+    evaluated = int((~table.isnan()).sum())
+    return math.sqrt(float(_centred(table).square().sum()) / max(evaluated, 1)) or 1.0
 
 
 def _centred(table: Float[Tensor, "K M"]) -> Float[Tensor, "K M"]:
-    seen = ~table.isnan()
+    """Each value minus the mean of its anchor's evaluated cells; 0 where not evaluated."""
+    evaluated = ~table.isnan()
     filled = table.nan_to_num()
-    mean = (filled * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
-    return (filled - mean) * seen
+    mean = (filled * evaluated).sum(dim=1, keepdim=True) / evaluated.sum(dim=1, keepdim=True).clamp(min=1)
+    return (filled - mean) * evaluated
 
 
 def _straight_through(
-    state: SearchState, log_probs: Float[Tensor, "K M"], soft_losses: SoftLosses | None, spread: float
+    state: SearchState, log_probs: Float[Tensor, "K M"], soft_losses: SoftLosses | None, deviation: float
 ) -> Float[Tensor, ""]:
-    """The paper's estimator: a hard choice forwards, the Gumbel-softmax's gradient backwards, through the composite."""
+    """The loss of the paper's estimator.
+
+    The forward pass uses a hard choice of sizes, and the backward pass the gradient of the Gumbel-softmax, through the
+    pasted picture.
+    """
     if soft_losses is None:
-        raise MasklessError("the straight-through estimator needs losses that carry a gradient")
+        raise MasklessError("the straight-through estimator needs differentiable losses (soft_losses), got None")
     noisy = (log_probs + _gumbel(log_probs, state.generator)).masked_fill(state.table.isnan(), -torch.inf)
     soft = noisy.softmax(dim=1)
     chosen = soft.argmax(dim=1)
     hard = torch.nn.functional.one_hot(chosen, soft.shape[1]).to(soft)
     weights = hard - soft.detach() + soft
-    return soft_losses(chosen, weights).sum() + spread * (weights * state.place_cost).sum()
+    return soft_losses(chosen, weights).sum() + deviation * (weights * state.location_cost).sum()
 
 
 def _gumbel(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -323,7 +347,7 @@ def _gumbel(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _copied(value: Any) -> Any:
-    """Dicts, lists and tensors all the way down, so that a saved state does not change with the optimiser's."""
+    """A deep copy of dicts, lists and tensors, so that a saved state does not change when the optimiser continues."""
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

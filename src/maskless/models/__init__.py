@@ -1,1 +1,1 @@
-"""Each frozen network behind one small class, and how they are loaded."""
+"""The frozen networks, each wrapped in one small class, and the code that finds and loads them."""

@@ -1,10 +1,11 @@
-"""CLIP, frozen: what a picture shows and what a text says, in one space. Everything on images is differentiable."""
+"""The frozen CLIP: embeddings of pictures and texts in one space. Those of pictures are differentiable."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +15,24 @@ from torch import Tensor
 from maskless.data.paste import resize
 from maskless.models.memory import execution_device
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 BATCH = 64
+"""Maximum number of pictures that are encoded at once."""
 CROP_SHARES = (0.25, 0.4, 0.6)
-"""Sides of the crops that `relevance` looks at, as shares of the picture's shorter side."""
+"""Sides of the crops that `relevance` compares with the caption, as shares of the picture's shorter side."""
 CROP_STRIDE = 0.5
-MOST_CROPS = 400
+"""Distance between neighbouring crops, as a share of their side."""
+MAX_CROPS = 400
+"""Maximum number of crops. On long pictures the crops are further apart."""
 GENERIC_TEXTS = ("a picture", "a background", "nothing", "an empty place")
-"""What a text is held against, so that a crop scores for showing the text and not for being easy to like."""
+"""Texts whose mean similarity is subtracted, because some crops are similar to any text."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageEncoding:
-    """embedding: E_v, of length 1. tokens: last-layer patch tokens, for the structure loss."""
+    """embedding: E_v of each picture, of length 1. tokens: patch tokens of the last layer, for the structure loss."""
 
     embedding: Float[Tensor, "N D"]
     tokens: Float[Tensor, "N T C"]
@@ -33,7 +40,7 @@ class ImageEncoding:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ViewEncoding:
-    """embedding: E_v of every view, of length 1. tokens: last-layer patch tokens of the first view."""
+    """embedding: E_v of each of the V views, of length 1. tokens: patch tokens of the last layer, of the first view."""
 
     embedding: Float[Tensor, "N V D"]
     tokens: Float[Tensor, "N T C"]
@@ -41,7 +48,11 @@ class ViewEncoding:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One augmentation, the same for every candidate of an image: a box in shares of the sides, perhaps mirrored."""
+    """One augmented view, the same for every candidate of an image.
+
+    x0, y0, x1, y1: the visible box, as shares of the picture's width and height, 0 to 1. mirrored: whether it is
+    flipped from left to right.
+    """
 
     x0: float
     y0: float
@@ -54,7 +65,7 @@ WHOLE = View(x0=0.0, y0=0.0, x1=1.0, y1=1.0, mirrored=False)
 
 
 def draw_views(count: int, generator: torch.Generator) -> tuple[View, ...]:
-    """The whole picture, then random boxes of 80 to 100 % of each side, every other one mirrored."""
+    """`count` views: the whole picture, then random boxes of 80 to 100 % of each side, every second one mirrored."""
     views = [WHOLE]
     for number in range(1, count):
         share, x, y = torch.rand(3, generator=generator).tolist()
@@ -65,33 +76,44 @@ def draw_views(count: int, generator: torch.Generator) -> tuple[View, ...]:
 
 
 class Clip:
-    """A CLIPModel or a SiglipModel (SigLIP, SigLIP 2) of transformers, its tokenizer and its preprocessing."""
+    """A CLIPModel or a SiglipModel (SigLIP, SigLIP 2) of transformers with its tokenizer and its preprocessing."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        """mean, std: of RGB in [0, 1]. The image size and the text's context come from the model's config."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        """mean, std: of RGB in [0, 1], for normalisation. The side of the input in pixels and the context of a text in
+        tokens are read from the model's config."""
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.image_px = int(model.config.vision_config.image_size)
         self.context = int(model.config.text_config.max_position_embeddings)
         self.mean = torch.tensor(mean).view(1, 3, 1, 1)
         self.std = torch.tensor(std).view(1, 3, 1, 1)
-        # SigLIP has no CLS token and no projection: its towers' pooling gives the embeddings.
+        # SigLIP has no CLS token and no projection: its embeddings are the pooled outputs of its towers.
         self._siglip = model.config.model_type == "siglip"
 
     @property
     def device(self) -> torch.device:
+        """The device that CLIP computes on."""
         return execution_device(self.model)
 
     def preprocess(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 S S"]:
-        """Images in [0, 1] (mistake 7) as CLIP wants them. The whole picture is squeezed into the square: a centre crop
-        would not see an edit near the end of a long side."""
+        """CLIP's input for images in [0, 1] (mistake 7): resized to its square and normalised.
+
+        The aspect ratio is not kept, because a centre crop would leave out an edit near the end of a long side.
+        """
         size = (self.image_px, self.image_px)
         if tuple(images.shape[2:]) != size:
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         return (images - self.mean) / self.std
 
     def encode(self, images: Float[Tensor, "N 3 H W"]) -> ImageEncoding:
-        """Embeddings and patch tokens of images in [0, 1]; carries gradients to the images. On the CPU."""
+        """Embeddings and patch tokens of images in [0, 1], on the CPU; gradients flow back to the images."""
         embeddings, tokens = [], []
         for batch in images.split(BATCH):
             output = self.model.vision_model(pixel_values=self.preprocess(batch).to(self.device))
@@ -102,17 +124,20 @@ class Clip:
         return ImageEncoding(embedding=torch.cat(embeddings), tokens=torch.cat(tokens))
 
     def encode_views(self, images: Float[Tensor, "N 3 H W"], views: Sequence[View]) -> ViewEncoding:
-        """Every view of every image in [0, 1]; carries gradients."""
-        encoded = [self.encode(_seen_by(view, images)) for view in views]
+        """Embeddings of every view of images in [0, 1], on the CPU; gradients flow back to the images."""
+        encoded = [self.encode(_apply_view(view, images)) for view in views]
         return ViewEncoding(
             embedding=torch.stack([each.embedding for each in encoded], dim=1), tokens=encoded[0].tokens
         )
 
     @torch.no_grad()
     def encode_text(self, text: str) -> Float[Tensor, " D"]:
-        """E_t, of length 1. A text longer than the context is read in pieces, whose embeddings are averaged with their
-        numbers of tokens as weights: nothing is cut off."""
-        if self._siglip:  # trained on small letters, and without a token that starts a text
+        """E_t, of length 1, on the CPU.
+
+        A text longer than the context is encoded in pieces, so that nothing is cut off (mistake 12). Their embeddings
+        are averaged, weighted by their numbers of tokens.
+        """
+        if self._siglip:  # SigLIP was trained on lower-case texts without a start token
             pieces = text_pieces(self.tokenizer, text.lower(), self.context, start=False)
         else:
             pieces = text_pieces(self.tokenizer, text, self.context)
@@ -122,51 +147,61 @@ class Clip:
         weights = torch.tensor([float(max(piece.length, 1)) for piece in pieces])
         return F.normalize((F.normalize(projected, dim=-1) * weights[:, None]).sum(dim=0), dim=-1)
 
-    def knows(self, word: str) -> bool:
-        """Whether the tokenizer has the word whole: one that it must spell out was hardly in the texts of training."""
+    def has_token(self, word: str) -> bool:
+        """Whether the word is a single token. Words of several tokens are rare in the training texts."""
         return len(self.tokenizer(word, add_special_tokens=False, verbose=False).input_ids) == 1
 
     @torch.no_grad()
     def encode_crops(self, image: Float[Tensor, "3 H W"], boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
-        """Embedding of each box of an image, looked at alone."""
+        """The embedding of each box of an image in [0, 1], cropped and resized; boxes half-open, in its pixels."""
         size = (self.image_px, self.image_px)
         crops = [resize(image[:, y0:y1, x0:x1], size) for x0, y0, x1, y1 in boxes_xyxy.tolist()]
         return self.encode(torch.stack(crops)).embedding
 
     @torch.no_grad()
     def encode_without(self, image: Float[Tensor, "3 H W"], boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
-        """Embedding of the image with each box painted over in the image's mean colour."""
+        """The embeddings of an image in [0, 1], each with one box filled with the image's mean colour."""
         copies = image.expand(len(boxes_xyxy), -1, -1, -1).clone()
         mean = image.mean(dim=(1, 2), keepdim=True)
         for copy, (x0, y0, x1, y1) in zip(copies, boxes_xyxy.tolist(), strict=True):
             copy[:, y0:y1, x0:x1] = mean
         return self.encode(copies).embedding
 
-    @torch.no_grad()
-    def contrast(self, embeddings: Float[Tensor, "N D"], text: str) -> Float[Tensor, " N"]:
-        """Cosine with the text less the mean cosine with generic texts."""
-        generic = torch.stack([self.encode_text(other) for other in GENERIC_TEXTS])
-        return embeddings @ self.encode_text(text) - (embeddings @ generic.T).mean(dim=1)
+    @cached_property
+    def generic_texts(self) -> Float[Tensor, "texts D"]:
+        """The embeddings of GENERIC_TEXTS."""
+        with torch.inference_mode(False):
+            return torch.stack([self.encode_text(text) for text in GENERIC_TEXTS])
 
     @torch.no_grad()
-    def relevance(self, image: Float[Tensor, "3 H W"], caption: str) -> Float[Tensor, "h w"]:
-        """How relevant each place is to the caption, from crops at several sizes: read before any inpainting.
+    def contrast(self, embeddings: Float[Tensor, "N D"], text: Float[Tensor, " D"]) -> Float[Tensor, " N"]:
+        """The cosine similarity to a text minus the mean cosine similarity to GENERIC_TEXTS."""
+        return embeddings @ text - (embeddings @ self.generic_texts.T).mean(dim=1)
 
-        Crops as square boxes; a place gets the mean score of the crops over it, those that it is the centre of counting
-        most. From 0 to 1, at a quarter of the smallest crop's side; constant 0 for an empty caption.
+    @torch.no_grad()
+    def relevance(self, image: Float[Tensor, "3 H W"], text: Float[Tensor, " D"]) -> Float[Tensor, "h w"]:
+        """How relevant each location in an image is to a text, before anything is inpainted.
+
+        Square crops of several sizes are compared with the text (`contrast`). The value of a cell of the map is the
+        mean score of the crops, each weighted by a Gaussian around its centre whose standard deviation is a quarter of
+        its side.
+
+        Args:
+            image: RGB in [0, 1].
+            text: embedding of the text, from `encode_text`.
+        Returns:
+            Relevance from 0 to 1, on a grid whose cells have a quarter of the smallest crop's side.
         """
         height, width = image.shape[1:]
         shorter = min(height, width)
         cell = max(1.0, shorter * CROP_SHARES[0] / 4)
         rows, columns = max(1, round(height / cell)), max(1, round(width / cell))
-        if not caption.strip():
-            return torch.zeros(rows, columns)
-        enough_px = round(self.image_px / CROP_SHARES[0])  # then the smallest crop has all the pixels that CLIP takes
+        enough_px = round(self.image_px / CROP_SHARES[0])  # at this size the smallest crop fills CLIP's input
         if shorter > enough_px:
             height, width = round(height * enough_px / shorter), round(width * enough_px / shorter)
             image = resize(image, (height, width))
         boxes = relevance_boxes((height, width))
-        scores = self.contrast(self.encode_crops(image, boxes), caption)
+        scores = self.contrast(self.encode_crops(image, boxes), text)
         boxes_f = boxes.to(torch.float32)
         x0, y0, x1, y1 = (edge[:, None, None] for edge in boxes_f.unbind(1))
         ys = ((torch.arange(rows) + 0.5) * height / rows)[None, :, None]
@@ -179,9 +214,9 @@ class Clip:
 
 
 def relevance_boxes(size_yx: tuple[int, int]) -> Int[Tensor, "N 4"]:
-    """Overlapping square crops of each share of the shorter side over the whole picture, (x0, y0, x1, y1) in pixels.
+    """Square crops that cover a picture, in each size of CROP_SHARES; (x0, y0, x1, y1) in pixels, half-open.
 
-    On a long picture they step further, so that there are never many more than MOST_CROPS.
+    They overlap. On a long picture they are further apart, so that there are at most MAX_CROPS.
     """
     height, width = size_yx
     shorter = min(height, width)
@@ -193,38 +228,41 @@ def relevance_boxes(size_yx: tuple[int, int]) -> Int[Tensor, "N 4"]:
             stride = max(1.0, side * CROP_STRIDE * stretch)
             for y0 in _starts(height, side, stride):
                 boxes.extend([x0, y0, x0 + side, y0 + side] for x0 in _starts(width, side, stride))
-        if len(boxes) <= MOST_CROPS:
+        if len(boxes) <= MAX_CROPS:
             return torch.tensor(boxes)
         stretch *= 1.25
 
 
 def _starts(length: int, side: int, stride: float) -> list[int]:
-    """Evenly spread starts of intervals of this side, the first at 0 and the last at the end."""
+    """Evenly spaced starts of intervals of length `side`; the first interval starts at 0, the last ends at `length`."""
     room = length - side
     steps = max(1, round(room / stride))
     return sorted({round(room * i / steps) for i in range(steps + 1)})
 
 
-def _seen_by(view: View, images: Tensor) -> Tensor:
+def _apply_view(view: View, images: Tensor) -> Tensor:
+    """The visible box of each image [N, 3, H, W], mirrored if the view is."""
     height, width = images.shape[2:]
-    seen = images[
+    cropped = images[
         :, :, round(view.y0 * height) : round(view.y1 * height), round(view.x0 * width) : round(view.x1 * width)
     ]
-    return seen.flip(3) if view.mirrored else seen
+    return cropped.flip(3) if view.mirrored else cropped
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextPiece:
-    """ids: a whole context, with the start, end and padding tokens. length: tokens of the text itself."""
+    """ids: one full context of token ids, with start, end and padding tokens. length: number of tokens of the text."""
 
     ids: list[int]
     length: int
 
 
-def text_pieces(tokenizer: Any, text: str, context: int, *, start: bool = True) -> list[TextPiece]:
-    """A text as one or more full contexts of token ids; an empty text is one piece of length 0.
+def text_pieces(tokenizer: PreTrainedTokenizerBase, text: str, context: int, *, start: bool = True) -> list[TextPiece]:
+    """A text as one or more full contexts of token ids. An empty text is one piece of length 0.
 
-    start: begin each piece with the tokenizer's token for that; its token for the end always follows the text.
+    Args:
+        context: number of tokens in a context.
+        start: whether each piece begins with the tokenizer's start token. The end token always follows the text.
     """
     ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     opening = [tokenizer.bos_token_id] if start else []

@@ -1,9 +1,9 @@
-"""DINO, frozen: patch features and the attention that says where a picture's things are. Method step 1."""
+"""The frozen DINO: patch features, and attention that shows where the objects in a picture are. Method step 1."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,22 +13,30 @@ from torch import Tensor
 from maskless.data.types import PatchFeatures
 from maskless.models.memory import execution_device
 
-LARGEST_GRID = 2
-"""A picture may have this many times the cells of a square one: attention grows with their square."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
+MAX_GRID = 2
+"""Maximum number of patches, as a multiple of a square picture's. The cost of attention grows with its square."""
 KEY_LAYERS = ("k_proj", "key")
-"""What transformers calls a block's key projection, now and in former versions."""
+"""Names of a block's key projection in transformers: in the current version and in earlier ones."""
 
 
 class Dino:
-    """A ViT of transformers and its preprocessing: aspect kept, sides rounded to the patch, ImageNet-normalised."""
+    """A ViT of transformers with its preprocessing.
 
-    def __init__(self, model: Any, *, mean: tuple[float, ...], std: tuple[float, ...], shorter_px: int) -> None:
+    Pictures are resized with their aspect ratio, apart from rounding the sides to multiples of the patch size, and
+    normalised with the mean and standard deviation that the model was trained with.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, mean: tuple[float, ...], std: tuple[float, ...], shorter_px: int
+    ) -> None:
         """model: a ViTModel (DINO), a Dinov2Model or a Dinov2WithRegistersModel, with eager attention. mean, std: of
-        RGB in [0, 1]. shorter_px: the shorter side's size."""
+        RGB in [0, 1], for normalisation. shorter_px: shorter side of the input in pixels."""
         self.model = model.eval().requires_grad_(False)
         self.patch_px = int(model.config.patch_size)
-        # CLS comes first, then the registers, which belong to no place in the picture.
+        # The CLS token comes first, then the register tokens; neither belongs to a patch.
         self._before_patches = 1 + int(getattr(model.config, "num_register_tokens", 0))
         self.shorter_px = shorter_px
         self.mean = torch.tensor(mean).view(3, 1, 1)
@@ -36,19 +44,20 @@ class Dino:
 
     @property
     def device(self) -> torch.device:
+        """The device that DINO computes on."""
         return execution_device(self.model)
 
     def input_size_yx(self, size_yx: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of DINO's input for a picture of this size: multiples of the patch, at least one."""
+        """(height, width) of DINO's input for a picture of this size, in pixels; multiples of the patch size."""
         height, width = size_yx
         scale = self.shorter_px / min(height, width)
         cells = scale * scale * height * width / self.patch_px**2
-        allowed = LARGEST_GRID * (self.shorter_px / self.patch_px) ** 2
+        allowed = MAX_GRID * (self.shorter_px / self.patch_px) ** 2
         scale *= min(1.0, math.sqrt(allowed / cells))
         return _rounded(height * scale, self.patch_px), _rounded(width * scale, self.patch_px)
 
     def preprocess(self, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 3 h w"]:
-        """An image in [0, 1] as DINO wants it: resized and normalised (mistake 8)."""
+        """DINO's input for an image in [0, 1]: resized and normalised (mistake 8)."""
         size = self.input_size_yx((image.shape[1], image.shape[2]))
         if tuple(image.shape[1:]) != size:
             resized = F.interpolate(image[None], size=size, mode="bicubic", antialias=True, align_corners=False)
@@ -57,9 +66,13 @@ class Dino:
 
     @torch.no_grad()
     def features(self, image: Float[Tensor, "3 H W"]) -> PatchFeatures:
-        """Patch features [D, h, w] and the CLS -> patch attention of the last block, mean over heads, sum 1.
+        """Patch features, and the last block's attention from the CLS token to the patches.
 
-        image: RGB in [0, 1], any size and aspect. On the CPU, float32, whatever the device.
+        Args:
+            image: RGB in [0, 1], of any size and aspect ratio.
+        Returns:
+            Features [D, h, w] and attention [h, w], averaged over the heads and with a sum of 1; always in float32 on
+            the CPU.
         """
         pixels = self.preprocess(image).to(self.device)
         rows, columns = pixels.shape[2] // self.patch_px, pixels.shape[3] // self.patch_px
@@ -75,19 +88,24 @@ class Dino:
 
     @torch.no_grad()
     def keys(self, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T D"]:
-        """Keys of all tokens in the last block, heads side by side, CLS first: what a structure distance compares."""
+        """The keys of all tokens in the last block, CLS first, with the heads concatenated.
+
+        The structure distance of Splice (arXiv 2201.00424) compares them. image: RGB in [0, 1].
+        """
         layers = [part for name, part in self.model.named_modules() if name.rpartition(".")[2] in KEY_LAYERS]
-        caught: list[Tensor] = []
-        hook = layers[-1].register_forward_hook(lambda _layer, _given, keys: caught.append(keys))
+        outputs: list[Tensor] = []
+        hook = layers[-1].register_forward_hook(lambda _layer, _given, keys: outputs.append(keys))
         try:
             self._forward(self.preprocess(image).to(self.device))
         finally:
             hook.remove()
-        return caught[0][0].float().cpu()
+        return outputs[0][0].float().cpu()
 
     def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens [1, T, D] and the last block's attention [1, heads, T, T]. Asked for all blocks' attention, the model
-        would keep twelve such squares at once; the others are let go of here."""
+        """Tokens [1, T, D] and the last block's attention [1, heads, T, T].
+
+        With `output_attentions` the model would keep the attention of all blocks in memory; the hook only keeps one.
+        """
         kind = self.model._can_record_outputs["attentions"]
         last = [module for module in self.model.modules() if isinstance(module, kind)][-1]
         kept: list[Tensor] = []
@@ -99,10 +117,11 @@ class Dino:
         return output.last_hidden_state, kept[0]
 
     def _forward(self, pixels: Tensor) -> Any:
-        # DINOv2 always fits its position embeddings to the picture; the first DINO's ViT has to be asked to.
+        # DINOv2 always interpolates its position embeddings to the input's size; DINO's ViT needs the argument.
         fit = {"interpolate_pos_encoding": True} if self.model.config.model_type == "vit" else {}
         return self.model(pixel_values=pixels, **fit)
 
 
 def _rounded(length: float, multiple: int) -> int:
+    """The length rounded to a multiple, at least one."""
     return max(1, round(length / multiple)) * multiple

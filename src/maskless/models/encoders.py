@@ -1,4 +1,4 @@
-"""DINO and CLIP from their folders, and DINO from the file that its authors released."""
+"""Loads DINO and CLIP from their folders, and DINO from the files that its authors released."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,11 +15,16 @@ from maskless.data.errors import MasklessError
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 
+if TYPE_CHECKING:
+    from transformers import ViTModel
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINO_KINDS = {"vit": "ViTModel", "dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel"}
 HEAD_WIDTH = 64
-"""Of every ViT that DINO was released with: heads = width / 64. A file of weights does not say it."""
+"""Width of an attention head in every released DINO ViT. A file of weights does not contain the number of heads, so it
+is computed as the width of the model divided by this."""
 RELEASE_WRAPPERS = ("teacher", "state_dict", "model")
+"""Keys that a checkpoint may have its weights under."""
 RELEASE_PREFIX = re.compile(r"^(module\.)?(backbone\.)?")
 
 
@@ -27,8 +32,11 @@ def load_dino(source: Path, *, allow_pickle: bool = False) -> Dino:
     """DINO, DINOv2 or DINOv2 with registers, in float32 on the CPU.
 
     Args:
-        source: a folder in transformers' format, or a file of the released weights (facebookresearch/dino's names).
+        source: a folder in transformers' format, or a file of the released weights, under the names of
+            facebookresearch/dino.
         allow_pickle: also read weights that are not safetensors.
+    Raises:
+        MasklessError: another kind of model, missing weights or settings, or a pickle without `allow_pickle`.
     """
     if source.is_file():
         model = convert_released_dino(read_released_dino(source, allow_pickle=allow_pickle), str(source))
@@ -43,7 +51,7 @@ def load_dino(source: Path, *, allow_pickle: bool = False) -> Dino:
         )
     without_pooling: dict[str, Any] = {"add_pooling_layer": False} if kind == "vit" else {}
     model, info = getattr(transformers, DINO_KINDS[kind]).from_pretrained(
-        source, attn_implementation="eager", **without_pooling, **_how(allow_pickle)
+        source, attn_implementation="eager", **without_pooling, **_loading_options(allow_pickle)
     )
     _require_all_keys(source, info)
     mean, std = _normalisation(source)
@@ -51,44 +59,61 @@ def load_dino(source: Path, *, allow_pickle: bool = False) -> Dino:
 
 
 def load_clip(source: Path, *, allow_pickle: bool = False) -> Clip:
-    """CLIP, SigLIP or SigLIP 2 (of a fixed picture size) from a folder in transformers' format, in float32."""
+    """CLIP, SigLIP or SigLIP 2 (with a fixed picture size) from a folder in transformers' format, in float32 on the
+    CPU.
+
+    allow_pickle: also read weights that are not safetensors.
+
+    Raises:
+        MasklessError: another kind of model, or missing weights or settings.
+    """
     from transformers import AutoConfig, AutoTokenizer, CLIPModel, CLIPTokenizer, SiglipModel
 
     kind = AutoConfig.from_pretrained(source, local_files_only=True).model_type
     if kind not in ("clip", "siglip"):
         raise MasklessError(f"the CLIP model must be a CLIP or a SigLIP of fixed picture size, got {kind} in {source}")
     model_class, tokenizer_class = (CLIPModel, CLIPTokenizer) if kind == "clip" else (SiglipModel, AutoTokenizer)
-    model, info = model_class.from_pretrained(source, **_how(allow_pickle))
+    model, info = model_class.from_pretrained(source, **_loading_options(allow_pickle))
     _require_all_keys(source, info)
     mean, std = _normalisation(source)
     return Clip(model, tokenizer_class.from_pretrained(source, local_files_only=True), mean=mean, std=std)
 
 
 def read_released_dino(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
-    """The backbone's weights, under the release's names, from a .safetensors file or a .pth that may hold a whole
-    training: {"teacher": {"backbone.…": …}}."""
+    """The weights of the backbone, under the names of the release.
+
+    path: a .safetensors file, or a .pth that holds the weights alone or a full training checkpoint,
+    {"teacher": {"backbone.…": …}}.
+
+    Raises:
+        MasklessError: a pickle without `allow_pickle`, or a file that is not a dict of tensors.
+    """
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         found: Any = load_file(path)
     elif not allow_pickle:
-        raise MasklessError(f"{path} is a pickle, which can hold code; read it with --allow-pickle if you trust it")
+        raise MasklessError(f"{path} is a pickle, which can contain code; read it with --allow-pickle if you trust it")
     else:
         found = torch.load(path, map_location="cpu", weights_only=True)
     for wrapper in RELEASE_WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict):
-        raise MasklessError(f"DINO's weights must be a table of tensors, got {type(found).__name__} in {path}")
+        raise MasklessError(f"DINO's weights must be a dict of tensors, got {type(found).__name__} in {path}")
     named = {RELEASE_PREFIX.sub("", str(name)): value for name, value in found.items() if isinstance(value, Tensor)}
     return {name: value for name, value in named.items() if not name.startswith(("head.", "fc_norm."))}
 
 
-def convert_released_dino(released: dict[str, Tensor], source: str) -> Any:
-    """A ViTModel with the weights of a released DINO, whose sizes are read from their shapes.
+def convert_released_dino(released: dict[str, Tensor], source: str) -> ViTModel:
+    """A ViTModel with the weights of a released DINO. Its sizes are read from the shapes of the weights.
 
-    released: cls_token, pos_embed, patch_embed.proj.*, norm.* and, under blocks.N, norm1.*, attn.qkv.*, attn.proj.*,
-        norm2.*, mlp.fc1.*, mlp.fc2.*
+    Args:
+        released: cls_token, pos_embed, patch_embed.proj.*, norm.* and, under blocks.N, norm1.*, attn.qkv.*,
+            attn.proj.*, norm2.*, mlp.fc1.*, mlp.fc2.*
+        source: the name of the file, for error messages.
+    Raises:
+        MasklessError: missing weights, or weights that a ViT does not have.
     """
     from transformers import ViTConfig, ViTModel
 
@@ -117,12 +142,12 @@ def convert_released_dino(released: dict[str, Tensor], source: str) -> Any:
     )
     _require_all_keys(Path(source), info)
     if info["unexpected_keys"]:
-        raise MasklessError(f"{source} is not a released DINO ViT: it also holds {sorted(info['unexpected_keys'])[0]}")
+        raise MasklessError(f"{source} is not a released DINO ViT: it also has {sorted(info['unexpected_keys'])[0]}")
     return model
 
 
 def _renamed(released: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The released weights under the names that transformers' ViT has on disk; qkv is cut into its three parts."""
+    """The released weights under the names of transformers' ViT on disk; qkv is split into query, key and value."""
     top = {
         "cls_token": "embeddings.cls_token",
         "pos_embed": "embeddings.position_embeddings",
@@ -150,7 +175,7 @@ def _renamed(released: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _how(allow_pickle: bool) -> dict[str, Any]:
+def _loading_options(allow_pickle: bool) -> dict[str, Any]:
     safe = None if allow_pickle else True
     return {"dtype": torch.float32, "output_loading_info": True, "local_files_only": True, "use_safetensors": safe}
 
@@ -162,7 +187,7 @@ def _require_all_keys(source: Path, info: dict[str, Any]) -> None:
 
 
 def _normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of RGB in [0, 1], from preprocessor_config.json."""
+    """Mean and standard deviation of RGB in [0, 1], from the model's preprocessor_config.json."""
     path = source / "preprocessor_config.json"
     if not path.is_file():
         raise MasklessError(f"model file missing: {path}")
@@ -170,11 +195,15 @@ def _normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     try:
         return tuple(settings["image_mean"]), tuple(settings["image_std"])
     except KeyError as error:
-        raise MasklessError(f"preprocessor_config.json of {source} must give {error}") from error
+        raise MasklessError(f"preprocessor_config.json of {source} must contain {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A model's settings; a MasklessError that names the file where it cannot be read."""
+    """The content of a JSON file with a model's settings.
+
+    Raises:
+        MasklessError: the file is missing or is not valid JSON; the message names it.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

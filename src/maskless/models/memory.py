@@ -1,4 +1,8 @@
-"""How much of the models is on the device at once: levels that give speed, and the last one exactness, for memory."""
+"""Memory levels: how much of the models is on the device at once.
+
+A lower level needs less memory and more time, and the lowest also rounds the denoiser's weights. docs/models.md
+describes the levels, and docs/performance.md has their costs.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,21 @@ import torch
 from torch import Tensor, nn
 
 LEVELS = ("full", "balanced", "low", "minimal")
+"""The memory levels, from the one that needs the most memory to the one that needs the least."""
 
 
 def execution_device(network: nn.Module) -> torch.device:
-    """Where a network computes: not always where its weights lie, which may come and go."""
+    """The device that a network computes on. Its weights may be kept elsewhere until they are needed."""
     hook = getattr(network, "_hf_hook", None)
     return next(network.parameters()).device if hook is None else hook.execution_device
 
 
-def _executes_on(network: nn.Module, device: torch.device) -> None:
-    """Keep the device where diffusers' pipelines look for it as well."""
+def _set_execution_device(network: nn.Module, device: torch.device) -> None:
+    """Set the device that a network computes on, in the attribute that diffusers' pipelines also read."""
     network._hf_hook = SimpleNamespace(execution_device=device)  # type: ignore[assignment]
 
 
-def place(
+def arrange(
     inpainting: Sequence[nn.Module],
     others: Sequence[nn.Module],
     *,
@@ -31,16 +36,18 @@ def place(
     memory: str,
     dtype: torch.dtype,
 ) -> str:
-    """Put frozen networks on the device, or arrange that they come to it when they are used.
+    """Move frozen networks to the device, or install hooks that copy them there when they are used.
 
     Args:
-        inpainting: the networks of the inpainting model. others: DINO and CLIP.
-        memory: full: all stay on the device. balanced: of the inpainting model's networks one at a time is there.
-            low: of all networks one at a time; attention in slices, the autoencoder in slices and tiles. minimal: one
-            layer at a time, and the denoiser's weights are kept in float8 between its layers' turns.
-        dtype: what the denoiser computes in.
+        inpainting: the networks of the inpainting model.
+        others: DINO and CLIP.
+        memory: full: all networks stay on the device. balanced: DINO and CLIP stay on the device, and of the inpainting
+            model one network at a time. low: one of all networks at a time; attention runs in slices, the autoencoder
+            in slices and tiles. minimal: like low, but one layer at a time, and the denoiser's weights are stored in
+            float8.
+        dtype: number format that the denoiser computes in.
     Returns:
-        What was done, in a few words.
+        A short description of what was done, for the user; empty for full.
     """
     done = []
     if memory in ("low", "minimal"):
@@ -53,38 +60,41 @@ def place(
         for network in networks:
             network.to(device)
         if memory != "full":
-            done.append("nothing to move away: on the CPU networks compute where they are kept")
+            done.append("no network is moved, because all of them are kept and computed on the CPU")
     elif memory == "minimal":
         for network in networks:
-            _visit_in_layers(network, device)
+            _offload_by_layer(network, device)
         done.append("one layer at a time on the device")
     else:
-        visiting = inpainting if memory == "balanced" else networks
+        one_at_a_time = inpainting if memory == "balanced" else networks
         for network in others if memory == "balanced" else ():
             network.to(device)
-        _Turns(visiting, device)
+        _OneAtATime(one_at_a_time, device)
         done.append(f"one {'of its ' if memory == 'balanced' else ''}networks at a time on the device")
     return "; ".join(done)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: the device's or the machine's."""
+    """Whether an error means that the memory of the device or of the machine was not sufficient."""
     message = str(error)
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     return known or "out of memory" in message or "can't allocate memory" in message
 
 
-def less_memory(memory: str) -> str:
-    """What to try where a level does not fit."""
+def memory_advice(memory: str) -> str:
+    """Advice for the user if the models do not fit into memory at this level."""
     lower = LEVELS[LEVELS.index(memory) + 1 :]
     if lower:
         return f"try --memory {' or '.join(lower)}"
-    return "this is the lowest --memory level: take a smaller model (see maskless models) or another --device"
+    return "this is the lowest --memory level: use a smaller model (see maskless models) or another --device"
 
 
-class _Visitor:
-    """Modules whose weights are kept in main memory; copies of them visit the device. Nothing is copied back, for the
-    weights are frozen."""
+class _Offloaded:
+    """Modules whose weights are kept in main memory and are on the device only between `load` and `unload`.
+
+    `load` replaces them by copies on the device, and `unload` restores the originals. The copies are discarded, because
+    frozen weights do not change.
+    """
 
     def __init__(self, modules: Sequence[nn.Module], device: torch.device) -> None:
         self._device = device
@@ -95,50 +105,57 @@ class _Visitor:
             for name, tensor in tensors.items()
             if tensor is not None
         ]
-        self.there = False
+        self.loaded = False
 
-    def come(self) -> None:
-        if self.there:
+    @property
+    def empty(self) -> bool:
+        """Whether the modules have no weights of their own."""
+        return not self._kept
+
+    def load(self) -> None:
+        if self.loaded:
             return
-        copies: dict[int, Tensor] = {}  # a weight that is shared inside the network travels once
+        copies: dict[int, Tensor] = {}  # by id, so that a weight that is shared inside the network is copied once
         for tensors, name, tensor in self._kept:
             if id(tensor) not in copies:
                 copy = tensor.detach().to(self._device)
                 is_weight = isinstance(tensor, nn.Parameter)
                 copies[id(tensor)] = nn.Parameter(copy, requires_grad=False) if is_weight else copy
             tensors[name] = copies[id(tensor)]  # type: ignore[assignment]
-        self.there = True
+        self.loaded = True
 
-    def leave(self) -> None:
+    def unload(self) -> None:
         for tensors, name, tensor in self._kept:
             tensors[name] = tensor  # type: ignore[assignment]
-        self.there = False
+        self.loaded = False
 
 
-class _Turns:
-    """Networks of which one at a time is on the device: the one that was used last."""
+class _OneAtATime:
+    """Networks of which only the one that was used last is on the device."""
 
     def __init__(self, networks: Sequence[nn.Module], device: torch.device) -> None:
-        self._visitors = [_Visitor(list(network.modules()), device) for network in networks]
-        for network, visitor in zip(networks, self._visitors, strict=True):
-            _executes_on(network, device)
-            # A network may be entered through one of its parts, as an autoencoder is through its encoder.
+        self._networks = [_Offloaded(list(network.modules()), device) for network in networks]
+        for network, offloaded in zip(networks, self._networks, strict=True):
+            _set_execution_device(network, device)
+            # A network may be called through one of its parts, as an autoencoder is through its encoder and decoder.
             for part in (network, *network.children()):
-                part.register_forward_pre_hook(self._turn_of(visitor))
+                part.register_forward_pre_hook(self._load_alone(offloaded))
 
-    def _turn_of(self, visitor: _Visitor) -> Any:
-        def come(_module: nn.Module, _inputs: Any) -> None:
-            for other in self._visitors:
-                if other is not visitor and other.there:
-                    other.leave()
-            visitor.come()
+    def _load_alone(self, wanted: _Offloaded) -> Any:
+        """A forward hook that unloads the other networks and loads this one."""
 
-        return come
+        def load(_module: nn.Module, _inputs: Any) -> None:
+            for other in self._networks:
+                if other is not wanted and other.loaded:
+                    other.unload()
+            wanted.load()
+
+        return load
 
 
-def _visit_in_layers(network: nn.Module, device: torch.device) -> None:
-    """Each module's own weights are on the device while it computes."""
-    _executes_on(network, device)
+def _offload_by_layer(network: nn.Module, device: torch.device) -> None:
+    """Install hooks that keep each module's own weights on the device only while that module computes."""
+    _set_execution_device(network, device)
     inside_attention = {
         id(part)
         for module in network.modules()
@@ -146,30 +163,31 @@ def _visit_in_layers(network: nn.Module, device: torch.device) -> None:
         for part in module.modules()
     }
     for module in network.modules():
-        # torch's attention reads the weights of its output layer without calling it.
+        # torch's attention uses the weights of its output layer without calling it, so hooks of that layer do not run.
         whole = isinstance(module, nn.MultiheadAttention)
         if id(module) in inside_attention and not whole:
             continue
-        visitor = _Visitor(list(module.modules()) if whole else [module], device)
-        if visitor._kept:
-            module.register_forward_pre_hook(lambda _module, _inputs, visitor=visitor: visitor.come())
-            module.register_forward_hook(lambda _module, _inputs, _output, visitor=visitor: visitor.leave())
+        layer = _Offloaded(list(module.modules()) if whole else [module], device)
+        if not layer.empty:
+            module.register_forward_pre_hook(lambda _module, _inputs, layer=layer: layer.load())
+            module.register_forward_hook(lambda _module, _inputs, _output, layer=layer: layer.unload())
 
 
 def _slice(networks: Sequence[Any]) -> None:
-    """Attention head by head, pictures through the autoencoder one by one and the larger ones in tiles: where a network
-    offers it."""
+    """Make networks that support it compute attention one head at a time, and autoencode pictures one at a time and in
+    tiles."""
     for network in networks:
         if hasattr(network, "set_attention_slice"):
             network.set_attention_slice("max")
         if hasattr(network, "use_slicing"):
             network.enable_slicing()
-        # AutoencoderTiny needs little memory as it is, and its tiles in diffusers fit a factor of 8 alone.
+        # AutoencoderTiny needs little memory anyway, and its tiling in diffusers only works with cells of 8 pixels.
         if hasattr(network, "use_tiling") and type(network).__name__ != "AutoencoderTiny":
             network.enable_tiling()
 
 
 def _store_in_float8(networks: Sequence[Any], device: torch.device, dtype: torch.dtype) -> str:
+    """Store the denoiser's weights in float8, if the device supports it, and describe what was done."""
     if device.type == "mps":
         return "no float8 on mps"
     for network in networks:

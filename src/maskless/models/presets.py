@@ -1,7 +1,7 @@
-"""Sets of models that go by a name: where they come from, under which licence, how large they are.
+"""Presets: sets of models under a short name, with their sources, licences and sizes.
 
-Commits are pinned where public code shows them (see docs/models.md); of the others the first download keeps the commit
-that it found. Sizes are parameters of the published architectures times bytes, and so approximate.
+Commits are pinned if public code names them (docs/models.md). For other models, the commit of the first download is
+kept. Sizes are approximate: the numbers of parameters of the published architectures times the bytes of each.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from dataclasses import dataclass
 
 DINO, CLIP = "facebook/dino-vitb8", "openai/clip-vit-base-patch16"
 ENCODERS_M = 85.8 + 149.6
-"""Millions of parameters of DINO ViT-B/8 and CLIP ViT-B/16; both are stored and run in float32."""
+"""Millions of parameters of DINO ViT-B/8 and CLIP ViT-B/16 together. Both are stored and computed in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """One set of models.
 
-    inpainting: hub ids, the first and its mirrors; empty for the bundled models. denoiser_m, text_m, autoencoder_m:
-    millions of parameters. stored_bytes: of each parameter in the download. gated: its licence has to be accepted
-    on the hub. kind: "inpainting" fills a mask; "instruction" follows words.
+    inpainting: hub id of the inpainting model, followed by its mirrors; empty for the bundled models. denoiser_m,
+    text_m, autoencoder_m, encoders_m: millions of parameters of the denoiser, the text encoders, the autoencoder, and
+    DINO and CLIP together. stored_bytes: bytes of each parameter in the download. native_px: side in pixels of the
+    pictures that the model draws. gated: whether its licence must be accepted on the hub first. kind: "inpainting" for
+    models that fill a mask, "instruction" for models that follow an instruction. dino, clip: hub ids.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Preset:
 
     @property
     def download_gb(self) -> float:
-        """Gigabytes of weights to download; 0 where they are bundled."""
+        """Gigabytes of weights to download; 0 for the bundled models."""
         if not self.inpainting:
             return 0.0
         of_pipeline = (self.denoiser_m + self.text_m + self.autoencoder_m) * self.stored_bytes
@@ -46,7 +48,7 @@ class Preset:
 
     @property
     def memory_gb(self) -> float:
-        """Gigabytes of weights at --memory full with the denoiser in 16 bits; an edit's own needs come on top."""
+        """Gigabytes of weights at --memory full with the denoiser in 16 bits. An edit's activations are extra."""
         rest = 2 if self.stored_bytes == 2 else 4
         others = (self.text_m + self.autoencoder_m) * rest + self.encoders_m * 4
         return (self.denoiser_m * 2 + others) / 1e3
@@ -56,7 +58,7 @@ PRESETS = (
     Preset(
         name="storybook",
         licence="Apache-2.0",
-        # Of the inpainting model and of the redrawer together.
+        # The numbers include both the inpainting model and the redrawer.
         denoiser_m=29.4, text_m=2.6, autoencoder_m=1.7, stored_bytes=4, native_px=64, encoders_m=5.1,
     ),
     Preset(
@@ -137,13 +139,14 @@ PINNED = {
     "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
     "google/siglip2-base-patch16-224": "75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2",
 }
-"""Commits as public repositories name them in their code; each was found in at least two, or under this exact id."""
+"""The commit of each model, as public repositories name it in their code. Each was found in at least two repositories
+or under this exact hub id."""
 
 BY_NAME = {preset.name: preset for preset in PRESETS}
 
 
 def with_mirrors(repo_id: str) -> tuple[str, ...]:
-    """A hub id and the ids that hold the same model, in the order to try them."""
+    """A hub id and its mirrors, in the order in which they are tried."""
     for preset in PRESETS:
         if preset.inpainting and repo_id == preset.inpainting[0]:
             return preset.inpainting

@@ -1,42 +1,45 @@
-"""A name or a folder becomes loaded models: the one place where weights are read and a device is chosen."""
+"""Loads the models that a preset, a folder, a file or a hub id names, and places them on the device."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from maskless.data.errors import MasklessError
+from maskless.data.config import ModelOptions
+from maskless.data.errors import MasklessError, first_line
 from maskless.models import hub
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 from maskless.models.encoders import load_clip, load_dino, read_json
 from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.inpainters.single_file import load_single_file, settings_of
-from maskless.models.memory import is_out_of_memory, less_memory, place
+from maskless.models.memory import arrange, is_out_of_memory, memory_advice
 from maskless.models.presets import BY_NAME, PINNED, with_mirrors
 
 BUNDLED = "storybook"
+"""Name of the models that the package contains."""
 PARTS = ("inpainting", "dino", "clip")
 REDRAW = "redraw"
-"""The part that a set of models may have or not."""
+"""The optional part of a set of models: the model that redraws pictures."""
 RECOMMENDATIONS = "maskless.json"
-"""Beside model_index.json: {"steps": ..., "guidance_scale": ...}, what a model works best with. The user's own choice
-always comes first."""
+"""A file beside model_index.json with the settings that a model works best with: {"steps": ..., "guidance_scale": ...,
+"native_px": ...}. Options that the user sets take precedence."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditModels:
-    """The frozen networks of an edit.
+    """The frozen networks of an edit. Simultaneous edits can share them, because only their counters change.
 
-    redrawer: a model that sees a picture and draws it as a text describes it, for the tasks that draw over what is
-    there; None where the inpainter does that. names: where each came from, by part; of the hub's with the commit.
-    memory: full, balanced, low or minimal. placement: what that level does here, in a few words; empty for full.
+    redrawer: a model that takes a picture and draws it as a text describes it, for the tasks that redraw content; None
+    if the inpainter does that. names: the source of each part, with the commit for a model of the hub. options: the
+    options that the models were loaded with; device and dtype are the chosen ones, not "auto". dtype: number format
+    of the denoiser. placement: where `options.memory` keeps the networks, for the user; empty for full.
     """
 
     dino: Dino
@@ -44,118 +47,103 @@ class EditModels:
     inpainter: InpaintingModel
     redrawer: InpaintingModel | None = None
     names: dict[str, str]
+    options: ModelOptions
     device: torch.device
     dtype: torch.dtype
-    memory: str = "full"
     placement: str = ""
+
+    @property
+    def memory(self) -> str:
+        """The memory level: full, balanced, low or minimal."""
+        return self.options.memory
+
+    def for_redrawing(self) -> EditModels:
+        """The same models with the redrawer, if there is one, as the inpainter."""
+        return self if self.redrawer is None else replace(self, inpainter=self.redrawer)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Located:
-    """A part on this disk: a folder or a file, and its name, which for one of the hub says the commit."""
+class LocalPart:
+    """One of the models, on this disk.
+
+    path: a folder or a file. name: the folder or file that the user named, or the hub id and its commit.
+    """
 
     path: Path
     name: str
 
 
-def load_models(
-    models: str = BUNDLED,
-    *,
-    dino: str | None = None,
-    clip: str | None = None,
-    redraw: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    scheduler: str | None = None,
-    lora: str | None = None,
-    memory: str = "full",
-    offline: bool = False,
-    allow_pickle: bool = False,
-) -> EditModels:
-    """The models of that name.
+def load_models(options: ModelOptions | None = None) -> EditModels:
+    """Load the models that the options name; the bundled ones by default.
 
-    Args:
-        models: "storybook" (bundled) or another preset, a folder with inpainting/, dino/, clip/ and, if it has one,
-            redraw/, or the inpainting model alone: a folder with model_index.json, a .safetensors file or a hub id. The
-            last three need dino and clip.
-        dino, clip: a folder or a hub id in place of what `models` would give; for dino also a file of the released
-            weights.
-        redraw: a folder or a hub id of an InstructPix2Pix, or another model that sees the picture it edits.
-        device: auto, cpu, cuda or mps. dtype: of the UNet: auto, float32, bfloat16 or float16.
-        scheduler: a name of SCHEDULERS in place of the inpainting model's own. lora: FILE[:SCALE], separated by commas.
-        memory: full, balanced, low or minimal; see maskless.models.memory.
-        offline: never ask the hub. allow_pickle: also read weights that are not safetensors.
     Raises:
-        MasklessError: unknown models, missing or damaged files, a device that is not there.
+        MasklessError: unknown models, missing or damaged files, or a device that is not available.
     """
-    chosen_device = resolve_device(device)
-    chosen_dtype = resolve_dtype(dtype, chosen_device)
-    parts = fetch_models(models, dino=dino, clip=clip, redraw=redraw, offline=offline, allow_pickle=allow_pickle)
-    how: dict[str, Any] = {"memory": memory, "allow_pickle": allow_pickle}
-    drawn_by: dict[str, Any] = {"dtype": chosen_dtype, "offline": offline, **how}
-    with _quiet_libraries():
-        loaded_dino = _loaded(load_dino, parts["dino"], "DINO", **how)
-        loaded_clip = _loaded(load_clip, parts["clip"], "CLIP", **how)
-        inpainter, networks = _loaded(
-            _load_inpainter, parts["inpainting"], "inpainting", scheduler=scheduler, lora=lora or "", **drawn_by
-        )
+    options = options or ModelOptions()
+    device = resolve_device(options.device)
+    dtype = resolve_dtype(options.dtype, device)
+    parts = fetch_models(options)
+    common: dict[str, Any] = {"memory": options.memory, "allow_pickle": options.allow_pickle}
+    for_denoisers: dict[str, Any] = {"dtype": dtype, "offline": options.offline, **common}
+    # Weights created under torch.inference_mode could not be used in computations with gradients later.
+    with torch.inference_mode(False), _quiet_libraries():
+        dino = _load_part(load_dino, parts["dino"], "DINO", **common)
+        clip = _load_part(load_clip, parts["clip"], "CLIP", **common)
+        chosen: dict[str, Any] = {"scheduler": options.scheduler, "lora": options.lora or ""}
+        inpainter, networks = _load_part(_load_inpainter, parts["inpainting"], "inpainting", **chosen, **for_denoisers)
         redrawer = None
         if REDRAW in parts:
-            redrawer, further = _loaded(_load_redrawer, parts[REDRAW], REDRAW, **drawn_by)
+            redrawer, further = _load_part(_load_redrawer, parts[REDRAW], REDRAW, **for_denoisers)
             networks += further
         try:
-            others = [loaded_dino.model, loaded_clip.model]
-            placement = place(networks, others, device=chosen_device, memory=memory, dtype=chosen_dtype)
+            placement = arrange(networks, [dino.model, clip.model], device=device, memory=options.memory, dtype=dtype)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise MasklessError(f"the models do not fit on {chosen_device}; {less_memory(memory)}") from error
+            raise MasklessError(f"the models do not fit on {device}; {memory_advice(options.memory)}") from error
     return EditModels(
-        dino=loaded_dino,
-        clip=loaded_clip,
+        dino=dino,
+        clip=clip,
         inpainter=inpainter,
         redrawer=redrawer,
-        names={part: located.name for part, located in parts.items()},
-        device=chosen_device,
-        dtype=chosen_dtype,
-        memory=memory,
+        names={part: local.name for part, local in parts.items()},
+        options=replace(options, device=device.type, dtype=str(dtype).removeprefix("torch.")),
+        device=device,
+        dtype=dtype,
         placement=placement,
     )
 
 
-def fetch_models(
-    models: str = BUNDLED,
-    *,
-    dino: str | None = None,
-    clip: str | None = None,
-    redraw: str | None = None,
-    offline: bool = False,
-    allow_pickle: bool = False,
-    progress: bool = False,
-) -> dict[str, Located]:
-    """Each part on this disk, downloaded where it is not there yet; the arguments are those of `load_models`.
+def fetch_models(options: ModelOptions, *, progress: bool = False) -> dict[str, LocalPart]:
+    """Where each part is on this disk. Missing parts are downloaded first.
 
-    progress: show how far the download is, on stderr.
+    progress: whether to show progress bars of downloads on stderr.
+
+    Raises:
+        MasklessError: unknown models, damaged files, or a failed download.
     """
     found = {}
-    for part, source in model_sources(models, dino=dino, clip=clip, redraw=redraw).items():
+    named: dict[str, Any] = {"dino": options.dino, "clip": options.clip, "redraw": options.redraw}
+    for part, source in model_sources(options.models, **named).items():
         if not hub.is_hub_id(source) or Path(source).exists():
-            found[part] = Located(path=Path(source), name=source)
+            found[part] = LocalPart(path=Path(source), name=source)
             continue
-        snapshot = hub.fetch(_asked(source), offline=offline, allow_pickle=allow_pickle, progress=progress)
+        snapshot = hub.fetch(
+            _with_commits(source), offline=options.offline, allow_pickle=options.allow_pickle, progress=progress
+        )
         check_weights(snapshot.folder)
-        found[part] = Located(path=snapshot.folder, name=snapshot.name)
+        found[part] = LocalPart(path=snapshot.folder, name=snapshot.name)
     return found
 
 
 def on_disk(models: str) -> bool:
-    """Whether all parts of a preset are there, so that it loads offline."""
+    """Whether all parts of a preset are on this disk, so that it can be loaded offline."""
     sources = model_sources(models).values()
-    return all(Path(source).exists() or hub.find(_asked(source)) is not None for source in sources)
+    return all(Path(source).exists() or hub.find(_with_commits(source)) is not None for source in sources)
 
 
-def _asked(source: str) -> list[str]:
-    """A hub id and its mirrors, each at the commit that is pinned for it; owner/name@revision is taken as it stands."""
+def _with_commits(source: str) -> list[str]:
+    """A hub id and its mirrors, each with its pinned commit if it has one. owner/name@revision does not change."""
     if "@" in source:
         return [source]
     return [f"{repo_id}@{PINNED[repo_id]}" if repo_id in PINNED else repo_id for repo_id in with_mirrors(source)]
@@ -164,7 +152,13 @@ def _asked(source: str) -> list[str]:
 def model_sources(
     models: str, *, dino: str | None = None, clip: str | None = None, redraw: str | None = None
 ) -> dict[str, str]:
-    """Folder or hub id of each part; folders are checked to be there and whole."""
+    """The folder, file or hub id of each part.
+
+    models, dino, clip, redraw: the options of these names, see `ModelOptions`.
+
+    Raises:
+        MasklessError: unknown models, or a folder with missing or damaged files.
+    """
     root = Path(str(resources.files("maskless"))) / "assets" / BUNDLED if models == BUNDLED else Path(models)
     preset = None if models == BUNDLED or root.exists() else BY_NAME.get(models)
     if preset is not None:
@@ -186,7 +180,9 @@ def model_sources(
     found |= {part: own for part, own in (("dino", dino), ("clip", clip), (REDRAW, redraw)) if own}
     for part, source in found.items():
         if source is None:
-            raise MasklessError(f"{models} is an inpainting model alone; say which {part} goes with it (--{part})")
+            raise MasklessError(
+                f"{models} is only an inpainting model; name the {part} model to use with it (--{part})"
+            )
         if Path(source).is_dir():
             check_weights(Path(source))
         elif Path(source).is_file() and part in ("clip", REDRAW):
@@ -197,7 +193,11 @@ def model_sources(
 
 
 def check_weights(folder: Path) -> None:
-    """Raise a MasklessError that names the file where weights are missing, cut short or not safetensors."""
+    """Check that the files of a model's weights and settings can be opened.
+
+    Raises:
+        MasklessError: a file is missing, truncated or not readable; the message names it.
+    """
     from safetensors import SafetensorError, safe_open
 
     for index in sorted(folder.rglob("*.safetensors.index.json")):
@@ -219,10 +219,14 @@ def check_weights(folder: Path) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; auto takes CUDA, then MPS, then the CPU."""
+    """The device of this name; auto is CUDA if available, else MPS if available, else the CPU.
+
+    Raises:
+        MasklessError: an unknown name, or a device that is not available.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(device for device, there in available.items() if there))
+        return torch.device(next(device for device, usable in available.items() if usable))
     if name not in available:
         raise MasklessError(f"device must be auto, cpu, cuda or mps, got {name!r}")
     if not available[name]:
@@ -231,7 +235,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format of that name; auto takes the fastest that the device computes in."""
+    """The number format of this name; auto is the fastest that the device supports natively.
+
+    Raises:
+        MasklessError: an unknown name.
+    """
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == "auto":
         if device.type == "cuda":
@@ -247,11 +255,11 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 def _load_inpainter(
     source: Path, *, dtype: torch.dtype, offline: bool, allow_pickle: bool, **chosen: Any
 ) -> tuple[InpaintingModel, list[torch.nn.Module]]:
-    """The inpainting model on the CPU, and the networks that it is made of."""
+    """The inpainting model on the CPU, and its networks."""
     if source.is_file():
         settings = settings_of(source)
         if not Path(settings).is_dir():
-            settings = str(hub.fetch(_asked(settings), offline=offline, settings_only=True).folder)
+            settings = str(hub.fetch(_with_commits(settings), offline=offline, settings_only=True).folder)
         pipeline = load_single_file(source, Path(settings))
     else:
         pipeline = load_pipeline(str(source), dtype=dtype, allow_pickle=allow_pickle)
@@ -269,35 +277,42 @@ def _load_inpainter(
 
 
 def _load_redrawer(source: Path, **chosen: Any) -> tuple[InpaintingModel, list[torch.nn.Module]]:
+    """The model that redraws pictures, on the CPU, and its networks."""
     model, networks = _load_inpainter(source, **chosen)
-    if not model.sees_picture:
+    if not model.takes_picture:
         raise MasklessError(
-            f"the redraw model must see the picture that it edits, as InstructPix2Pix does; {source} does not"
+            f"the redraw model must take the picture that it edits as input, like InstructPix2Pix; {source} does not"
         )
     return model, networks
 
 
-def _loaded(load: Any, part: Located, kind: str, *, memory: str, **options: Any) -> Any:
-    """The part, or one line that says which model could not be read and why."""
+def _load_part(load: Any, part: LocalPart, kind: str, *, memory: str, **options: Any) -> Any:
+    """Load one part.
+
+    Raises:
+        MasklessError: it cannot be read; the message says which model it is and why.
+    """
     try:
         return load(part.path, **options)
     except MasklessError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise MasklessError(f"no memory for the {kind} model {part.name}; {less_memory(memory)}") from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MasklessError(f"cannot read the {kind} model {part.name}: {reason}") from error
+            raise MasklessError(
+                f"not enough memory for the {kind} model {part.name}; {memory_advice(memory)}"
+            ) from error
+        raise MasklessError(f"cannot read the {kind} model {part.name}: {first_line(error)}") from error
 
 
 def _recommendations(source: Path) -> dict[str, Any]:
+    """The content of a model's RECOMMENDATIONS file; empty if it has none."""
     path = source / RECOMMENDATIONS
     return read_json(path) if path.is_file() else {}
 
 
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """No progress bars or advice from the libraries while loading; their settings are put back afterwards."""
+    """Hide the libraries' progress bars and advice in a block; their settings are restored afterwards."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -1,16 +1,15 @@
-"""Checkpoints: an edit under way as plain tensors and values that `torch.load(path, weights_only=True)` opens.
+"""Checkpoints: the state of an unfinished edit as plain tensors and values.
 
     {format, version, anchor_net, projection, dino, optimizer, config, progress, models, run, versions}
 
-`run` is what EditRun.state() gives besides the parts that have a key of their own. Files appear whole or not at all.
-The published release wrote the flat state dict of its model instead, with every key under `module.`; that is read too.
+`torch.load(path, weights_only=True)` opens such a file. `run` contains the parts of `Run.state` that have no key of
+their own. Files appear whole or not at all. The published release writes the flat state dict of its model instead, with
+every key under `module.`; such files can be read too.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
-import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,34 +19,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskless.data.config import EditConfig
+from maskless.data.config import ResolvedConfig
 from maskless.data.errors import MasklessError
-from maskless.data.files import write_bytes
-from maskless.data.result import StepRecord
-from maskless.engine.search_run import EditRun
-from maskless.engine.tasks import Run
+from maskless.engine.run import Run
+from maskless.engine.search_run import fingerprint
+from maskless.method.anchor_net import AnchorNet
+from maskless.method.search import State
 from maskless.models.pretrained import PARTS
 from maskless.records.outputs import library_versions
-from maskless.records.run_file import COMPLETE, INTERRUPTED, RunFile
 
-FORMAT, VERSION = "maskless", 1
+FORMAT, VERSION = "maskless", 2
 LAST = "last.pth"
 RELEASE_PREFIX = "module."
-# Options that may change between a run and its resumption: how long and how hard to search, and what comes after it.
+# Options that may differ when a run is resumed: the length and intensity of the search, and the ranking after it.
 FREE_OPTIONS = {
     "iterations", "epochs", "lr", "gradient_accumulation", "updates", "estimator", "seed", "ranking", "ranking_alpha",
-    "ranking_beta", "batch_size", "checkpoint_interval", "slim_checkpoint", "device", "memory", "offline",
-    "allow_pickle",
+    "ranking_beta", "batch_size",
 }  # fmt: skip
+MODEL_OPTIONS = ("scheduler", "lora", "dtype")
+"""Those of the ModelOptions that influence the pictures."""
 LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """What a checkpoint file holds. Parts that it leaves out are empty.
+    """The content of a checkpoint file. Parts that the file does not have are empty.
 
-    anchor_net: state of AnchorNet, under this package's names. origin: "maskless" or "release". run: see the module.
-    other: parts of a release's file that have no place here, by name.
+    origin: "maskless" or "release". anchor_net: state of AnchorNet, under this package's names. projection, dino: the
+    frozen networks. other: further networks in a file of the release, by name. run: see the module's docstring.
     """
 
     path: Path
@@ -67,20 +66,21 @@ class Checkpoint:
         """M, the number of box sizes that the AnchorNet chooses among."""
         return list(self.anchor_net.values())[-1].shape[0]
 
-    def state(self) -> dict[str, Any]:
-        """What `EditRun(state=...)` takes to go on."""
+    def state(self) -> State:
+        """The state that `Run.resume` takes to continue."""
         search = dict(self.run["search"]) | {"anchor_net": dict(self.anchor_net), "optimizer": dict(self.optimizer)}
         return dict(self.run) | {"search": search, "projection": self.projection["weight"]}
 
-    def difference(self, run: EditRun) -> str | None:
-        """Why the run cannot go on from here, in a few words; None where it can."""
+    def difference(self, run: Run) -> str | None:
+        """The reason why the run cannot continue from this checkpoint, in a few words; None if it can."""
         if not self.run:
-            return "it is of the published release"
-        fresh = run.state()["request"]
+            return "it was written by the published release"
+        expected = fingerprint(run.request, run.config.seed)
         for name, value in self.run["request"].items():
-            if fresh[name] != value:
-                return f"it is of another {name}"
-        for name, value in run.config.to_dict().items():
+            if expected[name] != value:
+                return f"it belongs to an edit with another {name}"
+        options = run.used.to_dict() | {name: getattr(run.models.options, name) for name in MODEL_OPTIONS}
+        for name, value in options.items():
             if name not in FREE_OPTIONS and self.config.get(name) != value:
                 return f"it was made with {name} {self.config.get(name)}, this edit has {value}"
         if any(self.models.get(part) != run.models.names[part] for part in PARTS):
@@ -88,12 +88,16 @@ class Checkpoint:
         return None
 
 
-def checkpoint_content(run: EditRun, *, dino: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-    """The dict that a checkpoint file holds, as of now; it does not change when the run goes on.
+def checkpoint_content(run: Run, *, dino: Mapping[str, Tensor] | None = None) -> State | None:
+    """The content of a checkpoint file for the present state of a run; None if the run has nothing to continue from.
 
-    dino: DINO's frozen state; None leaves it out, which is the slim form.
+    The content does not change when the run continues. dino: DINO's frozen state; None leaves it out (a slim
+    checkpoint).
     """
-    rest = run.state()
+    state = run.state()
+    if state is None:
+        return None
+    rest = dict(state)
     search = dict(rest.pop("search"))
     return {
         "format": FORMAT,
@@ -102,119 +106,22 @@ def checkpoint_content(run: EditRun, *, dino: Mapping[str, Tensor] | None = None
         "projection": {"weight": rest.pop("projection")},
         "dino": dict(dino or {}),
         "optimizer": search.pop("optimizer"),
-        "config": run.config.to_dict(),
-        "progress": _progress(run.config, search),
+        "config": run.used.to_dict() | {name: getattr(run.models.options, name) for name in MODEL_OPTIONS},
+        "progress": _progress(run.used, search),
         "models": dict(run.models.names),
         "run": rest | {"search": search},
         "versions": library_versions(),
     }
 
 
-class CheckpointKeeper:
-    """Keeps a folder's last.pth and run.json true while a run goes on, so that a kill at any moment loses little.
-
-    last.pth is written at the start, after every epoch, and between epochs when the last one is older than
-    `every_seconds`; run.json after every iteration.
-    """
-
-    def __init__(self, folder: str | Path, run: EditRun, *, every_seconds: float = 30.0) -> None:
-        """Writes the first last.pth and run.json.
-
-        Raises:
-            MasklessError: the folder cannot be written to.
-        """
-        self.last = Path(folder) / LAST
-        self._run, self._every = run, every_seconds
-        state = {} if run.config.slim_checkpoint else run.models.dino.model.state_dict()
-        self._dino = {name: value.cpu() for name, value in state.items()}  # frozen, so once is enough
-        self._remember()
-        self.save()
-        self._run_file = _run_file(folder, run)
-
-    def after(self, record: StepRecord) -> None:
-        """Take note of an iteration that is complete, and write what is due."""
-        self._remember()
-        iterations = self._run.config.iterations
-        if record.iteration % iterations == 0:
-            epoch = record.iteration // iterations
-            if epoch % self._run.config.checkpoint_interval == 0:
-                write_bytes(self.last.with_name(f"transformer_epoch_{epoch}.pth"), self._encoded())
-            self.save()
-        elif time.monotonic() - self._saved_at > self._every:
-            self.save()
-        self._run_file.update(iteration=record.iteration)
-
-    def interrupted(self) -> Path:
-        """Write last.pth and say in run.json that the run was stopped."""
-        saved = self.save()
-        self._run_file.update(state=INTERRUPTED)
-        return saved
-
-    def complete(self) -> None:
-        """Say in run.json that the run has come to its end, its results included."""
-        self._run_file.update(state=COMPLETE)
-
-    def save(self) -> Path:
-        """Write last.pth as of the last complete iteration, also from the middle of one that was interrupted."""
-        write_bytes(self.last, self._encoded())
-        self._saved_at = time.monotonic()
-        return self.last
-
-    def _remember(self) -> None:
-        self._content = checkpoint_content(self._run, dino=self._dino)
-
-    def _encoded(self) -> bytes:
-        # Through memory: torch's own writer turns a full disk into an error without a cause.
-        file = io.BytesIO()
-        torch.save(self._content, file)
-        return file.getvalue()
-
-
-class ProgressKeeper:
-    """Keeps a folder's run.json true, for a run that is short and learns nothing that it could go on from."""
-
-    def __init__(self, folder: str | Path, run: Run) -> None:
-        """Writes the first run.json.
-
-        Raises:
-            MasklessError: the folder cannot be written to.
-        """
-        self._run_file = _run_file(folder, run)
-
-    def after(self, record: StepRecord) -> None:
-        """Take note of a step that is complete."""
-        self._run_file.update(iteration=record.iteration)
-
-    def interrupted(self) -> None:
-        """Say in run.json that the run was stopped."""
-        self._run_file.update(state=INTERRUPTED)
-
-    def complete(self) -> None:
-        """Say in run.json that the run has come to its end, its results included."""
-        self._run_file.update(state=COMPLETE)
-
-
-def _run_file(folder: str | Path, run: Run) -> RunFile:
-    request = run.request
-    path = request.source.path if request.source is not None else None
-    return RunFile(
-        folder,
-        iteration=len(run.history),
-        total_iterations=run.total_iterations,
-        models=run.models.names,
-        image=None if path is None else str(path),
-        caption=request.caption,
-        prompt=request.prompt,
-    )
-
-
 def load_checkpoint(path: str | Path, *, mapped: bool = False) -> Checkpoint:
-    """Open a checkpoint of this package or of the published release; nothing in the file is executed.
+    """Open a checkpoint of this package or of the published release. No code in the file is executed.
 
-    mapped: leave the tensors on the disk until they are looked at, which is quick however large the file.
+    mapped: memory-map the tensors, so that they are read from the disk only when used; this is fast for any file size.
 
     Raises:
-        MasklessError: no such file, cut short, not a checkpoint, of a later version; it names the file.
+        MasklessError: the file does not exist, is truncated, is no checkpoint or is of another version. The message
+            names the file.
     """
     path = Path(path)
     if not path.exists():
@@ -224,48 +131,59 @@ def load_checkpoint(path: str | Path, *, mapped: bool = False) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _is_zip(path))
     except LOAD_ERRORS as error:
-        reason = "it is cut short or damaged" if _is_zip(path) else "it is no file that torch.save wrote"
+        reason = "it is truncated or damaged" if _is_zip(path) else "it was not written by torch.save"
         if isinstance(error, pickle.UnpicklingError) and _is_zip(path):
-            reason = "it holds more than tensors and plain values"
+            reason = "it contains more than tensors and plain values"
         raise MasklessError(f"cannot read the checkpoint {path}: {reason}") from error
     if not isinstance(content, dict):
-        raise MasklessError(f"{path} is no checkpoint: expected a dict, got {type(content).__name__}")
+        raise MasklessError(f"{path} is not a checkpoint: expected a dict, got {type(content).__name__}")
     if content.get("format") == FORMAT:
         return _from_maskless(path, content)
     if any(isinstance(key, str) and key.startswith(RELEASE_PREFIX) for key in content):
         return _from_release(path, content)
     keys = ", ".join(sorted(map(str, content))[:4]) or "none"
-    raise MasklessError(f"{path} is no checkpoint of Maskless or of the published release; its keys begin with: {keys}")
+    raise MasklessError(
+        f"{path} is not a checkpoint of Maskless or of the published release; its first keys are: {keys}"
+    )
 
 
-def started_from(checkpoint: Checkpoint, run: EditRun) -> dict[str, Any]:
-    """A state for the run: the checkpoint's where it belongs to this very edit, else a fresh one with its AnchorNet.
+def resume(run: Run, checkpoint: Checkpoint) -> str:
+    """Let a run continue from a checkpoint, or only from its AnchorNet if it belongs to another edit.
 
-    run: of the new edit, not yet iterated.
+    run: a run before its first step.
 
+    Returns:
+        A note for the user: the file, and which part of it the run continues from.
     Raises:
-        MasklessError: the AnchorNet is of another shape; it names the file and both shapes.
+        MasklessError: a run that cannot be continued, or an AnchorNet of another shape. The message names the file and
+            both shapes.
     """
-    state = run.state()
-    ours = state["search"]["anchor_net"]
-    if checkpoint.sizes != len(run.config.sizes):
+    difference = checkpoint.difference(run)
+    if difference is None:
+        run.resume(checkpoint.state())
+        return f"{checkpoint.path}: after iteration {run.history[-1].step if run.history else 0}"
+    run.resume({"anchor_net": _matching_anchor_net(checkpoint, run.used)})
+    return f"{checkpoint.path}: only its AnchorNet, because {difference}"
+
+
+def _matching_anchor_net(checkpoint: Checkpoint, config: ResolvedConfig) -> dict[str, Tensor]:
+    """The state of the checkpoint's AnchorNet; raises a MasklessError if its shape does not match these options."""
+    if checkpoint.sizes != len(config.sizes):
         raise MasklessError(
             f"the AnchorNet in {checkpoint.path} chooses among {checkpoint.sizes} sizes, this edit has "
-            f"{len(run.config.sizes)} (max_window_size {run.config.max_window_size})"
+            f"{len(config.sizes)} (max_window_size {config.max_window_size})"
         )
-    for name, tensor in ours.items():
-        theirs = checkpoint.anchor_net.get(name)
-        if theirs is None or theirs.shape != tensor.shape:
-            found = "nothing" if theirs is None else list(theirs.shape)
+    expected = AnchorNet(len(config.sizes), torch.Generator()).state_dict()
+    for name, tensor in expected.items():
+        saved = checkpoint.anchor_net.get(name)
+        if saved is None or saved.shape != tensor.shape:
+            found = "nothing" if saved is None else list(saved.shape)
             raise MasklessError(f"{name} in {checkpoint.path} must be {list(tensor.shape)}, got {found}")
-    if checkpoint.difference(run) is None:
-        return checkpoint.state()
-    state["search"]["anchor_net"] = {name: checkpoint.anchor_net[name].to(ours[name]) for name in ours}
-    return state
+    return {name: checkpoint.anchor_net[name].to(tensor) for name, tensor in expected.items()}
 
 
-def _progress(config: EditConfig, search: Mapping[str, Any]) -> dict[str, Any]:
-    """How far the search has come; `epochs_done` counts whole ones."""
+def _progress(config: ResolvedConfig, search: Mapping[str, Any]) -> dict[str, Any]:
+    """The progress of the search; `epochs_done` counts complete epochs."""
     done = search["iteration"]
     return {
         "iteration": done,
@@ -282,13 +200,13 @@ def _from_maskless(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     names = ("anchor_net", "projection", "dino", "optimizer", "config", "progress", "models", "run")
     missing = [name for name in names if not isinstance(content.get(name), dict)]
     if missing or not content["anchor_net"]:
-        raise MasklessError(f"the checkpoint {path} lacks {', '.join(missing) or 'anchor_net'}")
+        raise MasklessError(f"the checkpoint {path} has no {', '.join(missing) or 'anchor_net'}")
     parts = {name: content[name] for name in names}
     return Checkpoint(path=path, origin="maskless", other={}, **parts)
 
 
 def _from_release(path: Path, content: Mapping[str, Any]) -> Checkpoint:
-    """Flat keys such as module.anchor_net.0.weight, module.conv.weight (the projection) and module.dino.blocks…"""
+    """From flat keys: module.anchor_net.0.weight, …, module.conv.weight (the projection), module.dino.blocks…"""
     parts: dict[str, dict[str, Tensor]] = {}
     for key, value in content.items():
         part, _, name = str(key).removeprefix(RELEASE_PREFIX).partition(".")
@@ -296,7 +214,7 @@ def _from_release(path: Path, content: Mapping[str, Any]) -> Checkpoint:
             parts.setdefault(part, {})[name or part] = value
     anchor_net = parts.pop("anchor_net", {})
     if not anchor_net:
-        raise MasklessError(f"{path} looks like the published release's but lacks module.anchor_net")
+        raise MasklessError(f"{path} looks like a checkpoint of the published release, but has no module.anchor_net")
     return Checkpoint(
         path=path,
         origin="release",
@@ -319,7 +237,7 @@ def _is_zip(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointPart:
-    """One network in a checkpoint. keys: name and shape of every tensor. trained: AnchorNet alone is."""
+    """One network in a checkpoint. trained: True for AnchorNet alone. keys: name and shape of every tensor."""
 
     name: str
     trained: bool
@@ -328,7 +246,7 @@ class CheckpointPart:
 
 
 def checkpoint_parts(checkpoint: Checkpoint) -> tuple[CheckpointPart, ...]:
-    """The networks of a checkpoint, AnchorNet first; those left out have no keys."""
+    """The networks of a checkpoint, AnchorNet first; those that the file does not contain have no keys."""
     named = {"anchor_net": checkpoint.anchor_net, "projection": checkpoint.projection, "dino": checkpoint.dino}
     return tuple(
         CheckpointPart(

@@ -1,6 +1,6 @@
-"""Pages that are one file: pictures inside as data, no request to anywhere, readable on a phone, in light and dark.
+"""HTML pages in one file: they contain their pictures, load nothing, fit a phone, and have a light and a dark theme.
 
-Every function that takes text escapes it; those that take HTML say so.
+Every function escapes the text that it is given, except where its docstring says that an argument is HTML.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ for (const pair of document.querySelectorAll(".pair")) {
 
 
 def page(title: str, body: str) -> str:
-    """A whole page. body: HTML. Its policy lets a browser fetch nothing and run no script but the slider's."""
+    """A complete page. body: HTML. Its content policy forbids all requests, and all scripts except the slider's."""
     allowed = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
     return (
@@ -138,18 +138,18 @@ def page(title: str, body: str) -> str:
 
 
 def text(content: object) -> str:
-    """Anything as text that is safe in an element and in a quoted attribute, and comes back as it was."""
+    """The content escaped for use in an element or a quoted attribute, so that a browser shows it unchanged."""
     return escape(str(content), quote=True).replace("\0", "\N{REPLACEMENT CHARACTER}").replace("\r", "&#13;")
 
 
 def before_after(
     before: bytes, after: bytes, label: str, *, size_px: tuple[int, int], region: str = "", at_percent: int = 50
 ) -> str:
-    """Two pictures under a slider; without JavaScript, side by side.
+    """Two pictures under a slider, or side by side without JavaScript.
 
-    before, after: PNG or JPEG files. label: what the change is, for those who do not see it. size_px: width and height,
-    for the shape that both are shown in. region: HTML of `box_outline` or `mask_outline`, shown until it is unticked.
-    at_percent: where the slider stands at first, from the left.
+    before, after: PNG or JPEG files. label: a description of the change, for the alternative texts. size_px: width and
+    height, which give the aspect ratio of both. region: HTML of `box_outline` or `mask_outline`, shown until the user
+    clears its check box. at_percent: first position of the slider, from the left.
     """
     toggle = '<label><input class="toggle" type="checkbox" checked> show the region</label>' if region else ""
     return (
@@ -159,50 +159,54 @@ def before_after(
         f'<div class="side after"><img src="{data_uri(after)}" alt="{text("After: " + label)}">{region}'
         f'<span class="tag" aria-hidden="true">after</span></div>'
         f'<input type="range" min="0" max="100" step="any" value="{at_percent}" autocomplete="off" '
-        'aria-label="How much of the picture before is shown, in percent"><span class="handle"></span></div>'
+        'aria-label="Share of the original picture that is shown, in percent"><span class="handle"></span></div>'
         f"<figcaption>{toggle}</figcaption></figure>"
     )
 
 
 def box_outline(boxes: Sequence[Box], size_px: tuple[int, int]) -> str:
-    """Frames to lay over a picture of size_px (width, height), as SVG; nothing where there is no box.
+    """Frames to lay over a picture of size_px (width, height), as SVG; an empty string if there are no boxes.
 
     boxes: half-open, x0, y0, x1, y1 in pixels of that picture.
     """
-    drawn = ""
-    for x0, y0, x1, y1 in boxes:
-        drawn += f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}"/>' * 2
+    frames = ""
+    for x0, y0, x1, y1 in boxes:  # each twice: the style sheet draws a wide light line under a thin coloured one
+        frames += f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}"/>' * 2
     width, height = size_px
     opening = f'<svg class="region" viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">'
-    return f"{opening}{drawn}</svg>" if drawn else ""
+    return f"{opening}{frames}</svg>" if frames else ""
 
 
 def mask_outline(mask: np.ndarray) -> str:
-    """The edge of a mask [H, W] of booleans, to lay over a picture of its size."""
+    """The outline of a boolean mask [H, W], as a transparent picture to lay over a picture of the mask's size."""
     from PIL import Image, ImageFilter
 
     level = Image.fromarray(mask.astype(np.uint8) * 255)
     scale = 640 / max(level.size)
     level = level.resize([max(1, round(side * scale)) for side in level.size], Image.Resampling.BILINEAR)
     inside = level.point([255 * (value > 127) for value in range(256)])
-    grown = [np.asarray(inside.filter(ImageFilter.MaxFilter(size))) > 0 for size in (3, 7)]
-    shrunk = [np.asarray(inside.filter(ImageFilter.MinFilter(size))) > 0 for size in (3, 7)]
-    drawn = np.zeros((*inside.size[::-1], 4), np.uint8)
-    drawn[grown[1] & ~shrunk[1]] = (255, 255, 255, 255)
-    drawn[grown[0] & ~shrunk[0]] = (217, 72, 15, 255)
+    dilated = [np.asarray(inside.filter(ImageFilter.MaxFilter(size))) > 0 for size in (3, 7)]
+    eroded = [np.asarray(inside.filter(ImageFilter.MinFilter(size))) > 0 for size in (3, 7)]
+    outline = np.zeros((*inside.size[::-1], 4), np.uint8)
+    outline[dilated[1] & ~eroded[1]] = (255, 255, 255, 255)
+    outline[dilated[0] & ~eroded[0]] = (217, 72, 15, 255)
     file = io.BytesIO()
-    Image.fromarray(drawn).quantize(4).save(file, format="PNG")
+    Image.fromarray(outline).quantize(4).save(file, format="PNG")
     return f'<img class="region" src="{data_uri(file.getvalue())}" alt="">'
 
 
 def data_uri(encoded: bytes) -> str:
-    """A PNG or JPEG file as an address that holds it."""
+    """A data URI that contains this PNG or JPEG file."""
     kind = "png" if encoded.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
 
 
 def picture_bytes(image: Image.Image, *, longest_px: int, most_bytes: int) -> bytes:
-    """An RGB picture for a page: PNG where that fits, else JPEG; smaller until it takes at most `most_bytes`."""
+    """A PNG or JPEG file of a picture, for a page: RGB, at most `longest_px` wide and high, and at most `most_bytes`
+    long.
+
+    It is a PNG if that is small enough, otherwise a JPEG; the picture is reduced until one of them is.
+    """
     from PIL import Image
 
     image = image.convert("RGB")
@@ -220,13 +224,16 @@ def picture_bytes(image: Image.Image, *, longest_px: int, most_bytes: int) -> by
 
 
 def facts(pairs: Mapping[str, object], *, kind: str = "") -> str:
-    """Names and values. kind: a class of the style sheet."""
+    """A list of names and values. kind: a class of the style sheet."""
     rows = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in pairs.items())
     return f'<dl class="{kind}">{rows}</dl>'
 
 
 def curve(series: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str) -> str:
-    """One or two lines as SVG. series: (x, y) by name; values that are not finite are left out."""
+    """A chart of one or two curves as SVG; an empty string if there are no values.
+
+    series: points (x, y) of each curve by name; those with a y that is not finite are left out.
+    """
     lines = {name: [point for point in points if math.isfinite(point[1])] for name, points in series.items()}
     lines = {name: points for name, points in lines.items() if points}
     if not lines:
@@ -247,26 +254,27 @@ def curve(series: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str) 
         parts.append(f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:.{digits}f}</text>')
     for number, (name, points) in enumerate(lines.items()):
-        shown = points[:: max(1, len(points) // 400)]
-        shown += [] if shown[-1] == points[-1] else [points[-1]]
-        places = [at(*point) for point in shown]
-        parts.append(f'<polyline class="s{number}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>')
-        if len(places) <= 40:
-            parts += [f'<circle class="s{number}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in places]
+        sample = points[:: max(1, len(points) // 400)]
+        sample += [] if sample[-1] == points[-1] else [points[-1]]
+        vertices = [at(*point) for point in sample]
+        parts.append(f'<polyline class="s{number}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in vertices)}"/>')
+        if len(vertices) <= 40:
+            parts += [f'<circle class="s{number}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in vertices]
         x = left + number * 152
         parts.append(f'<line class="s{number}" x1="{x}" x2="{x + 18}" y1="11" y2="11"/>')
         parts.append(f'<text x="{x + 24}" y="15">{text(name)}</text>')
     for x, anchor in dict(((min(xs), "start"), (max(xs), "end"))).items():
         parts.append(f'<text x="{at(x, low)[0]:.1f}" y="{bottom + 18}" text-anchor="{anchor}">{x:g}</text>')
     parts.append(f'<text x="{(left + right) / 2}" y="{bottom + 18}" text-anchor="middle">{text(x_label)}</text>')
-    told = "; ".join(
-        f"{name}: {points[0][1]:.4g} at first, {points[-1][1]:.4g} at last" for name, points in lines.items()
+    description = "; ".join(
+        f"{name}: {points[0][1]:.4g} at the start, {points[-1][1]:.4g} at the end" for name, points in lines.items()
     )
-    return f'<svg class="curve" viewBox="0 0 480 244" role="img" aria-label="{text(told)}">{"".join(parts)}</svg>'
+    opening = f'<svg class="curve" viewBox="0 0 480 244" role="img" aria-label="{text(description)}">'
+    return f"{opening}{''.join(parts)}</svg>"
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers from at most `low` to at least `high`."""
+    """Three to seven evenly spaced round numbers, the first at most `low` and the last at least `high`."""
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 4))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 5)

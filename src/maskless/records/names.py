@@ -1,4 +1,4 @@
-"""File names from captions and prompts: readable, safe on every system, and different for different texts."""
+"""File names made from captions and prompts: readable, safe on every system, and different for different texts."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ import unicodedata
 
 MAX_BYTES = 64
 PLAIN_MARKS = " -_,+()'."
+"""Spaces and punctuation that are kept."""
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 def safe_name(text: str, *, empty: str = "unnamed", dashes: bool = False) -> str:
     """A name of at most MAX_BYTES bytes in UTF-8, without separators, leading or trailing dots, or reserved words.
 
-    Letters and digits of every script stay; symbols and emoji become their Unicode names ("deciduous tree"); anything
-    else becomes a dash. Where that changes the text, eight digits of its hash are appended, so that two texts whose
-    names would be the same get different ones.
+    Letters and digits of every script are kept. Symbols and emoji become their Unicode names ("deciduous tree"), and
+    anything else becomes a dash. If this changes the text, eight digits of its hash are appended, so that two texts
+    which would get the same name get different ones.
 
-    empty: what a text with nothing left is called. dashes: write spaces as dashes, as file names of prompts are.
+    empty: the name of a text of which nothing is left. dashes: write spaces as dashes.
     """
     plain = unicodedata.normalize("NFC", text)
     name = "".join(_spelled(letter) for letter in plain)
     name = re.sub(r"-{2,}", "-", re.sub(r"\s+", " ", name)).strip(" .-")
-    faithful = bool(name) and name == text and not RESERVED.fullmatch(name) and not (dashes and "-" in text)
-    if not faithful or len(name.encode()) > MAX_BYTES:
-        mark = "-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        name = _cut(name or empty, MAX_BYTES - len(mark)) + mark
+    # A dash in the text itself could be confused with one that stands for a space.
+    unchanged = bool(name) and name == text and not RESERVED.fullmatch(name) and not (dashes and "-" in text)
+    if not unchanged or len(name.encode()) > MAX_BYTES:
+        suffix = "-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        name = _truncated(name or empty, MAX_BYTES - len(suffix)) + suffix
     return name.replace(" ", "-") if dashes else name
 
 
 def _spelled(letter: str) -> str:
-    category = unicodedata.category(letter)
+    """One character as it appears in a name: itself, its Unicode name between spaces, a space, a dash or nothing."""
+    category = unicodedata.category(letter)  # L letters, N numbers, M marks, S symbols, Z spaces, C control characters
     if letter in PLAIN_MARKS or category[0] in "LNM" and letter not in ("\ufe0e", "\ufe0f"):
         return letter
     if category[0] == "S" and not letter.isascii():
@@ -41,6 +44,6 @@ def _spelled(letter: str) -> str:
     return "" if category[0] in "CM" else "-"
 
 
-def _cut(name: str, limit: int) -> str:
-    """At most `limit` bytes, never through a letter."""
+def _truncated(name: str, limit: int) -> str:
+    """The name cut to at most `limit` bytes of UTF-8, between two characters."""
     return name.encode("utf-8", "ignore")[:limit].decode("utf-8", "ignore").rstrip(" .-")

@@ -1,10 +1,9 @@
-"""What an edit leaves on the disk: pictures, an overview, a report, and result.json, which comes last and marks it
-complete."""
+"""The files of an edit: its pictures, an overview, a report, and result.json. That file is written last, so a folder
+that has it is complete."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from maskless.data.files import one_line_write_errors, require_writable
+from maskless.data.canvas import without_margins
+from maskless.data.files import finite, one_line_write_errors, require_writable
 from maskless.data.picture import save_image
 from maskless.data.result import EditResult
-from maskless.data.types import LOSS_NAMES
-from maskless.engine.requests import without_margins
+from maskless.data.tasks import FACTS
+from maskless.data.types import EditRequest
 from maskless.records.names import safe_name
 from maskless.records.overview import draw_overview, thumbnail
 from maskless.records.report import BEST_PX, edit_report
@@ -34,7 +34,7 @@ LIBRARIES = ("maskless", "torch", "diffusers", "transformers", "tokenizers", "ko
 
 @dataclass(frozen=True, kw_only=True)
 class SavedEdit:
-    """Where an edit was written. candidates: by position, not by rank. record: what result.json holds."""
+    """The files of a saved edit. candidates: by position, not by rank. record: the content of result.json."""
 
     folder: Path
     final: Path
@@ -52,20 +52,21 @@ def save_edit(
     draw_box: bool = False,
     command: str | None = None,
 ) -> SavedEdit:
-    """Write {output_dir}/{image_id}_{caption}/: the source, every candidate, the best, overview.png, report.html and
-    result.json.
+    """Write the source, every candidate, the best one, overview.png, report.html and result.json of an edit.
 
-    command: what makes the edit again, for a shell; the report shows it.
+    They are written to {output_dir}/{image_id}_{caption}/. Everything is written to a hidden folder first and then
+    renamed, result.json last, so a full disk or a killed process leaves the earlier files. Files of an earlier edit
+    with the same prompt are replaced.
 
-    Everything is first written into a hidden folder beside it and then renamed into place, result.json last: a full
-    disk or a kill leaves what was there before. Files of an earlier edit with the same prompt are replaced.
+    draw_box: also write the source with a frame around each candidate's box. command: the shell command that repeats
+    the edit, for the report; None leaves it out.
 
     Raises:
-        MasklessError: something cannot be written.
+        MasklessError: a file cannot be written.
     """
     output_dir = Path(output_dir)
     require_writable(output_dir)
-    names = _Names.of(result, image_id)
+    names = _Names.of(result.request, image_id)
     folder = output_dir / names.folder
     with one_line_write_errors(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -84,26 +85,30 @@ def save_edit(
 
 @dataclass(frozen=True, kw_only=True)
 class _Names:
-    """The names that an edit's files get, from its image id and texts."""
+    """The names of an edit's files, made from its image id and texts. stem: the beginning of its pictures' names."""
 
     folder: str
     stem: str
 
     @staticmethod
-    def of(result: EditResult, image_id: str) -> _Names:
+    def of(request: EditRequest, image_id: str) -> _Names:
         number = safe_name(image_id, empty="image")
-        return _Names(
-            folder=f"{number}_{safe_name(_called(result, result.request.caption), empty='no caption')}",
-            stem=f"{number}_{safe_name(_called(result, result.request.prompt), dashes=True)}",
-        )
+        stem = f"{number}_{safe_name(_text_for_names(request, request.prompt), dashes=True)}"
+        return _Names(folder=picture_folder(request, image_id), stem=stem)
+
+
+def picture_folder(request: EditRequest, image_id: str = "0") -> str:
+    """The name of a picture's folder, among the outputs and among the checkpoints: {image_id}_{caption}."""
+    number = safe_name(image_id, empty="image")
+    return f"{number}_{safe_name(_text_for_names(request, request.caption), empty='no caption')}"
 
 
 def _write_all(
     folder: Path, result: EditResult, names: _Names, image_id: str, draw_box: bool, command: str | None
 ) -> dict[str, Any]:
-    """Every file of the edit; returns the record."""
+    """Write every file of the edit to a folder, and return the record."""
     source = result.request.source
-    original = source.pixels if source is not None else _eight_bit(result)
+    original = source.pixels if source is not None else _pixels_of_request(result.request)
     _save_input(folder / "input_image.png", result, original)
     files, thumbnails = [], []
     for index in range(len(result.candidates)):
@@ -116,8 +121,8 @@ def _write_all(
         if index == result.order[0]:
             best = thumbnail(pixels, longest_px=BEST_PX)
         if draw_box:
-            drawn = _with_box(original, edited.box_xyxy)
-            save_image(folder / f"boxes/{names.stem}anchor{anchor}_ori_draw.png", drawn)
+            framed = _with_box(original, edited.box_xyxy)
+            save_image(folder / f"boxes/{names.stem}anchor{anchor}_ori_draw.png", framed)
     shutil.copyfile(folder / files[result.order[0]], folder / "results" / "final_output.png")
     (folder / "overview.png").write_bytes(draw_overview(result, thumbnail(original), thumbnails))
     record = edit_record(result, files, image_id)
@@ -129,7 +134,10 @@ def _write_all(
 
 
 def _move_into_place(staging: Path, folder: Path, stem: str) -> None:
-    """Rename every file to its place; the old record goes first and the new one comes last."""
+    """Move every file to the folder; the old record is removed first, and the new one is moved last.
+
+    Candidates of an earlier edit with the same stem are removed, because it may have had more of them.
+    """
     (folder / RECORD_NAME).unlink(missing_ok=True)
     new = sorted(path.relative_to(staging) for path in staging.rglob("*") if path.is_file())
     for kind in ("results", "boxes"):
@@ -145,7 +153,10 @@ def _move_into_place(staging: Path, folder: Path, stem: str) -> None:
 
 
 def edit_record(result: EditResult, files: list[str], image_id: str) -> dict[str, Any]:
-    """result.json: plain values only; numbers that are not finite become null. files: by candidate, in the folder."""
+    """The content of result.json: plain values only; numbers that are not finite become null.
+
+    files: path of each candidate, relative to the edit's folder.
+    """
     request, regions, losses, learned = result.request, result.candidates.regions, result.losses, result.anchor_net
     candidates = []
     for index, file in enumerate(files):
@@ -153,8 +164,8 @@ def edit_record(result: EditResult, files: list[str], image_id: str) -> dict[str
             {
                 "anchor": int(regions.anchor_index[index]),
                 "box_xyxy": regions.boxes_xyxy[index].tolist(),
-                "losses": {kind: _finite(getattr(losses, kind)[index]) for kind in LOSS_NAMES},
-                "score": _finite(result.scores[index]),
+                "losses": {name: finite(value) for name, value in losses.of(index).items()},
+                "score": finite(float(result.scores[index])),
                 "file": file,
             }
         )
@@ -167,9 +178,11 @@ def edit_record(result: EditResult, files: list[str], image_id: str) -> dict[str
             "caption": request.caption,
             "prompt": request.prompt,
             "task": request.task,
-            "seed": _seed(result),
+            "seed": result.config.seed,
         },
         "config": result.config.to_dict(),
+        "changed_by_task": result.config.differences(result.used),
+        "models": result.models.to_dict(),
         "candidates": candidates,
         "order": list(result.order),
         "anchor_net": None
@@ -177,11 +190,11 @@ def edit_record(result: EditResult, files: list[str], image_id: str) -> dict[str
         else {
             "probabilities_before": learned.probabilities_before.tolist(),
             "probabilities_after": learned.probabilities_after.tolist(),
-            "expected_loss_before": _finite(learned.expected_loss_before),
-            "expected_loss_after": _finite(learned.expected_loss_after),
+            "expected_loss_before": finite(learned.expected_loss_before),
+            "expected_loss_after": finite(learned.expected_loss_after),
         },
         "history": [
-            {name: _finite(value) if isinstance(value, float) else value for name, value in step.to_dict().items()}
+            {name: finite(value) if isinstance(value, float) else value for name, value in step.to_dict().items()}
             for step in result.history
         ],
         "cost": {
@@ -195,23 +208,25 @@ def edit_record(result: EditResult, files: list[str], image_id: str) -> dict[str
 
 
 def settings_text(result: EditResult, index: int) -> dict[str, str]:
-    """PNG text of one candidate: everything needed to make it again, as JSON under the keyword "maskless"."""
+    """PNG text chunks of one candidate: everything needed to make it again, as JSON under the keyword "maskless"."""
     settings = {
         "caption": result.request.caption,
         "prompt": result.request.prompt,
         "task": result.request.task,
-        "seed": _seed(result),
+        "seed": result.config.seed,
         "anchor": int(result.candidates.regions.anchor_index[index]),
         "box_xyxy": result.candidates.regions.boxes_xyxy[index].tolist(),
-        "score": _finite(result.scores[index]),
+        "score": finite(float(result.scores[index])),
         "config": result.config.to_dict(),
+        "changed_by_task": result.config.differences(result.used),
+        "models": result.models.to_dict(),
         "version": library_versions()["maskless"],
     }
     return {"Software": "Maskless", "maskless": json.dumps(settings, ensure_ascii=False, allow_nan=False)}
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of what decides an edit's bytes."""
+    """Versions of Python and of the libraries that an edit's exact pixels depend on."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -224,18 +239,21 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def _called(result: EditResult, words: str) -> str:
-    """A caption or prompt as it names files; of the tasks that can do without one, the task's name."""
-    unnamed = not words.strip() and result.request.task != "replace"
-    return result.request.task if unnamed else words
+def _text_for_names(request: EditRequest, words: str) -> str:
+    """A caption or prompt for the names of files, or the name of the task in place of an empty one.
+
+    A replacement keeps the empty text: its caption may be missing, which its folder's name says ("no caption").
+    """
+    unnamed = not words.strip() and not FACTS[request.task].replaces_caption
+    return request.task if unnamed else words
 
 
 def _save_input(path: Path, result: EditResult, original: np.ndarray) -> None:
-    """The picture as it came: without the canvas that was added to it."""
+    """Save the picture as it was given, without the canvas that the task added to it."""
     source, margins = result.request.source, result.request.margins_px
     if any(margins):
         original = without_margins(original, margins)
-        assert source is not None, "a canvas is added to a picture that was loaded"
+        assert source is not None, "a canvas is added to loaded pictures only"
         alpha = None if source.alpha is None else without_margins(source.alpha, margins)
         rgb = torch.from_numpy(without_margins(source.rgb.movedim(0, -1).numpy(), margins)).movedim(-1, 0)
         source = replace(source, pixels=original, alpha=alpha, rgb=rgb)
@@ -243,30 +261,21 @@ def _save_input(path: Path, result: EditResult, original: np.ndarray) -> None:
 
 
 def _with_box(pixels: np.ndarray, box_xyxy: tuple[int, int, int, int]) -> np.ndarray:
-    """The picture in 8 bits with a red frame just inside the box."""
+    """The picture with 8 bits per channel and a red frame just inside the box."""
     from PIL import ImageDraw
 
-    image: Image.Image = _full_size(pixels)
+    image: Image.Image = _eight_bit_image(pixels)
     x0, y0, x1, y1 = box_xyxy
     thickness = max(1, round(min(image.size) / 128))
     ImageDraw.Draw(image).rectangle((x0, y0, x1 - 1, y1 - 1), outline=(228, 38, 38), width=thickness)
     return np.asarray(image)
 
 
-def _full_size(pixels: np.ndarray) -> Image.Image:
+def _eight_bit_image(pixels: np.ndarray) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray((pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else np.array(pixels))
 
 
-def _eight_bit(result: EditResult) -> np.ndarray:
-    return (result.request.image.movedim(0, -1) * 255).round().byte().contiguous().numpy()
-
-
-def _seed(result: EditResult) -> int:
-    return result.config.seed if result.request.seed is None else result.request.seed
-
-
-def _finite(value: Any) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
+def _pixels_of_request(request: EditRequest) -> np.ndarray:
+    return (request.image.movedim(0, -1) * 255).round().byte().contiguous().numpy()

@@ -1,4 +1,4 @@
-"""One picture that tells a whole edit: where it looked, what it tried, what it chose and what AnchorNet learned."""
+"""overview.png: one picture of a whole edit, with its maps and anchors, its candidates and what AnchorNet learned."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import math
 import textwrap
 import warnings
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskless.data.result import EditResult
+from maskless.data.result import EditResult, SearchStep
+from maskless.data.tasks import FACTS
 from maskless.data.types import Anchors
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ INK, FAINT, PAPER, ACCENT, SECOND = "#1f2430", "#8b91a1", "#ffffff", "#e4572e", 
 MAX_COLUMNS = 6
 SHOWN_RESULTS = 12
 THUMB_PX = 384
-"""Longer side of the pictures that go into the overview; they are shown at about half of that."""
+"""Longer side of the pictures in the overview, which shows them at about half of this size."""
 
 STYLE = {
     "font.family": "sans-serif", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#c9cdd6",
@@ -34,7 +36,7 @@ STYLE = {
 
 
 def thumbnail(pixels: np.ndarray, *, longest_px: int = THUMB_PX) -> Image.Image:
-    """A small RGB picture of [H, W, 3] pixels of 8 or 16 bits, its longer side at most that."""
+    """A small RGB picture of [H, W, 3] pixels of 8 or 16 bits; its longer side is at most `longest_px`."""
     from PIL import Image
 
     pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
@@ -44,9 +46,9 @@ def thumbnail(pixels: np.ndarray, *, longest_px: int = THUMB_PX) -> Image.Image:
 
 
 def draw_overview(result: EditResult, source: Image.Image, edited: Sequence[Image.Image]) -> bytes:
-    """A PNG of the whole edit.
+    """The bytes of overview.png.
 
-    source: thumbnail of the input. edited: thumbnail of each candidate, by its position (not its rank).
+    source: thumbnail of the input. edited: thumbnail of each candidate, by position (not by rank).
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -55,11 +57,11 @@ def draw_overview(result: EditResult, source: Image.Image, edited: Sequence[Imag
     shown = list(result.order[:SHOWN_RESULTS])
     rows = math.ceil(len(shown) / MAX_COLUMNS)
     columns = MAX_COLUMNS if rows == 1 else math.ceil(len(shown) / rows)
-    # Pictures of any shape: a row is as high as they need, within reason.
-    tall = min(max(source.height / source.width, 0.45), 1.5)
-    heights = [3.05 * tall + 0.5, *[(12.0 / columns - 0.15) * tall + 0.5] * rows, 2.5]
+    # Rows are as high as the aspect ratio of the picture needs, within limits.
+    aspect = min(max(source.height / source.width, 0.45), 1.5)
+    heights = [3.05 * aspect + 0.5, *[(12.0 / columns - 0.15) * aspect + 0.5] * rows, 2.5]
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # emoji and scripts that the font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # emoji and scripts that the font does not have
         figure = Figure(figsize=(13, sum(heights) + 1.25), dpi=110, facecolor=PAPER)
         FigureCanvasAgg(figure)
         _titles(figure, result)
@@ -85,10 +87,10 @@ def _titles(figure: Figure, result: EditResult) -> None:
     title = textwrap.shorten(_one_line(request.prompt) or request.task, 110, placeholder=" …")
     figure.text(0.045, 1 - 0.28 * inch, title, fontsize=15, fontweight="bold", va="top")
     caption = textwrap.shorten(_one_line(request.caption), 90, placeholder=" …")
-    seed = request.seed if request.seed is not None else result.config.seed
-    alone = "place chosen by attention alone" if request.task == "replace" and result.anchors else ""
-    parts = [request.task, f"“{caption}”" if caption else alone]
-    parts += [f"seed {seed}", f"ranking “{result.config.ranking}”" if result.anchors else ""]
+    replaces = FACTS[request.task].replaces_caption
+    no_caption = "location chosen by attention alone" if replaces and result.anchors else ""
+    parts = [request.task, f"“{caption}”" if caption else no_caption]
+    parts += [f"seed {result.config.seed}", f"ranking “{result.used.ranking}”" if result.anchors else ""]
     parts.append(f"{result.cost.inpaintings} inpaintings in {sum(result.cost.seconds.values()):.1f} s")
     figure.text(
         0.045, 1 - 0.62 * inch, "   ·   ".join(part for part in parts if part), fontsize=10, color=FAINT, va="top"
@@ -96,9 +98,10 @@ def _titles(figure: Figure, result: EditResult) -> None:
 
 
 def _maps(figure: Figure, cell: Any, result: EditResult, source: Image.Image) -> None:
-    """Source, attention with the anchors, relevance to the caption, candidate boxes or masks; those that there are."""
-    there = {"attention": result.attention, "relevance": result.relevance}
-    panels = ["source", *(name for name, heat in there.items() if heat is not None), "boxes"]
+    """The source, the attention and the relevance to the caption with the anchors (if the result has them), and the
+    candidates' boxes or the mask."""
+    maps = {"attention": result.attention, "relevance": result.relevance}
+    panels = ["source", *(name for name, heat in maps.items() if heat is not None), "boxes"]
     cells = cell.subgridspec(1, len(panels), wspace=0.06)
     width, height = result.request.image.shape[2], result.request.image.shape[1]
     extent = (0, width, height, 0)
@@ -110,17 +113,17 @@ def _maps(figure: Figure, cell: Any, result: EditResult, source: Image.Image) ->
         elif panel == "boxes":
             _regions(axes, result, extent)
         else:
-            heat = result.attention if panel == "attention" else result.relevance
+            heat = maps[panel]
             assert heat is not None
             _heat(axes, heat.float().cpu().numpy(), extent)
-            named = "DINO’s attention" if panel == "attention" else "Relevance to the caption"
-            axes.set_title(f"{named}, {len(result.anchors)} anchors" if result.anchors else named)
+            title = "DINO’s attention" if panel == "attention" else "Relevance to the caption"
+            axes.set_title(f"{title}, {len(result.anchors)} anchors" if result.anchors else title)
             if result.anchors is not None:
                 _anchors(axes, result.anchors, width, height)
 
 
 def _heat(axes: Axes, heat: np.ndarray, extent: tuple[float, float, float, float]) -> None:
-    """Cold places let the picture through, so that one sees what is hot; scaled from the least to the most."""
+    """Draw a map, scaled from its minimum to its maximum. The picture shows through where the values are low."""
     span = float(heat.max() - heat.min())
     level = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
     axes.imshow(level, extent=extent, cmap="inferno", alpha=0.35 + 0.5 * level, interpolation="bilinear")
@@ -136,7 +139,7 @@ def _anchors(axes: Axes, anchors: Anchors, width: int, height: int) -> None:
 
 
 def _regions(axes: Axes, result: EditResult, extent: tuple[float, float, float, float]) -> None:
-    """The candidates' boxes, or the best one's mask where it is finer."""
+    """Draw the candidates' boxes, or the mask of the best candidate if there are masks."""
     if result.candidates.masks is None:
         axes.set_title(f"Candidate boxes, the best in red · {len(result.candidates)}")
         _boxes(axes, result)
@@ -149,7 +152,7 @@ def _regions(axes: Axes, result: EditResult, extent: tuple[float, float, float, 
 def _boxes(axes: Axes, result: EditResult) -> None:
     from matplotlib.patches import Rectangle
 
-    for rank, index in reversed(list(enumerate(result.order))):  # the best last, on top
+    for rank, index in reversed(list(enumerate(result.order))):  # the best is drawn last, so it lies on top
         x0, y0, x1, y1 = result.candidates.regions.boxes_xyxy[index].tolist()
         best = rank == 0
         halo = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=PAPER, linewidth=4.2 if best else 2.6)
@@ -162,16 +165,16 @@ def _boxes(axes: Axes, result: EditResult) -> None:
 
 def _result(axes: Axes, result: EditResult, index: int, rank: int, picture: Image.Image) -> None:
     number = int(result.candidates.regions.anchor_index[index])
-    named = f"anchor {number}" if result.anchors else f"try {number}"
+    name = f"anchor {number}" if result.anchors else f"try {number}"
     width, height = result.request.image.shape[2], result.request.image.shape[1]
     _picture(axes, picture, (0, width, height, 0))
     axes.set_title(
         f"{rank}.  score {float(result.scores[index]):.3f}", fontweight="bold" if rank == 1 else "normal",
         color=ACCENT if rank == 1 else INK,
     )  # fmt: skip
-    axes.set_xlabel(f"{named} · loss {float(result.losses.total[index]):.3f}", fontsize=8, color=FAINT)
+    axes.set_xlabel(f"{name} · loss {float(result.losses.total[index]):.3f}", fontsize=8, color=FAINT)
     x0, y0, x1, y1 = result.candidates.regions.boxes_xyxy[index].tolist()
-    # Corner ticks show the region without a frame that would hide its seam.
+    # Short ticks at the corners show the box; a whole frame would hide the seam.
     for x, y, dx, dy in ((x0, y0, 1, 1), (x1, y0, -1, 1), (x0, y1, 1, -1), (x1, y1, -1, -1)):
         arm_x, arm_y = dx * (x1 - x0) * 0.14, dy * (y1 - y0) * 0.14
         for line in (("white", 2.6), (ACCENT if rank == 1 else INK, 1.2)):
@@ -179,7 +182,7 @@ def _result(axes: Axes, result: EditResult, index: int, rank: int, picture: Imag
 
 
 def _charts(figure: Figure, cell: Any, result: EditResult) -> None:
-    """AnchorNet's distribution before and after, and the losses of each iteration; of a fill the losses alone."""
+    """Draw AnchorNet's distribution before and after, and the loss of each iteration; for a fill only the losses."""
     if result.anchor_net is None:
         _curve(figure.add_subplot(cell), result)
         return
@@ -191,7 +194,7 @@ def _charts(figure: Figure, cell: Any, result: EditResult) -> None:
         ((before, "before", learned.expected_loss_before), (after, "after", learned.expected_loss_after))
     ):
         axes = figure.add_subplot(cells[column])
-        drawn = axes.imshow(table, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+        image = axes.imshow(table, cmap="Blues", vmin=0, vmax=top, aspect="auto")
         axes.set_title(f"AnchorNet {title} · expected loss {_number(expected)}")
         axes.set_xlabel("half-size of the box (32nds of the shorter side)")
         axes.set_xticks(range(table.shape[1]), [str(size) for size in _size_labels(result, table.shape[1])])
@@ -203,7 +206,7 @@ def _charts(figure: Figure, cell: Any, result: EditResult) -> None:
         for spine in axes.spines.values():
             spine.set_visible(False)
         if column == 1 and table.shape[0] > 16:
-            figure.colorbar(drawn, ax=axes, fraction=0.04, pad=0.02).outline.set_visible(False)
+            figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02).outline.set_visible(False)
     _curve(figure.add_subplot(cells[2]), result)
 
 
@@ -216,29 +219,40 @@ def _cell_labels(axes: Axes, table: np.ndarray, top: float) -> None:
 def _curve(axes: Axes, result: EditResult) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_title("Loss over the iterations")
-    steps = [record.iteration for record in result.history]
+    searched = result.anchor_net is not None
+    axes.set_title("Loss over the iterations" if searched else "Loss of each try")
+    steps = [record.step for record in result.drawn_steps]
     if not steps:
         axes.text(0.5, 0.5, "no iterations", transform=axes.transAxes, ha="center", va="center", color=FAINT)
         axes.set_xticks([]), axes.set_yticks([])
         return
     style: dict[str, Any] = {"marker": "o", "markersize": 4} if len(steps) <= 40 else {}
-    losses, expected = zip(*((record.loss, record.expected_loss) for record in result.history), strict=True)
-    axes.plot(steps, losses, color=SECOND, alpha=0.5, label="of the choices", **style)
-    axes.plot(steps, expected, color=ACCENT, linewidth=2, label=_second_line(result), **style)
-    axes.set_xlabel("iteration")
+    name, second = second_curve(result)
+    losses = [record.loss for record in result.drawn_steps]
+    axes.plot(steps, losses, color=SECOND, alpha=0.5, label="loss", **style)
+    axes.plot(*zip(*second, strict=True), color=ACCENT, linewidth=2, label=name, **style)
+    axes.set_xlabel("iteration" if searched else "try")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#eceef2", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=8, loc="best")
 
 
-def _second_line(result: EditResult) -> str:
-    return "least so far" if result.anchor_net is None else "expected, over the regions seen"
+def second_curve(result: EditResult) -> tuple[str, list[tuple[int, float]]]:
+    """Name and points (step, value) of the curve next to that of the loss.
+
+    For a search it is the value that AnchorNet minimises, which includes the cost of the location; for a fill, the
+    lowest loss so far.
+    """
+    search_steps = [step for step in result.drawn_steps if isinstance(step, SearchStep)]
+    if search_steps:
+        return "expected loss with location cost", [(step.step, step.expected_loss) for step in search_steps]
+    lowest = accumulate((step.loss for step in result.drawn_steps), min)
+    return "lowest loss so far", [(step.step, loss) for step, loss in zip(result.drawn_steps, lowest, strict=True)]
 
 
 def _picture(axes: Axes, picture: Image.Image, extent: tuple[float, float, float, float]) -> None:
-    """Draw in pixels of the original, whatever the thumbnail's size; (x, y) with y downwards."""
+    """Show a thumbnail with the coordinates of the original's pixels, (x, y) with y downwards."""
     axes.imshow(np.asarray(picture), extent=extent, interpolation="antialiased")
     axes.set_xlim(extent[0], extent[1])
     axes.set_ylim(extent[2], extent[3])
@@ -249,7 +263,7 @@ def _picture(axes: Axes, picture: Image.Image, extent: tuple[float, float, float
 
 
 def _size_labels(result: EditResult, count: int) -> list[int]:
-    sizes = list(result.config.sizes)
+    sizes = list(result.used.sizes)
     return sizes if len(sizes) == count else list(range(count))
 
 

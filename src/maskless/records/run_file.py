@@ -1,6 +1,7 @@
-"""run.json, beside the checkpoints: what a run is and how far it has come, for whoever asks while it goes on.
+"""run.json, next to the checkpoints: a description of a run and its progress, which others can read while it runs.
 
-A run that was killed cannot say so. It is told by its process: run.json still says "running", the process is gone.
+A run that was killed cannot record this: its run.json still says "running". Readers notice it because the process does
+not exist any more.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from maskless.data.errors import MasklessError
+from maskless.data.errors import MasklessError, first_line
 from maskless.data.files import written_whole
+
+if TYPE_CHECKING:
+    from maskless.engine.run import Run
 
 RUN_FILE = "run.json"
 RUNNING, INTERRUPTED, COMPLETE = "running", "interrupted", "complete"
@@ -23,20 +28,19 @@ RUNNING, INTERRUPTED, COMPLETE = "running", "interrupted", "complete"
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What run.json holds.
+    """The content of run.json.
 
-    state: running, interrupted or complete, as the run itself last said. processes: that share the work; 1 for an edit
-    of one picture. process_start: see the function of that name. started, updated: ISO 8601 in UTC.
-    models: folder or hub id by part.
+    state: running, interrupted or complete, as the run itself last wrote it. step, total_steps: its progress.
+    pid, host, process_start: they identify the process, see the function `process_start`.
+    started, updated: ISO 8601 in UTC. models: folder or hub id of each model. image: path of the picture, or None.
     """
 
     state: str
-    iteration: int
-    total_iterations: int
+    step: int
+    total_steps: int
     pid: int
     host: str
     process_start: str
-    processes: int
     started: str
     updated: str
     models: Mapping[str, str]
@@ -45,51 +49,55 @@ class RunRecord:
     prompt: str
 
 
-class RunFile:
-    """Keeps a folder's run.json true while a run of this process goes on."""
+def record_of(run: Run) -> RunRecord:
+    """The record of a run that starts or continues now, in this process."""
+    request, now = run.request, _now()
+    path = request.source.path if request.source is not None else None
+    return RunRecord(
+        state=RUNNING,
+        step=run.history[-1].step if run.history else 0,
+        total_steps=run.total_steps,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        process_start=process_start(os.getpid()) or "",
+        started=now,
+        updated=now,
+        models=dict(run.models.names),
+        image=None if path is None else str(path),
+        caption=request.caption,
+        prompt=request.prompt,
+    )
 
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        iteration: int,
-        total_iterations: int,
-        models: Mapping[str, str],
-        image: str | None,
-        caption: str,
-        prompt: str,
-        processes: int = 1,
-    ) -> None:
-        """Writes the first run.json.
+
+class RunFile:
+    """Keeps a folder's run.json up to date during a run of this process."""
+
+    def __init__(self, folder: str | Path, record: RunRecord) -> None:
+        """Write the first run.json.
 
         Raises:
             MasklessError: the folder cannot be written to.
         """
-        self.path = Path(folder) / RUN_FILE
-        self.record = RunRecord(
-            state=RUNNING, iteration=iteration, total_iterations=total_iterations, pid=os.getpid(),
-            host=socket.gethostname(), process_start=process_start(os.getpid()) or "", processes=processes,
-            started=_now(), updated=_now(), models=dict(models), image=image, caption=caption, prompt=prompt,
-        )  # fmt: skip
+        self.path, self.record = Path(folder) / RUN_FILE, record
         self._write()
 
-    def update(self, *, iteration: int | None = None, state: str = RUNNING) -> None:
-        """Write how far the run has come."""
-        done = self.record.iteration if iteration is None else iteration
-        self.record = replace(self.record, iteration=done, state=state, updated=_now())
+    def update(self, *, step: int | None = None, state: str = RUNNING) -> None:
+        """Write the progress and the state of the run. step: number of complete steps; None leaves it unchanged."""
+        step = self.record.step if step is None else step
+        self.record = replace(self.record, step=step, state=state, updated=_now())
         self._write()
 
     def _write(self) -> None:
-        # Not through write_bytes: waiting for the disk after every iteration would cost more than a power cut could.
+        # Without flushing to the disk as write_bytes does: this is written after every step, and has little to lose.
         with written_whole(self.path) as temporary:
             temporary.write_text(json.dumps(asdict(self.record), indent=2) + "\n", "utf-8")
 
 
 def read_run_file(folder: str | Path) -> RunRecord | None:
-    """The record in a folder's run.json; None where there is none.
+    """The record in a folder's run.json; None if there is no such file.
 
     Raises:
-        MasklessError: the file is damaged or not what this package writes; it names the file.
+        MasklessError: the file is damaged or was not written by this package. The message names the file.
     """
     path = Path(folder) / RUN_FILE
     try:
@@ -97,9 +105,9 @@ def read_run_file(folder: str | Path) -> RunRecord | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise MasklessError(f"cannot read {path}: it is damaged ({_first_line(error)})") from error
+        raise MasklessError(f"cannot read {path}: it is damaged ({first_line(error)})") from error
     if not _is_record(content):
-        raise MasklessError(f"cannot read {path}: it does not hold what a run writes")
+        raise MasklessError(f"cannot read {path}: its content is not that of a run")
     return RunRecord(**content)
 
 
@@ -110,24 +118,27 @@ def _is_record(content: object) -> bool:
     models, image = content["models"], content["image"]
     if not isinstance(models, dict) or content["state"] not in (RUNNING, INTERRUPTED, COMPLETE):
         return False
-    whole = [content[name] for name in ("iteration", "total_iterations", "pid", "processes")]
+    integers = [content[name] for name in ("step", "total_steps", "pid")]
     texts = [content[name] for name in ("host", "process_start", "started", "updated", "caption", "prompt")]
     texts += [*models.values(), "" if image is None else image]
-    return all(type(number) is int and 0 <= number < 2**63 for number in whole) and all(
+    return all(type(number) is int and 0 <= number < 2**63 for number in integers) and all(
         isinstance(text, str) for text in texts
     )
 
 
-def still_lives(record: RunRecord) -> bool | None:
-    """Whether the process that wrote the record lives; None where that cannot be told from here (another host)."""
+def is_alive(record: RunRecord) -> bool | None:
+    """Whether the process that wrote the record still exists; None if this cannot be determined (on another host)."""
     if record.host != socket.gethostname() or not record.process_start:
         return None
     return process_start(record.pid) == record.process_start
 
 
 def process_start(pid: int) -> str | None:
-    """A text that differs between two processes that had the same number; None where there is no such process, or no
-    way to tell. A process that is dead but not yet waited for (a zombie) is none."""
+    """A text that identifies when a process started, so that a later process with the same number has another text.
+
+    None if there is no such process or the system does not tell. A zombie (a process that has ended and whose parent
+    has not waited for it) counts as none.
+    """
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
@@ -137,15 +148,11 @@ def process_start(pid: int) -> str | None:
             return None
     try:
         command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.split(maxsplit=1)
+        columns = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.split(maxsplit=1)
     except (OSError, subprocess.SubprocessError):
         return None
-    return told[1].strip() if len(told) == 2 and not told[0].startswith("Z") else None
+    return columns[1].strip() if len(columns) == 2 and not columns[0].startswith("Z") else None
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,12 +1,11 @@
-"""How a run stands, read from what it leaves: run.json, the checkpoints, the results. No model is loaded.
+"""The status of a run, read from its files: run.json, the checkpoints and the results. No model is loaded.
 
-Nothing that is found can make reading fail: what is damaged is named among the problems.
+Damaged files never make the reading fail; they are listed among the problems.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import struct
 import zipfile
 import zlib
@@ -15,29 +14,34 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from maskless.data.errors import MasklessError
-from maskless.records.run_file import COMPLETE, INTERRUPTED, RUN_FILE, RUNNING, RunRecord, read_run_file, still_lives
+from maskless.data.errors import MasklessError, first_line
+from maskless.data.files import finite
+from maskless.records.run_file import COMPLETE, INTERRUPTED, RUN_FILE, RUNNING, RunRecord, is_alive, read_run_file
 
 NOT_STARTED, UNKNOWN = "not started", "unknown"
 LAST = "last.pth"
 RECORD = "result.json"
 CHECKED_BYTES = 256 * 2**20
-"""Checkpoints up to this size are read whole, to see that every byte is the one that was written."""
+"""Checkpoints up to this size are read completely and compared with their checksums."""
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, RuntimeError, OverflowError,
               AssertionError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile)  # fmt: skip
-"""What damaged files make the readers raise."""
+"""The exceptions that the readers raise on damaged files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointStatus:
-    """One .pth file. parts: parameters by network, those left out not named. problem: why it cannot be read, or None;
-    then the rest is empty."""
+    """One .pth file.
+
+    file: its path relative to the folder of all checkpoints. step, total_steps: the progress that it records. parts:
+    number of parameters of each network in it. models: folder or hub id of each model. problem: the reason why it
+    cannot be read, or None; if there is a problem, the other fields are empty.
+    """
 
     file: str
     size_bytes: int
     origin: str | None = None
-    iteration: int | None = None
-    total_iterations: int | None = None
+    step: int | None = None
+    total_steps: int | None = None
     parts: Mapping[str, int]
     models: Mapping[str, str]
     problem: str | None = None
@@ -45,8 +49,12 @@ class CheckpointStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultStatus:
-    """One edit's folder. scores: of the candidates, best first; None is one that was not finite.
-    problem: why its record cannot be read, or None; then the rest is empty."""
+    """The folder of one edit.
+
+    scores: scores of the candidates, best first; None for a score that was not finite. problem: the reason why its
+    record cannot be read, or that pictures are missing, or None. If the record cannot be read, the other fields are
+    empty.
+    """
 
     folder: str
     image: str | None = None
@@ -58,20 +66,19 @@ class ResultStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How a run stands.
+    """The status of a run.
 
-    state: not started, running, interrupted, complete, or unknown (of another host, or too damaged to say).
-    iteration, total_iterations: as far as is known. mode: "single process" or "distributed, N processes".
-    models: folder or hub id by part. run: what run.json holds. problems: one line each.
+    started: False if there are no files of a run. state: not started, running, interrupted, complete, or unknown (the
+    run is on another host, or its files are too damaged). step, total_steps: the progress, or None if it is not known.
+    models: folder or hub id of each model. run: the content of run.json. problems: one line each.
     """
 
     output_dir: str
     checkpoint_dir: str
     started: bool
     state: str
-    iteration: int | None
-    total_iterations: int | None
-    mode: str | None
+    step: int | None
+    total_steps: int | None
     models: Mapping[str, str]
     run: RunRecord | None
     checkpoints: tuple[CheckpointStatus, ...]
@@ -80,49 +87,61 @@ class Status:
 
     @property
     def percent(self) -> float | None:
-        """Iterations done, of all, in percent; all of none is everything."""
-        if self.iteration is None or self.total_iterations is None:
+        """Share of the steps that are complete, in percent; 100 if there are none to make."""
+        if self.step is None or self.total_steps is None:
             return None
-        return 100.0 * self.iteration / self.total_iterations if self.total_iterations else 100.0
+        return 100.0 * self.step / self.total_steps if self.total_steps else 100.0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
         percent = self.percent
         return asdict(self) | {"percent": None if percent is None else round(percent, 1)}
 
 
 def read_status(output_dir: str | Path = "output", checkpoint_dir: str | Path = "checkpoints") -> Status:
-    """How the run stands that keeps its checkpoints and results in these folders; neither has to be there."""
+    """The status of the latest run whose checkpoints and results are below these folders; both may be missing."""
     problems: list[str] = []
-    try:
-        run = read_run_file(checkpoint_dir)
-    except MasklessError as error:
-        run = None
-        problems.append(str(error))
-    checkpoints = tuple(_checkpoint(path) for path in _checkpoint_files(Path(checkpoint_dir), problems))
+    root = Path(checkpoint_dir)
+    pictures = _folders(root, problems)
+    run = _latest_run([root, *pictures], problems)
+    files = [
+        *_checkpoint_files(root, []),
+        *(path for folder in pictures for path in _checkpoint_files(folder, problems)),
+    ]
+    checkpoints = tuple(_checkpoint(path, root) for path in files)
     results = tuple(_result(path, Path(output_dir)) for path in _folders(Path(output_dir), problems) if _is_edit(path))
-    problems += [f"{Path(checkpoint_dir) / entry.file}: {entry.problem}" for entry in checkpoints if entry.problem]
+    problems += [f"{root / entry.file}: {entry.problem}" for entry in checkpoints if entry.problem]
     problems += [f"{Path(output_dir) / entry.folder}: {entry.problem}" for entry in results if entry.problem]
-    readable = [entry for entry in checkpoints if entry.iteration is not None]
-    newest = max(readable, key=lambda entry: (entry.file == LAST, entry.iteration or 0), default=None)
+    readable = [entry for entry in checkpoints if entry.step is not None]
+    newest = max(readable, key=lambda entry: (Path(entry.file).name == LAST, entry.step or 0), default=None)
     known = run or newest
     state = _state(run, newest, checkpoints, results, damaged=bool(problems))
     if run is not None and state == UNKNOWN:
-        problems.append(f"{RUN_FILE} was written on {run.host}; whether its process lives cannot be seen from here")
+        problems.append(f"{RUN_FILE} was written on {run.host}; from here it is not known if that process still runs")
     return Status(
         output_dir=str(output_dir),
         checkpoint_dir=str(checkpoint_dir),
         started=state != NOT_STARTED,
         state=state,
-        iteration=known.iteration if known else None,
-        total_iterations=known.total_iterations if known else None,
-        mode=None if run is None else _mode(run.processes),
+        step=known.step if known else None,
+        total_steps=known.total_steps if known else None,
         models=dict(known.models) if known else {},
         run=run,
         checkpoints=checkpoints,
         results=results,
         problems=tuple(problems),
     )
+
+
+def _latest_run(folders: list[Path], problems: list[str]) -> RunRecord | None:
+    """The run in these folders whose run.json was updated last; None if there is no run.json."""
+    runs = []
+    for folder in folders:
+        try:
+            runs.append(read_run_file(folder))
+        except MasklessError as error:
+            problems.append(str(error))
+    return max((run for run in runs if run is not None), key=lambda run: run.updated, default=None)
 
 
 def _state(
@@ -133,64 +152,60 @@ def _state(
     *,
     damaged: bool,
 ) -> str:
-    """run.json's word where it is there, checked against the process; else what checkpoints and results let one say."""
+    """The state according to run.json and its process; without run.json, according to the checkpoints and results."""
     if run is not None:
         if run.state != RUNNING:
             return run.state
-        lives = still_lives(run)
-        return UNKNOWN if lives is None else RUNNING if lives else INTERRUPTED
+        alive = is_alive(run)
+        return UNKNOWN if alive is None else RUNNING if alive else INTERRUPTED
     if newest is not None:
-        return COMPLETE if newest.iteration == newest.total_iterations else INTERRUPTED
+        return COMPLETE if newest.step == newest.total_steps else INTERRUPTED
     if any(entry.problem is None for entry in results) and not checkpoints:
         return COMPLETE
     return UNKNOWN if checkpoints or results or damaged else NOT_STARTED
 
 
-def _mode(processes: int) -> str:
-    return "single process" if processes <= 1 else f"distributed, {processes} processes"
-
-
 def _checkpoint_files(folder: Path, problems: list[str]) -> list[Path]:
-    """last.pth first, then the others by name; not those that are being written."""
+    """The checkpoints in a folder, last.pth first, then the others by name, without those that are being written."""
     try:
         files = [path for path in folder.iterdir() if path.suffix == ".pth" and not path.name.startswith(".")]
     except FileNotFoundError:
         return []
     except OSError as error:
-        problems.append(f"cannot look into {folder}: {error.strerror or error}")
+        problems.append(f"cannot list {folder}: {error.strerror or error}")
         return []
     return sorted(files, key=lambda path: (path.name != LAST, len(path.name), path.name))
 
 
-def _checkpoint(path: Path) -> CheckpointStatus:
-    size = 0
+def _checkpoint(path: Path, root: Path) -> CheckpointStatus:
+    size, name = 0, path.relative_to(root).as_posix()
     try:
         size = path.stat().st_size
-        return _readable_checkpoint(path, size)
+        return _readable_checkpoint(path, name, size)
     except MasklessError as error:
         problem = str(error).removeprefix(f"cannot read the checkpoint {path}: ").replace(f"{path} is", "it is")
     except UNREADABLE as error:
         problem = f"it is damaged ({type(error).__name__})"
-    return CheckpointStatus(file=path.name, size_bytes=size, parts={}, models={}, problem=problem)
+    return CheckpointStatus(file=name, size_bytes=size, parts={}, models={}, problem=problem)
 
 
-def _readable_checkpoint(path: Path, size: int) -> CheckpointStatus:
-    """Raises a MasklessError or one of UNREADABLE where it cannot be read after all."""
+def _readable_checkpoint(path: Path, name: str, size: int) -> CheckpointStatus:
+    """The status of a checkpoint that can be read; for any other it raises a MasklessError or one of UNREADABLE."""
     from maskless.records.checkpoints import checkpoint_parts, load_checkpoint
 
-    # torch does not compare the checksums that it writes.
+    # torch.load does not verify the checksums that torch.save writes.
     if size <= CHECKED_BYTES and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
-                raise MasklessError("it is damaged: its content is not what was written")
+                raise MasklessError("it is damaged: its content does not match its checksums")
     checkpoint = load_checkpoint(path, mapped=True)
-    done, total = (_whole(checkpoint.progress.get(name)) for name in ("iteration", "total_iterations"))
+    done, total = (_count(checkpoint.progress.get(name)) for name in ("iteration", "total_iterations"))
     return CheckpointStatus(
-        file=path.name,
+        file=name,
         size_bytes=size,
         origin=checkpoint.origin,
-        iteration=done if total is not None else None,
-        total_iterations=total if done is not None else None,
+        step=done if total is not None else None,
+        total_steps=total if done is not None else None,
         parts={part.name: part.parameters for part in checkpoint_parts(checkpoint) if part.keys},
         models={str(name): str(source) for name, source in checkpoint.models.items()},
     )
@@ -202,15 +217,15 @@ def _folders(folder: Path, problems: list[str]) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        problems.append(f"cannot look into {folder}: {error.strerror or error}")
+        problems.append(f"cannot list {folder}: {error.strerror or error}")
         return []
 
 
 def _is_edit(folder: Path) -> bool:
-    """Whether a folder is an edit's, be it incomplete."""
+    """Whether a folder is that of an edit, complete or not."""
     try:
         return (folder / RECORD).exists() or ((folder / "input_image.png").exists() and (folder / "results").is_dir())
-    except OSError:  # it may not be looked into, which is told when its record is read
+    except OSError:  # no permission; reading its record will report the problem
         return True
 
 
@@ -219,26 +234,25 @@ def _result(folder: Path, output_dir: Path) -> ResultStatus:
     try:
         record = json.loads((folder / RECORD).read_text("utf-8"))
         request, candidates = record["request"], record["candidates"]
-        scores = tuple(_finite(candidates[index]["score"]) for index in record["order"])
+        scores = tuple(_score(candidates[index]["score"]) for index in record["order"])
         if not scores:
-            raise ValueError("it names no candidate")
-        lost = [entry["file"] for entry in candidates if not (folder / str(entry["file"])).is_file()]
+            raise ValueError("it has no candidates")
+        missing = [entry["file"] for entry in candidates if not (folder / str(entry["file"])).is_file()]
         texts = {key: None if request[key] is None else str(request[key]) for key in ("image", "caption", "prompt")}
     except FileNotFoundError:
         return ResultStatus(folder=name, problem=f"it has no {RECORD}, so it is not complete")
     except UNREADABLE as error:
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
-        return ResultStatus(folder=name, problem=f"its {RECORD} is damaged ({told})")
-    problem = f"{len(lost)} of its pictures are missing, the first is {lost[0]}" if lost else None
+        return ResultStatus(
+            folder=name, problem=f"its {RECORD} is damaged ({type(error).__name__}: {first_line(error)})"
+        )
+    problem = f"{len(missing)} of its pictures are missing, the first is {missing[0]}" if missing else None
     return ResultStatus(folder=name, scores=scores, problem=problem, **texts)
 
 
-def _whole(value: Any) -> int | None:
+def _count(value: Any) -> int | None:
+    """The value if it is a non-negative integer of 64 bits, else None."""
     return value if type(value) is int and 0 <= value < 2**63 else None
 
 
-def _finite(value: Any) -> float | None:
-    if value is None:
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None
+def _score(value: Any) -> float | None:
+    return None if value is None else finite(float(value))

@@ -1,4 +1,7 @@
-"""The judge's network, its decoding, and how its findings are compared with the truth of a scene."""
+"""The judge: a network that detects the objects of a drawn picture, and the comparison of what it finds with the truth.
+
+Only evaluation uses it, to check whether an edit did what was requested. `training/judge.py` trains it.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,13 @@ from torch.nn import functional as F
 
 from maskless.data.errors import MasklessError
 from maskless.storybook.world.backgrounds import BACKGROUNDS
-from maskless.storybook.world.scenes import COLOURS, KINDS, TEXTURES, VisibleObject
+from maskless.storybook.world.graph import COLOURS, KINDS, TEXTURES
+from maskless.storybook.world.scenes import VisibleObject
 from maskless.storybook.world.sheets import to_tensor
 from maskless.storybook.world.styles import STYLES
 
-STRIDE = 4
-SIDE = 128
+STRIDE = 4  # pixels of the input along a cell of the output maps
+SIDE = 128  # pixels along the input
 
 
 class _Block(nn.Module):
@@ -39,7 +43,12 @@ class _Block(nn.Module):
 
 
 class JudgeNet(nn.Module):
-    """[N, 3, H, W] in [0, 1] to maps at a quarter of the resolution, and the picture's background and style logits."""
+    """A convolutional detector of object centres, after CenterNet (arXiv 1904.07850).
+
+    From pictures [N, 3, H, W] in [0, 1] it computes maps at a quarter of the resolution: "heat" (logits of object
+    centres), "kind", "colour" and "texture" (logits), "box" (logarithms of the distances from the cell's centre to the
+    left, top, right and bottom edge, in cells); and for the whole picture the logits "background" and "style".
+    """
 
     def __init__(self, widths: tuple[int, int, int] = (64, 128, 192)) -> None:
         super().__init__()
@@ -76,7 +85,7 @@ class JudgeNet(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """One object the judge sees; the box is (x0, y0, x1, y1) in pixels of the picture it was given."""
+    """One detected object; its box is (x0, y0, x1, y1) in pixels of the picture, its confidence in [0, 1]."""
 
     kind: str
     colour: str
@@ -87,30 +96,41 @@ class Detection:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """All the judge sees in one picture."""
+    """Everything that the judge recognises in one picture, the most confident object first."""
 
-    things: tuple[Detection, ...]
+    objects: tuple[Detection, ...]
     background: str
     style: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """How detections fit the truth: objects of the right kind and colour at IoU >= 0.5, and the rest."""
+    """The comparison of detections with the truth.
+
+    `right` counts the true objects detected in their kind and colour at an IoU of at least 0.5, `extra` the detections
+    that remain when each true object has been assigned its own.
+    """
 
     right: int
     extra: int
 
 
 class Judge:
-    """`detect` pictures of any size; they are looked at as 128 x 128."""
+    """Detects objects in pictures of any size, which it resizes to 128 x 128 pixels.
+
+    `threshold` is the least confidence of a detection, in [0, 1].
+    """
 
     def __init__(self, net: JudgeNet, threshold: float = 0.3) -> None:
         self.net, self.threshold = net.eval(), threshold
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> Judge:
-        """Raises MasklessError that names the file which is missing, damaged or of another architecture."""
+        """The judge whose weights lie in a folder.
+
+        Raises:
+            MasklessError: the weights are missing, damaged or of another architecture; it names the file.
+        """
         weights = Path(folder) / "model.safetensors"
         if not weights.is_file():
             raise MasklessError(f"{weights}: no such file (expected the judge's weights)")
@@ -124,6 +144,7 @@ class Judge:
         return cls(net)
 
     def save(self, folder: Path) -> None:
+        """Write model.safetensors, in 16 bits, and config.json, which lists what the judge can recognise."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.half() if v.is_floating_point() else v for k, v in self.net.state_dict().items()}
         save_file({k: v.contiguous().cpu() for k, v in state.items()}, folder / "model.safetensors")
@@ -140,7 +161,7 @@ class Judge:
 
     @torch.no_grad()
     def detect(self, images: Sequence[Image.Image]) -> list[Verdict]:
-        """What each RGB picture shows, strongest object first."""
+        """What each RGB picture shows."""
         device = next(self.net.parameters()).device
         verdicts: list[Verdict] = []
         for start in range(0, len(images), 32):
@@ -157,10 +178,11 @@ class Judge:
         return verdicts
 
     def _decode(self, out: dict[str, Tensor], image: Image.Image) -> Verdict:
+        """The network's output for one picture as detections: the local maxima of the heat map, overlaps left out."""
         heat = out["heat"].sigmoid()[0]
         peak = heat == F.max_pool2d(heat[None, None], 3, stride=1, padding=1)[0, 0]
         rows, columns = torch.nonzero(peak & (heat > self.threshold), as_tuple=True)
-        things: list[Detection] = []
+        objects: list[Detection] = []
         for row, column in sorted(zip(rows.tolist(), columns.tolist(), strict=True), key=lambda rc: -heat[rc].item()):
             left, top, right, bottom = (out["box"][:, row, column].exp() * STRIDE).tolist()
             x, y, sx, sy = (column + 0.5) * STRIDE, (row + 0.5) * STRIDE, image.width / SIDE, image.height / SIDE
@@ -169,10 +191,10 @@ class Judge:
                 for name, options in (("kind", KINDS), ("colour", tuple(COLOURS)), ("texture", TEXTURES))
             }
             box = ((x - left) * sx, (y - top) * sy, (x + right) * sx, (y + bottom) * sy)
-            if all(iou(box, other.box_xyxy) < 0.6 for other in things):
-                things.append(Detection(box_xyxy=box, confidence=heat[row, column].item(), **names))
+            if all(iou(box, other.box_xyxy) < 0.6 for other in objects):
+                objects.append(Detection(box_xyxy=box, confidence=heat[row, column].item(), **names))
         return Verdict(
-            things=tuple(things),
+            objects=tuple(objects),
             background=tuple(BACKGROUNDS)[int(out["background"].argmax())],
             style=tuple(STYLES)[int(out["style"].argmax())],
         )
@@ -186,12 +208,12 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def match_objects(found: Sequence[Detection], truth: Sequence[VisibleObject]) -> Match:
-    """Each true object takes the free detection that overlaps it most; what nobody takes is extra."""
+    """Assign to each true object, in order, the remaining detection that overlaps it most."""
     free, right = list(found), 0
-    for thing in truth:
-        best = max(free, key=lambda d: iou(d.box_xyxy, thing.box_xyxy), default=None)
-        if best is None or iou(best.box_xyxy, thing.box_xyxy) < 0.5:
+    for item in truth:
+        best = max(free, key=lambda d: iou(d.box_xyxy, item.box_xyxy), default=None)
+        if best is None or iou(best.box_xyxy, item.box_xyxy) < 0.5:
             continue
         free.remove(best)
-        right += (best.kind, best.colour) == (thing.kind, thing.colour)
+        right += (best.kind, best.colour) == (item.kind, item.colour)
     return Match(right=right, extra=len(free))

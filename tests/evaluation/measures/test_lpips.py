@@ -68,7 +68,7 @@ def test_safetensors_are_read_too(folder, tmp_path, pictures):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda f: f.joinpath("squeeze.pth").unlink(), "lacks the weights lin0.model.1.weight"),
         (lambda f: f.joinpath("squeeze.pth").write_bytes(b"nonsense"), "squeeze.pth: cannot be read as weights"),
@@ -77,9 +77,9 @@ def test_safetensors_are_read_too(folder, tmp_path, pictures):
         (lambda f: torch.save([1, 2], f / "z.pth"), "must hold named weights, got list"),
     ],
 )
-def test_weights_that_cannot_be_used_are_named(tmp_path, spoil, told):
+def test_weights_that_cannot_be_used_are_named(tmp_path, spoil, message):
     spoil(write_lpips(tmp_path))
-    with pytest.raises(MasklessError, match=told):
+    with pytest.raises(MasklessError, match=message):
         Lpips.from_folder(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,6 +61,24 @@ def test_they_are_the_same_as_torchmetrics(pictures):
     assert metrics.background_ssim(before, after, edited) == pytest.approx(float(ssim), abs=1e-4)
 
 
+def test_no_difference_counts_as_100_db():
+    assert metrics.capped_psnr(math.inf) == metrics.PERFECT_DB == 100
+    assert metrics.capped_psnr(31.5) == 31.5 and math.isnan(metrics.capped_psnr(math.nan))
+
+
+def test_pixels_become_values_from_0_to_1():
+    pixels = np.zeros((2, 3, 3), dtype=np.uint8)
+    pixels[1, 2] = (255, 51, 0)
+    values = metrics.unit(pixels)
+    assert values.shape == (3, 2, 3) and values[:, 1, 2].tolist() == pytest.approx([1.0, 0.2, 0.0])
+
+
+def test_a_box_belongs_where_its_centre_lies():
+    assert metrics.centre_in((0, 0, 10, 10), (5, 5, 9, 9)), "the centre is (5, 5), and boxes are half-open"
+    assert not metrics.centre_in((0, 0, 10, 10), (0, 0, 5, 9))
+    assert not metrics.centre_in((20, 0, 30, 10), (0, 0, 25, 5))
+
+
 def test_overlap_of_known_masks():
     size = (10, 10)
     a, b = metrics.mask_of_box((0, 0, 4, 5), size), metrics.mask_of_box((2, 0, 6, 5), size)
@@ -74,3 +93,40 @@ def test_structure_distance_sees_directions_not_lengths():
     assert metrics.structure_distance(keys, 5 * keys) == pytest.approx(0, abs=1e-12)
     turned = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
     assert metrics.structure_distance(keys, turned) == pytest.approx(0.5)
+
+
+def test_where_the_variance_comes_from():
+    regions, noises = torch.arange(12.0), torch.tensor([0.0, 6.0])
+    assert metrics.variance_shares(regions.expand(2, 12)) == pytest.approx((1, 0, 0), abs=1e-6)
+    assert metrics.variance_shares(noises[:, None].expand(2, 12)) == pytest.approx((0, 1, 0), abs=1e-6)
+    # By hand: columns have variance 13, rows 18, and nothing is left: 13/31 and 18/31.
+    both = regions[None] + noises[:, None]
+    assert metrics.variance_shares(both) == pytest.approx((13 / 31, 18 / 31, 0), abs=1e-6)
+    checkered = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    assert metrics.variance_shares(checkered) == pytest.approx((0, 0, 1))
+    with pytest.raises(ValueError, match="two rows and two columns"):
+        metrics.variance_shares(torch.zeros(1, 4))
+
+
+def test_planted_components_are_found_again():
+    draw = torch.Generator().manual_seed(3)
+    column, row = 2 * torch.randn(1, 400, generator=draw), torch.randn(300, 1, generator=draw)
+    values = column + row + 1.5 * torch.randn(300, 400, generator=draw)
+    total = 4 + 1 + 2.25
+    assert metrics.variance_shares(values) == pytest.approx((4 / total, 1 / total, 2.25 / total), abs=0.05)
+
+
+def test_spearman_by_hand():
+    a = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert metrics.spearman(a, a.exp()) == pytest.approx(1) and metrics.spearman(a, -a) == pytest.approx(-1)
+    # 1 - 6 * (1 + 1 + 0 + 1 + 1) / (5 * 24)
+    assert metrics.spearman(a, torch.tensor([2.0, 1.0, 3.0, 5.0, 4.0])) == pytest.approx(0.8)
+    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5, variances 4.5 and 5.
+    assert metrics.spearman(torch.tensor([0.0, 7.0, 7.0, 9.0]), a[:4]) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert math.isnan(metrics.spearman(a, torch.ones(5)))
+
+
+def test_spearman_is_the_same_as_others():
+    regression = pytest.importorskip("torchmetrics.functional.regression")
+    a, b = torch.randn(2, 40, generator=torch.Generator().manual_seed(1))
+    assert metrics.spearman(a, b) == pytest.approx(float(regression.spearman_corrcoef(a, b)), abs=1e-5)

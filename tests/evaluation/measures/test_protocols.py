@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
 from maskless.evaluation.measures import protocols
 from maskless.evaluation.measures.metrics import mask_of_box
@@ -20,7 +21,7 @@ NOTHING = Instruments()
 def tools(tiny_models):
     from maskless.models.pretrained import load_models
 
-    models = load_models(str(tiny_models), device="cpu", dtype="float32")
+    models = load_models(ModelOptions(models=str(tiny_models), device="cpu", dtype="float32"))
     return Instruments(clip=models.clip, dino=models.dino)
 
 

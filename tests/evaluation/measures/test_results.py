@@ -11,7 +11,6 @@ from PIL import Image
 from maskless.data.errors import MasklessError
 from maskless.evaluation.measures.results import COLUMNS, draw_plot, markdown, write_results
 from maskless.evaluation.measures.rows import mean_row, share_row
-from maskless.evaluation.measures.side_by_side import CELL_PX, Line, Shown, draw_page, write_page
 
 
 def _rows(methods=("ours", "theirs")):
@@ -40,7 +39,7 @@ def test_methods_are_compared_side_by_side_with_their_intervals():
     text = markdown(_rows(), "storybook", command="maskless evaluate storybook \\\n  --limit 10")
     assert "```sh\nmaskless evaluate storybook \\\n  --limit 10\n```" in text and "## replace" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert lines[0] == "| method | success | " + " | ".join(f"figure {i}" for i in range(5)) + " |"
+    assert lines[0] == "| method | success ↑ | " + " | ".join(f"figure {i}" for i in range(5)) + " |"
     assert lines[2].startswith("| ours | 0.800 (0.490 to 0.943) | 2.50 (0.460 to 4.54) |")
     assert lines[4] == "| method | figure 5 | figure 6 |"
     assert "n = 3 to 10" in text
@@ -49,7 +48,7 @@ def test_methods_are_compared_side_by_side_with_their_intervals():
 def test_what_stands_alone_is_listed_with_its_gate():
     rows = [share_row([True] * 10, suite="models", method="storybook", task="judge", metric="objects right", gate=0.98)]
     text = markdown(rows, "models", command="x")
-    assert "| storybook | judge | objects right | 1.00 | 0.722 to 1.00 | 10 | 0.980 |" in text
+    assert "| storybook | judge | objects right ↑ | 1.00 | 0.722 to 1.00 | 10 | 0.980 |" in text
     rows = _rows(["ours"]) + rows
     assert markdown(rows, "models", command="x").count("\n| --- ") == 1, "all in one table"
 
@@ -75,17 +74,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         write_results(_rows(), tmp_path / "file", "s", command="x")
 
 
-def test_the_page_shows_every_picture_its_region_and_its_success(tmp_path):
-    grey, red = Image.new("RGB", (64, 64), "#808080"), Image.new("RGB", (64, 32), "#ff0000")
-    cells = [
-        Shown(picture=red, box_xyxy=(0, 0, 64, 32), success=True),
-        Shown(picture=None, box_xyxy=None, success=False),
+def test_figures_of_the_table_are_explained_and_others_are_not():
+    text = markdown(_rows(), "storybook", command="x")
+    assert "↑ higher is better, ↓ lower is better." in text
+    assert [line for line in text.splitlines() if line.startswith("- ")] == [
+        "- success ↑: the judge sees the edit done and everything else still there"
     ]
-    line = Line(text="a cat becomes a dog", source=grey, shown=cells)
-    page = draw_page([line, line], ["ours", "theirs_with_a_long_name"])
-    colours = {colour for _, colour in page.getcolors(1 << 24)}
-    assert {(255, 0, 0), (128, 128, 128), (27, 158, 90), (228, 87, 46)} <= colours
-    assert page.width > 3 * CELL_PX and page.height > 2 * CELL_PX
-    write_page([line], ["ours", "theirs"], tmp_path / "deep" / "page.jpg")
-    with Image.open(tmp_path / "deep" / "page.jpg") as saved:
-        assert saved.format == "JPEG"
+    assert "↑" not in markdown([mean_row([1.0], suite="s", method="a", task="t", metric="m")], "s", command="x")

@@ -69,7 +69,7 @@ def test_triples_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda f: None, "must hold mapping_file.json"),
         (lambda f: (f / "mapping_file.json").write_text("{"), "not a mapping file"),
@@ -79,7 +79,7 @@ def test_triples_are_read(tmp_path):
         (lambda f: _pie_bench(f, editing_type_id="12"), "not a mapping file"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path, spoil, told):
+def test_what_cannot_be_read_is_named(tmp_path, spoil, message):
     spoil(tmp_path)
-    with pytest.raises(MasklessError, match=told):
+    with pytest.raises(MasklessError, match=message):
         read_folder(tmp_path)

@@ -6,19 +6,25 @@ import pytest
 
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
+from maskless.evaluation.measures import figures
 from maskless.evaluation.methods.baselines import AS_IN_THE_PAPER
 from maskless.evaluation.methods.trials import case_of
 from maskless.evaluation.requests.jobs import draw_jobs
-from maskless.evaluation.suites import ablations
-from maskless.evaluation.suites.ablations import LentRegions, Variant, rows_of, run, variants
-from maskless.evaluation.suites.models import bundled_folder
+from maskless.evaluation.suite import SuiteOptions, judge_folder
+from maskless.evaluation.suites.ablations import LOSSES, LentRegions, Variant, rows_of, run, variants
 from maskless.storybook.judge import Judge
 
+ONE_REQUEST = {
+    figures.SUCCESS: True,
+    figures.REGION_HIT: True,
+    **dict.fromkeys([figures.REGION_IOU, figures.REGION_SIZE, *LOSSES, figures.INPAINTINGS], 0.5),
+}
+"""Figures of one request, as a replay gives them."""
 QUICK = {"steps": 1, "iterations": 2, "anchors": 3, "updates": 100}
 CHANGED = (
     {},
     {"beta": 0.0},
-    {"place": 0.0},
+    {"location_weight": 0.0},
     {"anchors": 2},
     {"window_step": 5},
     {"iterations": 0},
@@ -29,7 +35,7 @@ CHANGED = (
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return Judge.from_pretrained(bundled_folder("storybook") / "judge")
+    return Judge.from_pretrained(judge_folder("storybook"))
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +53,15 @@ def table(editor, judge) -> LentRegions:
 
 @pytest.mark.parametrize("number", range(len(CHANGED)))
 def test_a_replay_picks_what_the_engine_picks(editor, table, among, number):
-    figures = table.replay(among[number])
+    found = table.replay(among[number])
     result = editor.edit(table.case.request, **QUICK | CHANGED[number])
     x0, y0, x1, y1 = result.best.box_xyxy
-    assert figures["region size"] == pytest.approx((x1 - x0) * (y1 - y0) / 128**2)
-    assert figures["inpaintings"] == result.cost.inpaintings
+    assert found[figures.REGION_SIZE] == pytest.approx((x1 - x0) * (y1 - y0) / 128**2)
+    assert found[figures.INPAINTINGS] == result.cost.inpaintings
     best = result.order[0]
-    assert figures["CLIP loss"] == pytest.approx(float(result.losses.clip[best]), abs=1e-4)
-    assert figures["structure loss"] == pytest.approx(float(result.losses.structure[best]), abs=1e-4)
+    losses = result.losses.of(best)
+    assert found[figures.CLIP_LOSS] == pytest.approx(losses["clip"], abs=1e-4)
+    assert found[figures.STRUCTURE_LOSS] == pytest.approx(losses["structure"], abs=1e-4)
 
 
 def test_no_region_is_inpainted_twice(table, among):
@@ -64,9 +71,9 @@ def test_no_region_is_inpainted_twice(table, among):
     assert (len(table.known), table.case.models.inpainter.unet_forwards) == (known, forwards)
 
 
-def test_what_is_drawn_costs_one_inpainting_an_anchor(table):
-    figures = table.replay(Variant(group="g", label="drawn", anchors_at_random=True, sizes_at_random=True))
-    assert figures["inpaintings"] == 3 and 0 <= figures["region IoU"] <= 1
+def test_random_sizes_cost_one_inpainting_for_each_anchor(table):
+    found = table.replay(Variant(group="g", label="random", anchors_at_random=True, sizes_at_random=True))
+    assert found[figures.INPAINTINGS] == 3 and 0 <= found[figures.REGION_IOU] <= 1
 
 
 def test_the_default_is_measured_once_whatever_it_is_called():
@@ -88,30 +95,29 @@ def test_the_default_is_measured_once_whatever_it_is_called():
 
 
 def test_the_suite_resumes(tmp_path, monkeypatch):
-    options = {"split": "validation", "limit": 1, "steps": 1, "methods": ["ranking"], "ledger": tmp_path / "x.jsonl"}
-    rows = run(**options)
+    ledger = tmp_path / "x.jsonl"
+    options = SuiteOptions(split="validation", limit=1, steps=1, methods=["ranking"], ledger=ledger)
+    rows = run(options)
     assert {row["task"] for row in rows} == {"ranking"} and {row["suite"] for row in rows} == {"ablations"}
     assert all(row["low"] <= row["value"] <= row["high"] and row["n"] == 1 for row in rows)
     monkeypatch.setattr(LentRegions, "replay", pytest.fail)
-    assert run(**options) == rows
-    with pytest.raises(MasklessError, match="the groups of ablations are regions"):
-        run(**options | {"methods": ["paint"]})
+    assert run(options) == rows
+    with pytest.raises(MasklessError, match="the groups of ablations must be among regions, .*, got paint"):
+        run(replace(options, methods=["paint"]))
 
 
 def test_slow_variants_are_measured_on_a_tenth(monkeypatch):
-    asked = []
-    figures = {"success": True, "region hit": True, **dict.fromkeys(ablations.MEANS, 0.5)}
-    monkeypatch.setattr(LentRegions, "replay", lambda self, variant: asked.append(variant.label) or figures)
-    rows = run(split="validation", limit=11, steps=1, methods=["estimator", "losses"])
-    assert (asked.count("straight-through"), asked.count("without L_dir")) == (1, 11)
+    replayed = []
+    monkeypatch.setattr(LentRegions, "replay", lambda self, variant: replayed.append(variant.label) or ONE_REQUEST)
+    rows = run(SuiteOptions(split="validation", limit=11, steps=1, methods=["estimator", "losses"]))
+    assert (replayed.count("straight-through"), replayed.count("without L_dir")) == (1, 11)
     assert {row["n"] for row in rows if row["task"] == "estimator"} == {1}
 
 
 def test_rows_compare_with_the_first_of_the_group_request_by_request():
-    figures = {"success": True, "region hit": True, **dict.fromkeys(ablations.MEANS, 0.5)}
-    worse = figures | {"success": False, "region IoU": 0.25}
-    rows = rows_of({("g", "default"): [figures, figures], ("g", "other"): [figures, worse]})
+    worse = ONE_REQUEST | {figures.SUCCESS: False, figures.REGION_IOU: 0.25}
+    rows = rows_of({("g", "default"): [ONE_REQUEST, ONE_REQUEST], ("g", "other"): [ONE_REQUEST, worse]})
     at = {(row["method"], row["metric"]): row["value"] for row in rows}
-    assert at["other", "success less that of default"] == -0.5 and at["other", "success"] == 0.5
-    assert at["other", "region IoU less that of default"] == pytest.approx(-0.125)
-    assert ("default", "success less that of default") not in at
+    assert at["other", "success minus that of default"] == -0.5 and at["other", "success"] == 0.5
+    assert at["other", "region IoU minus that of default"] == pytest.approx(-0.125)
+    assert ("default", "success minus that of default") not in at

@@ -8,8 +8,9 @@ from PIL import Image
 
 from maskless.data.errors import MasklessError
 from maskless.evaluation.requests.benchmarks import PIE_SIDE, read_folder
+from maskless.evaluation.suite import SuiteOptions
 from maskless.evaluation.suites import pie_bench
-from maskless.evaluation.suites.pie_bench import result_file, run
+from maskless.evaluation.suites.pie_bench import result_file
 from weights_of_lpips import write_lpips
 
 BOX = (100, 60, 300, 260)
@@ -62,6 +63,10 @@ def bench(tmp_path_factory):
     return folder, results
 
 
+def run(**options):
+    return pie_bench.run(SuiteOptions(**options))
+
+
 def _values(rows, task):
     return {row["metric"]: row["value"] for row in rows if row["task"] == task}
 
@@ -69,8 +74,8 @@ def _values(rows, task):
 def test_another_tools_pictures_are_scored_by_hand(bench):
     """Off by 0.2 in the 510 x 510 pixels inside the border less the 200 x 200 of the box, out of 512 x 512."""
     folder, results = bench
-    told = []
-    rows = run(folder=folder, results=results, note=told.append)
+    notes = []
+    rows = run(folder=folder, results=results, note=notes.append)
     assert {row["method"] for row in rows} == {"other-tool"} and {row["suite"] for row in rows} == {"pie-bench"}
     assert list(dict.fromkeys(row["task"] for row in rows)) == ["all", "change object", "change style"]
     one, objects, style = (
@@ -86,7 +91,7 @@ def test_another_tools_pictures_are_scored_by_hand(bench):
     assert style["mse_unedit_part"] == 0 and style["psnr_unedit_part"] == 100, "its last square is the source"
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
     assert [row["n"] for row in rows if row["metric"] == "mse_unedit_part"] == [3, 2, 1]
-    assert [line.split(";")[0] for line in told] == [
+    assert [line.split(";")[0] for line in notes] == [
         "Left out: CLIP similarities",
         "Left out: structure distance and DINO similarity",
         "Left out: LPIPS",
@@ -95,7 +100,7 @@ def test_another_tools_pictures_are_scored_by_hand(bench):
 
 def test_networks_are_named_by_folder(bench, tiny_models, tmp_path):
     folder, results = bench
-    told = []
+    notes = []
     rows = run(
         folder=folder,
         results=results,
@@ -103,14 +108,14 @@ def test_networks_are_named_by_folder(bench, tiny_models, tmp_path):
         clip=str(tiny_models / "clip"),
         dino=str(tiny_models / "dino"),
         lpips=write_lpips(tmp_path / "lpips"),
-        note=told.append,
+        note=notes.append,
     )
     seven = {
         "psnr_unedit_part", "mse_unedit_part", "ssim_unedit_part", "lpips_unedit_part", "structure_distance",
         "clip_similarity_target_image", "clip_similarity_target_image_edit_part",
     }  # fmt: skip
     corrected = {"background LPIPS", "structure distance", "CLIP whole", "CLIP directional", "CLIP of the edited part"}
-    assert seven | corrected < set(_values(rows, "all")) and told == []
+    assert seven | corrected < set(_values(rows, "all")) and notes == []
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +184,8 @@ def test_magicbrush_and_a_csv(tmp_path, tiny_models):
 
 
 def test_an_instruction_is_what_the_editor_is_asked():
-    asked = pie_bench._instructed("replace the red car with a blue house")
-    assert asked == {"caption": "the red car", "prompt": "a blue house", "task": "replace"}
+    request = pie_bench._instructed("replace the red car with a blue house")
+    assert request == {"caption": "the red car", "prompt": "a blue house", "task": "replace"}
     assert pie_bench._instructed("what if it were night?") is None
 
 

@@ -1,26 +1,24 @@
 """The suite `regret`: figures of planted tables by hand, and small tables of the bundled models, resumed."""
 
 import json
-import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from maskless.data.errors import MasklessError
 from maskless.engine.editor import Editor
 from maskless.evaluation.measures.ledger import Ledger
-from maskless.evaluation.measures.metrics import spearman, variance_shares
 from maskless.evaluation.methods import region_table
 from maskless.evaluation.methods.policies import Replay, maskless, policies
 from maskless.evaluation.methods.trials import case_of
 from maskless.evaluation.requests.jobs import draw_jobs
-from maskless.evaluation.suites.models import bundled_folder
+from maskless.evaluation.suite import SuiteOptions, judge_folder
 from maskless.evaluation.suites.regret import policy_rows, preview_rows, run, table_rows
 from maskless.storybook.judge import Judge
 from planted_tables import planted_table
 
-QUICK = {"split": "validation", "limit": 1, "steps": 2, "anchors": 1, "iterations": 1, "seeds": 2}
+QUICK = SuiteOptions(split="validation", limit=1, steps=2, anchors=1, iterations=1, seeds=2)
 # Means over the noises: column 6 is the best (1.5), then 5 (2), then 4 (3).
 FIRST = [9, 8, 7, 6, 3, 1, 2, 4, 9, 8, 7, 6, 0]
 SECOND = [9, 8, 7, 6, 3, 3, 1, 4, 9, 8, 7, 6, 0]
@@ -40,7 +38,9 @@ def test_regret_is_that_of_the_mean_over_the_noises():
     table = planted_table([FIRST, SECOND], success=success)
     rows = policy_rows([table], {"second": _picks(5), "centre": _picks(12)} | policies((), 12))
     second, spread = _values(rows, "second"), float(table.mean_losses[:12].std(correction=0))
-    assert second["regret"] == pytest.approx(0.5) and second["regret in SDs"] == pytest.approx(0.5 / spread)
+    assert second["regret"] == pytest.approx(0.5) and second["regret in standard deviations"] == pytest.approx(
+        0.5 / spread
+    )
     assert (second["best"], second["among the best 3"]) == (0, 1)
     assert second["regret under the judge"] == pytest.approx(0.5) and second["success"] == pytest.approx(0.5)
     assert (second["inpaintings"], second["UNet forwards"], second["seconds"]) == (2, 7, 0.5)
@@ -66,43 +66,6 @@ def test_previews_are_ranked_against_the_finished():
     assert values == {"preview 2": pytest.approx(0), "another noise": pytest.approx(1)}
 
 
-def test_where_the_variance_comes_from():
-    regions, noises = torch.arange(12.0), torch.tensor([0.0, 6.0])
-    assert variance_shares(regions.expand(2, 12)) == pytest.approx((1, 0, 0), abs=1e-6)
-    assert variance_shares(noises[:, None].expand(2, 12)) == pytest.approx((0, 1, 0), abs=1e-6)
-    # By hand: columns have variance 13, rows 18, and nothing is left: 13/31 and 18/31.
-    both = regions[None] + noises[:, None]
-    assert variance_shares(both) == pytest.approx((13 / 31, 18 / 31, 0), abs=1e-6)
-    checkered = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
-    assert variance_shares(checkered) == pytest.approx((0, 0, 1))
-    with pytest.raises(ValueError, match="two rows and two columns"):
-        variance_shares(torch.zeros(1, 4))
-
-
-def test_planted_components_are_found_again():
-    draw = torch.Generator().manual_seed(3)
-    column, row = 2 * torch.randn(1, 400, generator=draw), torch.randn(300, 1, generator=draw)
-    values = column + row + 1.5 * torch.randn(300, 400, generator=draw)
-    total = 4 + 1 + 2.25
-    assert variance_shares(values) == pytest.approx((4 / total, 1 / total, 2.25 / total), abs=0.05)
-
-
-def test_spearman_by_hand():
-    a = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert spearman(a, a.exp()) == pytest.approx(1) and spearman(a, -a) == pytest.approx(-1)
-    # 1 - 6 * (1 + 1 + 0 + 1 + 1) / (5 * 24)
-    assert spearman(a, torch.tensor([2.0, 1.0, 3.0, 5.0, 4.0])) == pytest.approx(0.8)
-    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5, variances 4.5 and 5.
-    assert spearman(torch.tensor([0.0, 7.0, 7.0, 9.0]), a[:4]) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
-    assert math.isnan(spearman(a, torch.ones(5)))
-
-
-def test_spearman_is_the_same_as_others():
-    regression = pytest.importorskip("torchmetrics.functional.regression")
-    a, b = torch.randn(2, 40, generator=torch.Generator().manual_seed(1))
-    assert spearman(a, b) == pytest.approx(float(regression.spearman_corrcoef(a, b)), abs=1e-5)
-
-
 def test_the_table_says_what_the_judge_makes_of_it():
     success = [[float(column == 4) for column in range(13)]] * 2
     values = _values(table_rows([planted_table([FIRST, SECOND], success=success)]), "all regions")
@@ -125,15 +88,15 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch):
     ledger = tmp_path / "regret.jsonl"
     monkeypatch.setattr(region_table._Filler, "measure", counted)
     with pytest.raises(KeyboardInterrupt):
-        run(**QUICK, ledger=ledger)
+        run(replace(QUICK, ledger=ledger))
     assert measured == [(0, 2), (1, 2)]
     with ledger.open("a", encoding="utf-8") as half:
         half.write('{"suite": "regret", "method": "table of 1')
     measured.clear()
-    rows = run(**QUICK, ledger=ledger, sheets=tmp_path / "sheets")
+    rows = run(replace(QUICK, ledger=ledger, sheets=tmp_path / "sheets"))
     assert measured == [(0, 1), (1, 1)], "what was measured before the kill is not measured again"
     monkeypatch.setattr(region_table._Filler, "measure", lambda *_: pytest.fail("everything is in the ledger"))
-    assert run(**QUICK, ledger=ledger) == rows
+    assert run(replace(QUICK, ledger=ledger)) == rows
     assert (tmp_path / "sheets" / "regret.png").read_bytes()[:4] == b"\x89PNG"
     lines = [json.loads(line) for line in ledger.read_text("utf-8").splitlines() if line.endswith("}")]
     assert {line["method"] for line in lines} == {"table of 2 steps", "table of 1 steps"}
@@ -148,7 +111,7 @@ def test_the_replay_of_ours_is_what_the_editor_does():
     """The same region, after as many inpaintings, as an edit of the same request and seed."""
     options = {"steps": 1, "guidance_scale": 1.0, "anchors": 2, "iterations": 2, "updates": 20, "views": 1}
     editor = Editor.from_pretrained("storybook", **options)
-    judge = Judge.from_pretrained(bundled_folder("storybook") / "judge")
+    judge = Judge.from_pretrained(judge_folder("storybook"))
     for job in draw_jobs("replace", "validation", 2):
         case = case_of(editor, job)
         ledger = Ledger(None, suite="regret", fingerprint="")
@@ -160,5 +123,5 @@ def test_the_replay_of_ours_is_what_the_editor_does():
 
 
 def test_an_unknown_policy_is_named():
-    with pytest.raises(MasklessError, match="the policies of regret are .*got magic"):
-        run(**QUICK, methods=["magic"])
+    with pytest.raises(MasklessError, match="the policies of regret must be among maskless, .*, got magic"):
+        run(replace(QUICK, methods=["magic"]))

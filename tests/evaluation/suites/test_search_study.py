@@ -1,4 +1,4 @@
-"""The search study: its tasks and its geometry; that it runs end to end on small models."""
+"""The suite `search-study`: its tasks and its geometry, and that it runs end to end on small models."""
 
 import torch
 
@@ -9,11 +9,11 @@ from maskless.evaluation.suites.search_study import (
     estimator_rows,
     is_clean,
     learning_rows,
-    place_rows,
+    location_rows,
 )
 
 
-def test_tasks_are_the_same_each_time_and_name_one_thing():
+def test_tasks_are_the_same_in_each_call_and_name_one_object():
     first, second = draw_tasks("validation", 4), draw_tasks("validation", 4)
     assert [task.caption for task in first] == [task.caption for task in second]
     for task in first:
@@ -27,7 +27,7 @@ def test_iou_of_known_boxes():
     assert torch.allclose(box_iou(boxes, (0, 0, 10, 10)), torch.tensor([1.0, 1 / 3, 0.0]))
 
 
-def test_a_clean_region_covers_the_thing_and_spares_the_others():
+def test_a_clean_region_covers_the_object_and_spares_the_others():
     task = draw_tasks("validation", 1)[0]
     assert is_clean(task.box_xyxy, task) or any(box_iou(torch.tensor([task.box_xyxy]), o) > 0 for o in task.others_xyxy)
     assert not is_clean((0, 0, 128, 128), task)
@@ -37,8 +37,8 @@ def test_a_clean_region_covers_the_thing_and_spares_the_others():
 def test_every_figure_is_a_row_with_an_interval(editor):
     tasks = draw_tasks("validation", 2)
     quick = type(editor)(editor.models, editor.config.__class__(steps=1, guidance_scale=1.0, iterations=1, updates=20))
-    rows = anchor_rows(quick, tasks) + place_rows(quick, tasks)
+    rows = anchor_rows(quick, tasks) + location_rows(quick, tasks)
     rows += learning_rows(quick, tasks[:1]) + estimator_rows(quick, tasks[:1])
     assert {row["suite"] for row in rows} == {"search"}
-    assert {row["task"] for row in rows} == {"anchors", "place", "learning", "ranking", "estimators"}
+    assert {row["task"] for row in rows} == {"anchors", "location", "learning", "ranking", "estimators"}
     assert all(row["low"] <= row["value"] <= row["high"] and row["n"] in (1, 2) for row in rows)

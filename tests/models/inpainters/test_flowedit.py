@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from maskless.models.inpainters.flowedit import redraw
+from maskless.models.inpainters.denoising import Sampling
+from maskless.models.inpainters.flowedit import flowedit
 from maskless.models.inpainters.loading import load_pipeline, make_inpainter
 from tiny_families import NATIVE_PX
 
@@ -19,32 +20,32 @@ def model(request, family_folder):
 
 def test_the_same_text_changes_nothing(model):
     text = model.encode_prompt("a blue house", "a blue house")
-    drawn = redraw(model, PICTURES, EVERYWHERE, text, text, **HOW)
+    drawn = flowedit(model, PICTURES, EVERYWHERE, text, text, Sampling(**HOW))
     back = model.decode(model.latents_of(PICTURES * 2 - 1))
     # A batch of one and a batch of two round differently on some processors, which may tip a pixel.
     assert int((drawn.int() - back.int()).abs().max()) <= 1
     asked = model.encode_prompt("a red car", "a blue house")
-    other = redraw(model, PICTURES, EVERYWHERE, text, asked, **HOW)
+    other = flowedit(model, PICTURES, EVERYWHERE, text, asked, Sampling(**HOW))
     assert other.shape == PICTURES.shape and int((other.int() - drawn.int()).abs().max()) > 1
-    assert torch.equal(other, redraw(model, PICTURES, EVERYWHERE, text, asked, **HOW))
+    assert torch.equal(other, flowedit(model, PICTURES, EVERYWHERE, text, asked, Sampling(**HOW)))
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 def test_the_edit_moves_by_what_the_two_answers_differ_in(model, strength, monkeypatch):
-    """A model that foresees the same picture with each text, whatever it is shown: the edit ends as much away."""
+    """A model that predicts a constant for each text, whatever its input: the edit changes by their difference."""
     there, asked = model.encode_prompt("a blue house"), model.encode_prompt("a red car", "a blue house")
     source, shown = model.latents_of(PICTURES * 2 - 1), []
 
-    def foresee(run, noisy, timestep, prompt, guidance_scale):
+    def predict_clean(run, noisy, timestep, prompt, guidance_scale):
         shown.append((noisy, int(timestep)))
         return torch.full_like(noisy, 0.5 if prompt is asked else 0.2)
 
-    monkeypatch.setattr(model, "foresee", foresee)
-    drawn = redraw(model, PICTURES, EVERYWHERE, there, asked, **HOW | {"strength": strength})
+    monkeypatch.setattr(model, "predict_clean", predict_clean)
+    drawn = flowedit(model, PICTURES, EVERYWHERE, there, asked, Sampling(**HOW | {"strength": strength}))
     assert torch.equal(drawn, model.decode(source + 0.3))
     assert len(shown) == 2 * round(4 * strength)
     (first, timestep), (beside, _) = shown[:2]
     assert torch.equal(first, beside), "nothing has changed yet"
-    kept = model.begin(PICTURES, EVERYWHERE, asked, **HOW).scheduler.alphas_cumprod[timestep]
+    kept = model.begin(PICTURES, EVERYWHERE, asked, Sampling(**HOW)).scheduler.alphas_cumprod[timestep]
     noise = torch.randn(source[:1].shape, generator=torch.Generator().manual_seed(3))
     assert torch.allclose(first, kept.sqrt() * source + (1 - kept).sqrt() * noise, atol=1e-4)

@@ -1,9 +1,10 @@
-"""The denoising loop on latents: against diffusers' own pipelines, and stopped in the middle."""
+"""The UNet on latents: against diffusers' own pipelines, stopped in the middle, in batches, with long prompts."""
 
 import pytest
 import torch
 
 from maskless.data.errors import MasklessError
+from maskless.models.inpainters.denoising import Sampling
 from maskless.models.inpainters.latent_unet import StableDiffusionInpainter
 from maskless.models.inpainters.loading import load_pipeline, make_inpainter
 from tiny_families import NATIVE_PX
@@ -15,7 +16,7 @@ MASKS[:, :, 8:24, 8:24] = 1
 
 def begin(model: StableDiffusionInpainter, **options):
     settings = {"seed": 1, "steps": 5, "guidance_scale": 3.0} | options
-    return model.begin(PICTURES, MASKS, model.encode_prompt("a blue house"), **settings)
+    return model.begin(PICTURES, MASKS, model.encode_prompt("a blue house"), Sampling(**settings))
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.6])
@@ -42,8 +43,8 @@ def test_it_follows_the_pipelines_of_diffusers(family_folder, name, strength):
     else:
         stock = _stock(pipeline, strength, noise)
     own = model.inpaint(
-        PICTURES[:1], MASKS[:1], model.encode_prompt("a blue house", "a tree"), seed=1, steps=5, guidance_scale=3.0,
-        strength=strength,
+        PICTURES[:1], MASKS[:1], model.encode_prompt("a blue house", "a tree"),
+        Sampling(seed=1, steps=5, guidance_scale=3.0, strength=strength),
     )[0]  # fmt: skip
     assert float((own / 255 - stock).abs().max()) < 0.02
 
@@ -53,17 +54,19 @@ def test_one_that_sees_the_picture_follows_the_pipeline_of_diffusers(family_fold
     pipeline.set_progress_bar_config(disable=True)
     model, text = make_inpainter(pipeline, native_px=NATIVE_PX), {"seed": 1, "steps": 5, "guidance_scale": 3.0}
     prompt, everything = model.encode_prompt("a blue house", "a tree"), torch.ones_like(MASKS[:1])
-    own, other = (model.inpaint(picture[None], everything, prompt, **text)[0] for picture in PICTURES)
+    own, other = (model.inpaint(picture[None], everything, prompt, Sampling(**text))[0] for picture in PICTURES)
     stock = pipeline(
         "a blue house", image=PICTURES[:1], negative_prompt="a tree", num_inference_steps=5, guidance_scale=3.0,
         image_guidance_scale=1.0, latents=model.draw_noise(1), output_type="pt",
     ).images[0]  # fmt: skip
-    assert model.sees_picture and float((own / 255 - stock).abs().max()) < 0.02
+    assert model.takes_picture and float((own / 255 - stock).abs().max()) < 0.02
     assert not torch.equal(own, other), "from the same noise, by the same text, of another picture"
     larger = model.draw_noise(1, 2 * NATIVE_PX)
     assert larger.shape[-1] == 2 * model.draw_noise(1).shape[-1]
     given = {name: model.draw_noise(seed) for name, seed in (("same", 1), ("another", 2))}
-    same, another = (model.inpaint(PICTURES[:1], everything, prompt, noise=n, **text)[0] for n in given.values())
+    same, another = (
+        model.inpaint(PICTURES[:1], everything, prompt, Sampling(noise=n, **text))[0] for n in given.values()
+    )
     assert torch.equal(same, own) and not torch.equal(another, own)
 
 
@@ -88,20 +91,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(family_model, name, sche
     assert not torch.equal(preview, model.picture(whole))
 
 
-def test_some_pictures_of_a_run_go_on_alone(family_model):
-    model = family_model("sd", scheduler="dpm++")
-    half = model.advance(begin(model), 2)
-    whole, second = model.advance(half), model.advance(half[[1]])
-    assert second.latents.shape[0] == 1
-    assert torch.allclose(second.latents[0], whole.latents[1], atol=1e-4)
-    assert not torch.allclose(second.latents[0], whole.latents[0], atol=1e-2)
-
-
-def test_what_is_foreseen_comes_nearer_to_the_end(family_model):
+def test_predicted_clean_latents_approach_the_result(family_model):
     model = family_model("sd-inpainting")
     run = begin(model, steps=10)
     end = model.advance(run).latents
-    apart = [float((model.advance(run, steps).foreseen - end).abs().mean()) for steps in (1, 5, 9)]
+    apart = [float((model.advance(run, steps).clean_latents - end).abs().mean()) for steps in (1, 5, 9)]
     assert apart[0] > apart[1] > apart[2]
 
 
@@ -157,3 +151,66 @@ def test_a_refiner_is_refused(family_folder):
     pipeline.register_modules(text_encoder=None, tokenizer=None)
     with pytest.raises(MasklessError, match="lacks a text encoder"):
         make_inpainter(pipeline)
+
+
+def inpaint(editor, count: int, **options) -> torch.Tensor:
+    model = editor.models.inpainter
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))[:count]
+    masks = torch.zeros(count, 1, 64, 64)
+    masks[:, :, 16:48, 16:48] = 1
+    settings = {"seed": 1, "steps": 2, "guidance_scale": 5.0} | options
+    return model.inpaint(images, masks, model.encode_prompt("a blue house"), Sampling(**settings))
+
+
+def test_a_picture_does_not_depend_on_the_batch_it_came_in(editor):
+    together, alone = inpaint(editor, 4), inpaint(editor, 1)
+    assert together.shape == (4, 3, 64, 64) and together.dtype == torch.uint8
+    assert int((together[0].int() - alone[0].int()).abs().max()) <= 1
+
+
+def test_the_same_noise_gives_the_same_bytes_and_other_noise_others(editor):
+    assert torch.equal(inpaint(editor, 2), inpaint(editor, 2))
+    other = inpaint(editor, 2, seed=2)
+    assert not torch.equal(inpaint(editor, 2), other)
+
+
+def test_forwards_are_counted_per_picture_and_guidance_counts_twice(editor):
+    model = editor.models.inpainter
+    for guidance, expected in ((5.0, 2 * 3 * 2), (1.0, 2 * 3)):
+        before = model.unet_forwards
+        inpaint(editor, 3, guidance_scale=guidance)
+        assert model.unet_forwards - before == expected
+
+
+def test_the_prompt_and_the_end_of_a_long_prompt_matter(editor):
+    model = editor.models.inpainter
+    long = "a blue house with a red door and a green roof beside a tall tree "
+    at_night, at_noon = model.encode_prompt(long + "at night"), model.encode_prompt(long + "at noon")
+    assert at_night.prompt.shape[1] % 32 == 0 and at_night.prompt.shape[1] > 32
+    assert at_night.prompt.shape == at_night.negative.shape
+    assert not torch.equal(at_night.prompt, at_noon.prompt)
+
+
+def test_a_lower_strength_takes_fewer_steps_and_stays_nearer(editor):
+    model = editor.models.inpainter
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        known = (model.vae.decode(model.encode(image * 2 - 1)).sample[0] / 2 + 0.5).clamp(0, 1)
+    apart, forwards = [], []
+    for strength in (0.1, 0.5, 1.0):
+        before = model.unet_forwards
+        drawn = model.inpaint(
+            image, torch.ones(1, 1, 64, 64), model.encode_prompt("a house"), Sampling(seed=1, steps=10,
+            guidance_scale=1.0, strength=strength),
+        )  # fmt: skip
+        forwards.append(model.unet_forwards - before)
+        apart.append(float((drawn[0].float() / 255 - known).abs().mean()))
+    assert forwards == [1, 5, 10]
+    assert apart[0] < apart[2]
+
+
+def test_other_input_channels_are_refused(tiny_models):
+    pipeline = load_pipeline(str(tiny_models / "inpainting"))
+    pipeline.unet.register_to_config(in_channels=7)
+    with pytest.raises(MasklessError, match="9 input channels.*got 7"):
+        StableDiffusionInpainter(pipeline)

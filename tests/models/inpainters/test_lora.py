@@ -104,7 +104,7 @@ def test_what_is_no_lora_is_one_clear_line(family_editor, family_folder, tmp_pat
     (tmp_path / "text.safetensors").write_text("not weights", encoding="utf-8")
     torch.save({"a": torch.zeros(1)}, tmp_path / "pickled.bin")
     for name, message in (
-        ("whole.safetensors", "something other than LoRA layers"),
+        ("whole.safetensors", "not of a LoRA layer"),
         ("text.safetensors", "cannot read"),
         ("pickled.bin", "allow-pickle"),
         ("missing.safetensors", "no such LoRA file"),

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from maskless.data import config
-from maskless.data.config import EditConfig
+from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
-from maskless.models.inpainters.schedulers import SCHEDULERS, draws_noise
+from maskless.models.inpainters.schedulers import SCHEDULERS, choose_scheduler, draws_noise, step_options
 
 
 def test_the_options_names_are_the_schedulers():
@@ -53,10 +53,33 @@ def test_its_own_lcm_stays_and_another_that_draws_noise_does_not(family_folder):
 
 
 def test_too_many_steps_for_lcm_are_one_clear_line(family_model, draw):
-    with pytest.raises(MasklessError, match="LCMScheduler cannot take 60 steps"):
+    with pytest.raises(MasklessError, match="LCMScheduler does not support 60 steps"):
         draw(family_model("sd", scheduler="lcm"), steps=60)
 
 
 def test_an_unknown_scheduler_is_refused():
     with pytest.raises(MasklessError, match="scheduler must be one of ddim, deis"):
-        EditConfig(scheduler="magic")
+        ModelOptions(scheduler="magic")
+
+
+def test_a_named_scheduler_keeps_the_models_own_settings():
+    from diffusers import DDIMScheduler
+
+    own = DDIMScheduler(beta_start=0.001, prediction_type="v_prediction")
+    chosen = choose_scheduler(own, "dpm++-karras")
+    assert type(chosen).__name__ == "DPMSolverMultistepScheduler" and chosen.config.use_karras_sigmas
+    assert (chosen.config.beta_start, chosen.config.prediction_type) == (0.001, "v_prediction")
+    assert choose_scheduler(own, None) is own
+
+
+def test_the_noise_of_a_step_is_that_of_its_seed_and_number_for_every_picture():
+    from diffusers import DDIMScheduler, LCMScheduler
+
+    def noise(seed: int, step: int, count: int) -> list[list[float]]:
+        generators = step_options(LCMScheduler(), seed, step, count)["generator"]
+        return [torch.randn(2, generator=generator).tolist() for generator in generators]
+
+    first, second = noise(1, 0, 2)
+    assert first == second == noise(1, 0, 1)[0]
+    assert first != noise(1, 1, 1)[0] and first != noise(2, 0, 1)[0]
+    assert step_options(DDIMScheduler(), 1, 0, 2) == {}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
 from maskless.models.inpainters.single_file import FIRST_CONVOLUTION, SECOND_TEXT_ENCODER, settings_of
 from maskless.models.pretrained import load_models
@@ -81,8 +82,8 @@ def single_file(tiny_models: Path, tmp_path: Path) -> Path:
 def test_a_single_file_is_the_same_model(tiny_models, single_file):
     encoders = {"dino": str(tiny_models / "dino"), "clip": str(tiny_models / "clip")}
     options = {"device": "cpu", "dtype": "float32", "offline": True}
-    one = load_models(str(single_file), **encoders, **options)
-    folder = load_models(str(tiny_models), **options)
+    one = load_models(ModelOptions(models=str(single_file), **encoders, **options))
+    folder = load_models(ModelOptions(models=str(tiny_models), **options))
     assert one.names["inpainting"] == str(single_file)
     for part in ("unet", "vae", "text_encoder"):
         expected = getattr(folder.inpainter.pipeline, part).state_dict()
@@ -115,13 +116,15 @@ def test_the_settings_are_those_of_the_model_that_the_shapes_tell(tmp_path):
     [
         ({"weight": (2, 2)}, "is not a Stable Diffusion checkpoint"),
         ({FIRST_CONVOLUTION: (4, 4, 3, 3)}, "9 input channels, got 4"),
-        ({FIRST_CONVOLUTION: (4, 9, 3, 3)}, "is of no known model; put its settings"),
+        ({FIRST_CONVOLUTION: (4, 9, 3, 3)}, "is not a known kind of model; put its settings"),
     ],
 )
 def test_other_files_are_one_line(tmp_path, tiny_models, shapes, message):
     path = written(tmp_path / "file.safetensors", shapes)
     with pytest.raises(MasklessError, match=message) as caught:
-        load_models(str(path), dino=str(tiny_models / "dino"), clip=str(tiny_models / "clip"), device="cpu")
+        load_models(
+            ModelOptions(models=str(path), dino=str(tiny_models / "dino"), clip=str(tiny_models / "clip"), device="cpu")
+        )
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -129,13 +132,15 @@ def test_a_pickle_or_a_file_for_clip_is_one_line(tmp_path, tiny_models):
     (tmp_path / "model.ckpt").write_bytes(b"x")
     folders = {"dino": str(tiny_models / "dino"), "clip": str(tiny_models / "clip")}
     with pytest.raises(MasklessError, match="must be a .safetensors file, got .*model.ckpt"):
-        load_models(str(tmp_path / "model.ckpt"), **folders, device="cpu")
+        load_models(ModelOptions(models=str(tmp_path / "model.ckpt"), **folders, device="cpu"))
     with pytest.raises(MasklessError, match="clip model must be a folder or a hub id"):
-        load_models(str(tiny_models), clip=str(tmp_path / "model.ckpt"), device="cpu")
+        load_models(ModelOptions(models=str(tiny_models), clip=str(tmp_path / "model.ckpt"), device="cpu"))
 
 
 def test_a_file_that_is_cut_short_is_one_line(tmp_path, tiny_models):
     path = written(tmp_path / "file.safetensors", {FIRST_CONVOLUTION: (4, 9, 3, 3)})
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(MasklessError, match="damaged or cut short"):
-        load_models(str(path), dino=str(tiny_models / "dino"), clip=str(tiny_models / "clip"), device="cpu")
+        load_models(
+            ModelOptions(models=str(path), dino=str(tiny_models / "dino"), clip=str(tiny_models / "clip"), device="cpu")
+        )

@@ -1,10 +1,11 @@
-"""What a suite has measured so far, one line of JSON a request, so that a run that was killed goes on where it stopped.
+"""What a suite has measured so far, one line of JSON for each request, so that a run that was killed can be resumed.
 
     ledger = Ledger(file, suite="storybook", fingerprint=fingerprint(models, config, [__file__]))
     figures = ledger.measured("maskless", seed, lambda: {"success": True, "seconds": 2.1})
 
-Each line says whose it is: suite, method, key (the scene's seed, or a name) and a fingerprint of all that the figures
-follow from. A line of another fingerprint counts for nothing and stays: going back to those models finds it again.
+Each line names its suite, its method, its key (the scene's seed, or a name) and a fingerprint of everything that the
+figures follow from. Lines with another fingerprint are ignored and kept: whoever goes back to those models finds them
+again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import base64
 import hashlib
 import io
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -24,19 +24,20 @@ from typing import Any
 from PIL import Image
 
 from maskless.data.config import EditConfig
-from maskless.data.files import one_line_write_errors
+from maskless.data.files import finite, one_line_write_errors
+from maskless.evaluation.measures.rows import Figures
+from maskless.models.pretrained import EditModels
 
 PACKAGE = Path(__file__).parents[2]
 Key = int | str
-Figures = dict[str, Any]
 WEIGHTS = (".safetensors", ".bin", ".json", ".txt")
 
 
 class Ledger:
-    """Figures by method and key; those of the file are there from the start, new ones are added to it at once."""
+    """Figures by method and key. Those in the file are known from the start; new ones are written to it at once."""
 
     def __init__(self, file: Path | None, *, suite: str, fingerprint: str) -> None:
-        """file: where the lines are; it need not exist. None keeps nothing."""
+        """file: where the lines are kept; it need not exist. With None nothing is kept."""
         self.file, self.suite, self.fingerprint = file, suite, fingerprint
         self._known: dict[tuple[str, Key], Figures] = {}
         for line in _lines(file):
@@ -47,16 +48,16 @@ class Ledger:
         return len(self._known)
 
     def measured(self, method: str, key: Key, measure: Callable[[], Figures]) -> Figures:
-        """What is known of a request; where it is not, `measure` is called and its answer kept.
+        """The figures of a request; where they are not known, `measure` is called and its answer is kept.
 
-        measure: gives plain values that JSON can hold; NaN and infinity become None, on the first call already, so that
-        a run that went on has the very figures of one that was never stopped.
+        measure: gives plain values that JSON can hold. NaN and infinity become None, already on the first call, so that
+            a run that was resumed has the same figures as one that was never stopped.
 
         Raises:
             MasklessError: the file cannot be written.
         """
         if (method, key) not in self._known:
-            figures = _finite(measure())
+            figures = _plain(measure())
             names = {"suite": self.suite, "method": method, "key": key, "fingerprint": self.fingerprint}
             line = json.dumps({**names, "figures": figures}, ensure_ascii=False, allow_nan=False)
             self._append(line)
@@ -64,8 +65,8 @@ class Ledger:
         return self._known[method, key]
 
     def _append(self, line: str) -> None:
-        """Add a line by a single write, on the disk when this returns. After half a line, which a kill may have left,
-        it begins anew."""
+        """Add a line in a single write; it is on the disk when this returns. Where a kill has left half a line, the new
+        one still begins on a line of its own."""
         if self.file is None:
             return
         with one_line_write_errors(self.file):
@@ -76,14 +77,19 @@ class Ledger:
                 os.fsync(opened.fileno())
 
 
-def fingerprint(models: Any, config: EditConfig | None, code: Sequence[str | Path] = (), **more: Any) -> str:
-    """Sixteen letters that differ where figures may: other weights, other options, other code.
+def fingerprint(
+    models: EditModels | None,
+    config: EditConfig | None,
+    code: Sequence[str | Path] = (),
+    **more: Path | str | int | float | None,
+) -> str:
+    """Sixteen letters that differ where figures may differ: with other weights, other options or other code.
 
     Args:
-        models: EditModels, by the contents of their folders (a hub id, by its name), device and number format; or None.
-        code: files whose source the figures follow from, such as the one that measures; what they import of this
-            package, and so on, is meant too. What only shows figures is best kept out of them.
-        more: anything else with a plain form, such as the judge's folder as a Path, or a number of views.
+        models: they count by the contents of their folders (a hub id by its name), their device and number format.
+        code: files whose source the figures follow from, such as the one that measures. What they import of this
+            package, directly or not, counts too; so it is best that they import nothing that only shows figures.
+        more: anything else that counts, such as a number of views; a Path counts by the contents of its folder.
     """
     parts: list[Any] = [config.to_dict() if config is not None else None]
     if models is not None:
@@ -95,7 +101,7 @@ def fingerprint(models: Any, config: EditConfig | None, code: Sequence[str | Pat
 
 
 def sources_of(files: Iterable[Path]) -> list[Path]:
-    """These files and all files of this package that they import, directly or not, wherever in a file that stands."""
+    """These files and all files of this package that they import, directly or not, at the top or inside functions."""
     waiting, found = [path.resolve() for path in files], set[Path]()
     while waiting:
         path = waiting.pop()
@@ -118,19 +124,19 @@ def _imported(path: Path, changed_ns: int) -> tuple[Path, ...]:
 
 
 def encoded(picture: Image.Image) -> str:
-    """A picture as text, to be kept among the figures."""
+    """A picture as text (a PNG in base64), so that it can be kept among the figures."""
     kept = io.BytesIO()
     picture.save(kept, "PNG", optimize=True)
     return base64.b64encode(kept.getvalue()).decode("ascii")
 
 
 def decoded(text: str) -> Image.Image:
-    """The picture of such a text."""
+    """The picture that `encoded` made a text of."""
     return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
 
 
 def _contents(source: str | Path) -> Any:
-    """Names and digests of a folder's weights and settings; the name itself of what is no folder."""
+    """Names and digests of the weights and settings in a folder; the name itself where it is not a folder."""
     folder = Path(source)
     if not folder.is_dir():
         return str(source)
@@ -144,13 +150,15 @@ def _digest(path: Path) -> str:
 
 @cache
 def _digest_of(path: Path, size: int, changed_ns: int) -> str:
-    """Of a file's bytes; size and time only tell whether it was read before."""
+    """The digest of a file's bytes. Size and time are there for the cache, which then reads a file again once it
+    changes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _lines(file: Path | None) -> list[dict[str, Any]]:
-    """The whole lines of a file. One that is broken, as a kill or a full disk leaves it, was never measured."""
+    """The lines of a file that are whole. A broken line, as a kill or a full disk leaves it, counts as never
+    measured."""
     found: list[dict[str, Any]] = []
     if file is not None and file.is_file():
         for line in file.read_text("utf-8", errors="replace").splitlines():
@@ -171,12 +179,12 @@ def _ends_in_newline(file: Path) -> bool:
         return opened.read(1) == b"\n"
 
 
-def _finite(value: Any) -> Any:
-    """The same, with None for every number that JSON has no word for."""
+def _plain(value: Any) -> Any:
+    """The same value, however nested, with None for every number that is not finite, which JSON cannot express."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return finite(value)
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return value

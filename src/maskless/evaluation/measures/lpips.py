@@ -1,4 +1,4 @@
-"""LPIPS with SqueezeNet (arXiv 1801.03924), in plain torch: how different two pictures look to a network's eye.
+"""LPIPS with SqueezeNet (arXiv 1801.03924), in plain torch: how different two pictures are in a network's features.
 
 The weights are the published ones, from files: torchvision's SqueezeNet 1.1 (squeezenet1_1-*.pth, keys features.*) and
 the linear heads of LPIPS 0.1 (squeeze.pth, keys lin0.model.1.weight to lin6.model.1.weight).
@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from maskless.data.errors import MasklessError
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""ImageNet's normalisation, of pictures in [-1, 1]."""
+"""ImageNet's normalisation, for pictures in [-1, 1]."""
 WIDTHS = (64, 128, 256, 384, 384, 512, 512)
 TAPS = (1, 4, 7, 9, 10, 11, 12)
-"""Layers whose outputs are compared, as numbered in SqueezeNet's features."""
+"""The layers whose outputs are compared, by their numbers in SqueezeNet's features."""
 SMALLEST_PX = 17
-"""Below this a side has no pixel left after three poolings."""
+"""A shorter side would have no pixel left after three poolings."""
 FILES = (".pth", ".pt", ".safetensors")
 
 
 class _Fire(nn.Module):
-    """SqueezeNet's module: a squeeze to few channels, then 1x1 and 3x3 expansions side by side."""
+    """SqueezeNet's module: a squeeze to a few channels, then 1x1 and 3x3 expansions side by side."""
 
     def __init__(self, channels: int, few: int, each: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _Fire(nn.Module):
 
 
 class Lpips(nn.Module):
-    """Distance of pictures: 0 for the same one."""
+    """The distance of two pictures: 0 where they are equal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,10 +68,10 @@ class Lpips(nn.Module):
 
     @classmethod
     def from_folder(cls, folder: Path) -> Lpips:
-        """With the weights of a folder's files, whatever they are called.
+        """The network with the weights that the files of a folder hold, whatever the files are called.
 
         Raises:
-            MasklessError: no such folder, a file that cannot be read, or weights that are missing or of other shapes.
+            MasklessError: there is no such folder, a file cannot be read, or weights are missing or of other shapes.
         """
         files = sorted(path for path in folder.iterdir() if path.suffix in FILES) if folder.is_dir() else []
         if not files:
@@ -96,7 +96,7 @@ class Lpips(nn.Module):
 
     @torch.no_grad()
     def spatial(self, a: Float[Tensor, "3 H W"], b: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
-        """The distance at every pixel, of pictures in [0, 1], each layer's map enlarged bilinearly."""
+        """The distance of two pictures in [0, 1] at every pixel; each layer's map is enlarged bilinearly."""
         size = (a.shape[1], a.shape[2])
         return sum(
             F.interpolate(layer, size=size, mode="bilinear", align_corners=False)[0, 0] for layer in self._layers(a, b)
@@ -104,7 +104,7 @@ class Lpips(nn.Module):
 
     @torch.no_grad()
     def distance(self, a: Float[Tensor, "3 H W"], b: Float[Tensor, "3 H W"]) -> float:
-        """LPIPS of pictures in [0, 1]: the mean of each layer's map, summed."""
+        """LPIPS of two pictures in [0, 1]: the sum over the layers of each map's mean."""
         return float(sum(layer.mean() for layer in self._layers(a, b)))
 
     def _layers(self, a: Tensor, b: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The rows of a suite as files: JSON, CSV, Markdown tables and a plot, every figure with its 95 % interval."""
+"""The rows of a suite as files: JSON, CSV, Markdown tables and a plot, each figure with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-from maskless.data.files import write_bytes
+from maskless.data.files import finite, write_bytes
+from maskless.evaluation.measures.figures import FIGURES, heading
 from maskless.evaluation.measures.rows import Row
 from maskless.records.overview import ACCENT, FAINT, INK, STYLE
 
@@ -20,16 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("suite", "method", "task", "metric", "value", "low", "high", "n")
-METRICS_A_TABLE = 6
-PANELS_A_LINE = 4
+METRICS_IN_A_TABLE = 6
+PANELS_IN_A_LINE = 4
 TITLE_WIDTH = 36
-"""In letters, of a panel."""
+"""The width of a panel's title, in letters."""
+Grouping = Literal["task", "method", "metric"]
 
 
 def write_results(rows: Sequence[Row], folder: Path, name: str, *, command: str) -> list[Path]:
     """Write NAME.json, .csv, .md and .png into a folder, each whole or not at all.
 
-    command: what makes these figures again, for the Markdown.
+    command: the shell command that gives these figures again, for the Markdown.
 
     Raises:
         MasklessError: a file cannot be written.
@@ -47,13 +49,14 @@ def write_results(rows: Sequence[Row], folder: Path, name: str, *, command: str)
     return files
 
 
-def plain(row: Row) -> Row:
-    """The row with None for every number that JSON has no word for."""
-    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
+def plain(row: Row) -> dict[str, object]:
+    """The row with None for every number that is not finite, which JSON cannot express."""
+    return {key: finite(value) if isinstance(value, float) else value for key, value in row.items()}
 
 
 def markdown(rows: Sequence[Row], name: str, *, command: str) -> str:
-    """One table for each task of several methods, methods down and metrics across; one for all other figures."""
+    """One table for each task of several methods, with methods down and metrics across, one table for all other
+    figures, and what the figures mean."""
     parts = [f"# {name}", f"```sh\n{command}\n```", "Means and shares, with 95 % intervals in brackets."]
     alone = []
     for task, each in _by(rows, "task").items():
@@ -65,20 +68,27 @@ def markdown(rows: Sequence[Row], name: str, *, command: str) -> str:
         parts.append(
             _table(("method", "task", "metric", "value", "95 %", "n", "gate"), [_listed(row) for row in alone])
         )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *_glossary(rows)]) + "\n"
+
+
+def _glossary(rows: Sequence[Row]) -> list[str]:
+    """What each figure of these rows means, as a list; empty if the table contains none of them."""
+    known = [FIGURES[metric] for metric in _by(rows, "metric") if metric in FIGURES]
+    lines = [f"- {heading(figure.name)}: {figure.meaning}" for figure in known]
+    return ["↑ higher is better, ↓ lower is better.", "\n".join(lines)] if lines else []
 
 
 def _compared(task: str, rows: Sequence[Row]) -> list[str]:
-    """Tables of a task, a few metrics each, and how many were measured."""
+    """The tables of a task, with a few metrics each, and the number of requests that were measured."""
     metrics = list(_by(rows, "metric"))
     at = {(row["method"], row["metric"]): row for row in rows}
     parts = [f"## {task}"]
-    for start in range(0, len(metrics), METRICS_A_TABLE):
-        shown = metrics[start : start + METRICS_A_TABLE]
+    for start in range(0, len(metrics), METRICS_IN_A_TABLE):
+        shown = metrics[start : start + METRICS_IN_A_TABLE]
         lines = [
             [method, *(_with_interval(at.get((method, metric))) for metric in shown)] for method in _by(rows, "method")
         ]
-        parts.append(_table(("method", *shown), lines))
+        parts.append(_table(("method", *map(heading, shown)), lines))
     counts = sorted({row["n"] for row in rows})
     parts.append(f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else ""))
     return parts
@@ -87,7 +97,7 @@ def _compared(task: str, rows: Sequence[Row]) -> list[str]:
 def _listed(row: Row) -> list[str]:
     interval = f"{_number(row['low'])} to {_number(row['high'])}"
     gate = "" if row.get("gate") is None else _number(row["gate"])
-    return [row["method"], row["task"], row["metric"], _number(row["value"]), interval, str(row["n"]), gate]
+    return [row["method"], row["task"], heading(row["metric"]), _number(row["value"]), interval, str(row["n"]), gate]
 
 
 def _with_interval(row: Row | None) -> str:
@@ -101,8 +111,8 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], ["---"] * len(head), *cells[1:]))
 
 
-def _number(value: Any) -> str:
-    """Three digits that count, without an exponent where it can be helped."""
+def _number(value: float | None) -> str:
+    """Three significant digits, without an exponent unless the number is very small or very large."""
     if value is None or not math.isfinite(value):
         return "–"
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
@@ -121,13 +131,14 @@ def _csv(rows: Sequence[Row]) -> str:
 
 
 def draw_plot(rows: Sequence[Row], title: str) -> bytes:
-    """A PNG: one panel for each task and metric that methods are compared by, one for all shares that stand alone."""
+    """A PNG with one panel for each task and metric that methods are compared by, and one for all shares that stand
+    alone."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = _panels(rows)
-    columns = min(PANELS_A_LINE, max(1, len(panels)))
+    columns = min(PANELS_IN_A_LINE, max(1, len(panels)))
     lines = max(1, math.ceil(len(panels) / columns))
     longest = max((len(each) for _, each in panels), default=1)
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
@@ -136,8 +147,8 @@ def draw_plot(rows: Sequence[Row], title: str) -> bytes:
         FigureCanvasAgg(figure)
         figure.suptitle(f"{title}: values and 95 % intervals", fontsize=12, color=INK)
         axes = figure.subplots(lines, columns, squeeze=False).flatten()
-        for place in axes[len(panels) :]:
-            place.set_visible(False)
+        for unused in axes[len(panels) :]:
+            unused.set_visible(False)
         for number, (name, each) in enumerate(panels):
             _panel(axes[number], name, each, first=rows[0]["method"])
         out = io.BytesIO()
@@ -146,12 +157,13 @@ def draw_plot(rows: Sequence[Row], title: str) -> bytes:
 
 
 def _panels(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, Row]]]]:
-    """Each panel's name, and its rows with their labels, top to bottom."""
-    panels, alone = [], []
+    """The name of each panel, and its rows with their labels from top to bottom."""
+    panels: list[tuple[str, list[tuple[str, Row]]]] = []
+    alone: list[tuple[str, Row]] = []
     for task, each in _by([row for row in rows if plain(row)["value"] is not None], "task").items():
         for metric, compared in _by(each, "metric").items():
             if len(compared) > 1:
-                panels.append((f"{task}: {metric}", [(row["method"], row) for row in compared]))
+                panels.append((f"{task}: {heading(metric)}", [(row["method"], row) for row in compared]))
             elif 0 <= compared[0]["low"] and compared[0]["high"] <= 1:
                 alone.append((f"{task}: {metric}", compared[0]))
     return panels + ([("shares", alone)] if alone else [])
@@ -159,20 +171,20 @@ def _panels(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, Row]]]]:
 
 def _panel(axes: Axes, name: str, rows: Sequence[tuple[str, Row]], *, first: str) -> None:
     """first: the method that is shown in colour, where there are others."""
-    for place, (label, row) in enumerate(rows):
-        low, high = (row["value"] if row[end] is None else row[end] for end in ("low", "high"))
-        axes.plot([low, high], [place, place], color=FAINT, linewidth=2.5, solid_capstyle="round", zorder=1)
-        axes.plot(row["value"], place, "o", color=ACCENT if label == first else INK, markersize=4.5, zorder=2)
-        if row.get("gate") is not None:
-            axes.plot(row["gate"], place, "|", color=INK, markersize=9, zorder=2)
+    for line, (label, row) in enumerate(rows):
+        low, high = (row["value"] if end is None else end for end in (row["low"], row["high"]))
+        axes.plot([low, high], [line, line], color=FAINT, linewidth=2.5, solid_capstyle="round", zorder=1)
+        axes.plot(row["value"], line, "o", color=ACCENT if label == first else INK, markersize=4.5, zorder=2)
+        if (gate := row.get("gate")) is not None:
+            axes.plot(gate, line, "|", color=INK, markersize=9, zorder=2)
     axes.set_title(textwrap.fill(name, TITLE_WIDTH), loc="left")
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", color=FAINT, alpha=0.3, linewidth=0.6)
 
 
-def _by(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
-    """Rows by what they say under that key, in the order in which it first comes."""
+def _by(rows: Sequence[Row], key: Grouping) -> dict[str, list[Row]]:
+    """Rows by their value of that key, in the order in which the values first come."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row[key], []).append(row)

@@ -1,4 +1,4 @@
-"""One page of pictures: requests down, the source and what each method made of it across."""
+"""One page of pictures: a row for each request, with its source and the result of every method."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from maskless.data.files import written_whole
+from maskless.evaluation.measures.figures import FIGURES, SUCCESS
 
 CELL_PX, GAP_PX, TEXT_PX, HEAD_PX, FOOT_PX = 144, 6, 150, 62, 30
 INK, FAINT, GOOD, REGION, PAPER = "#1f2430", "#c9cdd6", "#1b9e5a", "#e4572e", "#ffffff"
 FRAME_PX = 3
-LEGEND = (
-    "Outlined: the region of the method. Green frame: the judge sees the edit done and everything else still there."
-)
+LEGEND = f"Outline: the region that the method edited. Green frame: {FIGURES[SUCCESS].meaning}."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shown:
-    """One cell: None where a method found nothing to edit. box_xyxy: the region, in pixels of the picture."""
+    """One cell. picture: None where a method found nothing to edit. box_xyxy: the region, in pixels of the picture."""
 
     picture: Image.Image | None
     box_xyxy: Sequence[int] | None
@@ -30,7 +29,7 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Line:
-    """One request: what was asked, of what, and a cell for each method."""
+    """One request: its text, its source, and a cell for each method."""
 
     text: str
     source: Image.Image
@@ -38,7 +37,7 @@ class Line:
 
 
 def write_page(lines: Sequence[Line], methods: Sequence[str], file: Path) -> None:
-    """The page as a JPEG or PNG, by the name's suffix.
+    """Write the page as a JPEG or PNG, by the suffix of its name.
 
     Raises:
         MasklessError: the file cannot be written.
@@ -49,14 +48,14 @@ def write_page(lines: Sequence[Line], methods: Sequence[str], file: Path) -> Non
 
 
 def draw_page(lines: Sequence[Line], methods: Sequence[str]) -> Image.Image:
-    """The page; every cell CELL_PX high and wide, a picture of another shape in its middle."""
+    """The page; every cell is CELL_PX high and wide, and a picture of another shape lies in its middle."""
     step = CELL_PX + GAP_PX
     width, height = TEXT_PX + step * (1 + len(methods)) + GAP_PX, HEAD_PX + step * len(lines) + FOOT_PX
     page = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(page)
     for column, name in enumerate(("source", *methods)):
-        told = "\n".join(textwrap.wrap(name.replace("_", " "), 17))
-        _text(pen, (TEXT_PX + column * step, HEAD_PX - 6), told, anchor="ld", size=15)
+        title = "\n".join(textwrap.wrap(name.replace("_", " "), 17))
+        _text(pen, (TEXT_PX + column * step, HEAD_PX - 6), title, anchor="ld", size=15)
     for row, line in enumerate(lines):
         top = HEAD_PX + row * step
         _text(pen, (GAP_PX, top + CELL_PX // 2), "\n".join(textwrap.wrap(line.text, 17)), anchor="lm", size=15)
@@ -84,10 +83,11 @@ def _cell(page: Image.Image, pen: ImageDraw.ImageDraw, corner: tuple[int, int], 
         pen.rectangle((left + x0, top + y0, left + x1 - 1, top + y1 - 1), outline=REGION)
 
 
-def _text(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, *, anchor: str, size: int) -> None:
-    """anchor: left or middle, then middle or descender, as Pillow has them, of the whole block of lines."""
+def _text(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, *, anchor: str, size: int) -> None:
+    """Write a block of lines. anchor: which point of the block lies at `at`, as Pillow names it: left or middle, then
+    middle or descender."""
     font = ImageFont.load_default(size)
     left, top, right, bottom = pen.multiline_textbbox((0, 0), text, font=font, spacing=2)
-    x = place[0] - (right - left) / 2 if anchor[0] == "m" else place[0]
-    y = place[1] - (bottom - top) / 2 if anchor[1] == "m" else place[1] - (bottom - top)
+    x = at[0] - (right - left) / 2 if anchor[0] == "m" else at[0]
+    y = at[1] - (bottom - top) / 2 if anchor[1] == "m" else at[1] - (bottom - top)
     pen.multiline_text((x - left, y - top), text, fill=INK, font=font, spacing=2)

@@ -1,1 +1,1 @@
-"""Ways to edit, ours and others, behind one signature, so that all can be measured alike."""
+"""Ways to edit, ours and others, behind one signature, so that all are measured in the same way."""

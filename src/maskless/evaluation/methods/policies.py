@@ -1,8 +1,8 @@
-"""Ways to choose a region, replayed on an exhaustive table: what each would have looked at, chosen and paid.
+"""Ways to choose a region, replayed on an exhaustive table: what each would have evaluated and chosen, and its cost.
 
-A policy is one function (table, noise, rng) -> Replay. It may look at the losses of finished edits and previews from
-that one noise, and pays for each. To add one, write it and name it in `POLICIES`. An edit that is finished anew after a
-preview is paid in full; a model that goes on from a preview would pay less.
+A policy is one function (table, noise, rng) -> Replay. It may use the losses of finished edits and previews from
+that one noise, each of which has a cost. To add one, write it and name it in `policies`. An edit that is finished
+after a preview is paid in full, because it starts again; a model that could continue from a preview would pay less.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from torch import Tensor
 from maskless.data.config import EditConfig
 from maskless.evaluation.methods.region_table import RegionTable
 from maskless.method.ranking import rank
-from maskless.method.search import final_sizes, look_at, place_cost, search, start_search
+from maskless.method.search import evaluate_chosen, final_sizes, location_cost, search, start_search
 
 KEPT = 2
-"""Successive halving keeps one in so many of each round."""
+"""Successive halving keeps one in KEPT of each round."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """picked: a column of the table. inpaintings: finished edits. forwards, seconds: of those and of previews."""
+    """What a policy picked, as a column of the table, and its cost: finished edits, and the denoiser's forwards and
+    seconds of those and of previews."""
 
     picked: int
     inpaintings: int
@@ -39,68 +40,69 @@ Policy = Callable[[RegionTable, int, np.random.Generator], Replay]
 
 
 def maskless(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
-    """This package by its defaults: AnchorNet learns the sizes, the ranking picks among one region an anchor.
+    """This package with its defaults: AnchorNet learns the sizes, and the ranking picks among one region for each
+    anchor.
 
-    Its search minds the place as well as the losses, and its ranking the place alone, so its regret, which is of losses
-    only, says less of it than the judge does.
+    Its search minimises the location's cost as well as the losses, and its ranking goes by the location alone. Regret
+    is of losses only, so it says less about this policy than the judge does.
     """
     config = table.config
-    columns, seen = _learn(table, noise, config)
+    columns, finished = _learn(table, noise, config)
     ranked = rank(table.scores_of(noise, columns), config.ranking, alpha=config.ranking_alpha, beta=config.ranking_beta)
-    return _replay(table, columns[ranked.order[0]], finished=seen)
+    return _replay(table, columns[ranked.order[0]], finished=finished)
 
 
 def maskless_by_loss(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
-    """The same search for the losses alone, which regret counts in; the pick is the candidate of least loss."""
-    columns, seen = _learn(table, noise, replace(table.config, place=0.0))
-    return _replay(table, _least(table.losses[noise], columns), finished=seen)
+    """The same search by the losses alone, which regret is counted in; it picks the candidate of least loss."""
+    columns, finished = _learn(table, noise, replace(table.config, location_weight=0.0))
+    return _replay(table, _least(table.losses[noise], columns), finished=finished)
 
 
 def release(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
-    """What the published release comes to, on these anchors: a random size each, and the paper's ranking."""
-    anchors, sizes = table.place.shape
-    columns = table.place[torch.arange(anchors), torch.from_numpy(rng.integers(sizes, size=anchors))].tolist()
+    """What the published release effectively does, on these anchors: a random size each, and the paper's ranking."""
+    anchors, sizes = table.column_of.shape
+    columns = table.column_of[torch.arange(anchors), torch.from_numpy(rng.integers(sizes, size=anchors))].tolist()
     config = table.config
     ranked = rank(table.scores_of(noise, columns), "paper", alpha=config.ranking_alpha, beta=config.ranking_beta)
     return _replay(table, columns[ranked.order[0]], finished=len(set(columns)))
 
 
 def by_caption(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
-    """The proposal that is the captioned thing by the signs of the ranking `located`, seen before any inpainting."""
+    """The proposal that is most the captioned object by the ranking `located`, which needs no inpainting."""
     columns = list(range(table.proposals))
     ranked = rank(table.scores_of(noise, columns), "located", alpha=1.0, beta=1.0)
     return _replay(table, ranked.order[0], finished=1)
 
 
 def centre(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
-    """The box in the middle, which is none of the proposals: its regret can be negative."""
+    """The box in the middle. It is not a proposal, so its regret can be negative."""
     return _replay(table, table.centre, finished=1)
 
 
 def random_n(table: RegionTable, noise: int, rng: np.random.Generator, *, count: int) -> Replay:
-    """The best of so many different proposals at random."""
+    """The best of `count` different random proposals."""
     columns = rng.permutation(table.proposals)[:count].tolist()
     return _replay(table, _least(table.losses[noise], columns), finished=len(columns))
 
 
 def all_sizes_of_the_first_anchor(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
-    """All sizes around the highest peak."""
-    columns = sorted(set(table.place[0].tolist()))
+    """The best of all sizes around the first anchor."""
+    columns = sorted(set(table.column_of[0].tolist()))
     return _replay(table, _least(table.losses[noise], columns), finished=len(columns))
 
 
 def one_size_then_all(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
     """The middle size of each anchor, then all other sizes of the best of them."""
     losses = table.losses[noise]
-    first = table.place[:, table.place.shape[1] // 2].tolist()
+    first = table.column_of[:, table.column_of.shape[1] // 2].tolist()
     best = min(range(len(first)), key=lambda anchor: float(losses[first[anchor]]))
-    columns = sorted({*first, *table.place[best].tolist()})
+    columns = sorted({*first, *table.column_of[best].tolist()})
     return _replay(table, _least(losses, columns), finished=len(columns))
 
 
 def halving(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
     """Uniform successive halving: all proposals at the shortest preview, the better half of them at the next one, and
-    so on; what is left is finished. Nothing is known of a region beforehand."""
+    so on; the proposals that remain are finished."""
     columns = list(range(table.proposals))
     looked: dict[int, int] = {}
     for steps in sorted(table.previews):
@@ -110,7 +112,7 @@ def halving(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
 
 
 def funnel(table: RegionTable, noise: int, rng: np.random.Generator, *, steps: int, finalists: int) -> Replay:
-    """All proposals at one preview; the best few are finished."""
+    """All proposals at one preview, of which the best few are finished."""
     columns = list(range(table.proposals))
     kept = _best_of(table.previews[steps][noise], columns, finalists)
     looked = {steps: len(columns)}
@@ -120,23 +122,23 @@ def funnel(table: RegionTable, noise: int, rng: np.random.Generator, *, steps: i
 def ucb(table: RegionTable, noise: int, rng: np.random.Generator, *, count: int) -> Replay:
     """UCB1 (Auer et al. 2002) with anchors as arms; a pull finishes one of the anchor's unseen sizes, at random.
 
-    Rewards are falls of the loss in units of the spread seen so far.
+    Rewards are falls of the loss, in standard deviations of the losses seen so far.
     """
     losses = table.losses[noise]
-    left = [list(dict.fromkeys(rng.permutation(row).tolist())) for row in table.place.numpy()]
+    left = [list(dict.fromkeys(rng.permutation(row).tolist())) for row in table.column_of.numpy()]
     pulled: list[list[float]] = [[] for _ in left]
     seen: list[int] = []
     while len(seen) < min(count, table.proposals):
         left = [[column for column in row if column not in seen] for row in left]
         known = [loss for each in pulled for loss in each]
-        spread = (float(np.std(known)) if known else 0.0) or 1.0
+        deviation = (float(np.std(known)) if known else 0.0) or 1.0
         bonus = math.log(max(len(seen), 1))
         values = [
             -math.inf
             if not row
             else math.inf
             if not losses_of
-            else -float(np.mean(losses_of)) / spread + math.sqrt(2 * bonus / len(losses_of))
+            else -float(np.mean(losses_of)) / deviation + math.sqrt(2 * bonus / len(losses_of))
             for row, losses_of in zip(left, pulled, strict=True)
         ]
         arm = int(np.argmax(values))
@@ -148,17 +150,17 @@ def ucb(table: RegionTable, noise: int, rng: np.random.Generator, *, count: int)
 
 def gaussian_process(table: RegionTable, noise: int, rng: np.random.Generator, *, count: int) -> Replay:
     """Bayesian search by expected improvement (Jones et al. 1998): a Gaussian process over centre and log side, with a
-    length of a fifth of the picture and half an octave of size; the first three regions are random."""
+    length scale of a fifth of the picture and half an octave of size. The first three regions are random."""
     losses = table.losses[noise, : table.proposals].double().numpy()
     kernel = _kernel(table)
     seen = rng.permutation(table.proposals)[:3].tolist()
     while len(seen) < min(count, table.proposals):
         known = losses[seen]
-        mean, spread = known.mean(), known.std() or 1.0
+        mean, scale = known.mean(), known.std() or 1.0
         solve = np.linalg.solve(kernel[np.ix_(seen, seen)] + 0.1 * np.eye(len(seen)), kernel[seen])
-        expected = solve.T @ ((known - mean) / spread)
+        expected = solve.T @ ((known - mean) / scale)
         deviation = np.sqrt(np.clip(1 - (kernel[seen] * solve).sum(axis=0), 1e-9, None))
-        gain = (known.min() - mean) / spread - expected
+        gain = (known.min() - mean) / scale - expected
         z = gain / deviation
         below = np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in z])
         value = gain * below + deviation * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
@@ -168,19 +170,19 @@ def gaussian_process(table: RegionTable, noise: int, rng: np.random.Generator, *
 
 
 def exhaustive_one_noise(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
-    """Every proposal finished from one noise: the least regret that a search with one noise can have."""
+    """The best of all proposals finished from one noise: the least regret that a search with one noise can have."""
     columns = list(range(table.proposals))
     return _replay(table, _least(table.losses[noise], columns), finished=len(columns))
 
 
 def exhaustive(table: RegionTable, noise: int, rng: np.random.Generator) -> Replay:
-    """Every proposal finished from every noise; its regret is 0 by definition."""
+    """The best of all proposals finished from every noise; its regret is 0 by definition."""
     columns = list(range(table.proposals))
     return _replay(table, _least(table.mean_losses, columns), finished=len(columns) * len(table.losses))
 
 
 def policies(previews: Sequence[int], proposals: int = 54) -> dict[str, Policy]:
-    """Every policy by name, ours first; budgets that a table of so many proposals can fill."""
+    """Every policy by name, ours first, with the budgets that are smaller than this number of proposals."""
     named: dict[str, Policy] = {
         each.__name__.replace("_", " "): each
         for each in (maskless, maskless_by_loss, release, by_caption, centre, all_sizes_of_the_first_anchor)
@@ -203,35 +205,35 @@ def policies(previews: Sequence[int], proposals: int = 54) -> dict[str, Policy]:
 
 
 def _learn(table: RegionTable, noise: int, config: EditConfig) -> tuple[list[int], int]:
-    """The method's search on the table: one column an anchor, and how many regions were inpainted."""
-    flat, losses, asked = table.place.flatten(), table.losses[noise], set()
+    """The method's search on the table: one column for each anchor, and how many regions were inpainted."""
+    flat, losses, inpainted = table.column_of.flatten(), table.losses[noise], set()
 
     def looked_up(cells: list[int]) -> Tensor:
-        asked.update(flat[cells].tolist())
+        inpainted.update(flat[cells].tolist())
         return losses[flat[cells]]
 
-    score = table.scores_of(noise, flat.tolist()).place
+    score = table.scores_of(noise, flat.tolist()).location
     state = start_search(
         table.features,
         table.boxes_xyxy[flat],
         config,
         seed=table.seed + noise,
-        place_cost=place_cost(score, table.place.shape[1], config.place),
+        location_cost=location_cost(score, table.column_of.shape[1], config.location_weight),
     )
     for _record in search(state, table.features, looked_up, config):
         pass
     chosen = final_sizes(state, table.features)
-    look_at(state, chosen, looked_up)
-    return table.place[torch.arange(len(chosen)), chosen].tolist(), len(asked)
+    evaluate_chosen(state, chosen, looked_up)
+    return table.column_of[torch.arange(len(chosen)), chosen].tolist(), len(inpainted)
 
 
 def _kernel(table: RegionTable) -> np.ndarray:
     boxes = table.boxes_xyxy[: table.proposals].double().numpy()
     low, high = boxes[:, :2], boxes[:, 2:]
     across = float((high.max(axis=0) - low.min(axis=0)).max())
-    places = (low + high) / 2 / (across / 5)
+    centres = (low + high) / 2 / (across / 5)
     sizes = np.log2(high[:, 0] - low[:, 0]) / 0.5
-    points = np.concatenate([places, sizes[:, None]], axis=1)
+    points = np.concatenate([centres, sizes[:, None]], axis=1)
     return np.exp(-((points[:, None] - points[None]) ** 2).sum(axis=2) / 2)
 
 

@@ -1,6 +1,6 @@
-"""The published release, github.com/yuanze-lin/Learnable_Regions, as what it effectively does: a baseline.
+"""What the published release, github.com/yuanze-lin/Learnable_Regions, effectively does, as a baseline.
 
-Written anew from a reading of its models/model.py, vis.py and engine.py.
+This is our own code, written after reading its models/model.py, vis.py and engine.py.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from maskless.data.types import Scores
 from maskless.evaluation.measures.metrics import mask_of_box
 from maskless.evaluation.methods.cases import Case, Outcome, random_sizes
 from maskless.method.ranking import rank_by_paper
+from maskless.models.inpainters.denoising import Sampling
 
 
 def release(case: Case) -> Outcome:
-    """What the published code comes to: nine boxes of random size, one inpainting each, and CLIP picks.
+    """What the published code effectively does: it inpaints nine boxes of random size once each, and CLIP picks one.
 
-    Its mistakes are part of it (numbers as in tests/test_mistakes.py). AnchorNet never learns (1, 2, 5) and its choice
-    is random (10). Anchors are the highest cells of the attention, without suppression, from pixels that were not
-    normalised (8), the few far enough from the border first (6); rows count as x (3). Only the centre square is edited,
-    all of it through the autoencoder, with nothing pasted back (11): the rest of the picture is lost, here black. Each
-    box has a noise of its own (9). It makes 99 inpaintings, of which 90 change nothing; they are left out here.
+    Its mistakes are part of this method (numbers as in tests/test_mistakes.py). AnchorNet never learns (1, 2, 5) and
+    its choice is random (10). Anchors are the highest cells of the attention, without suppression, computed from pixels
+    that were not normalised (8); the few cells far enough from the border come first (6), and rows are taken for x (3).
+    Only the centre square is edited, all of it passes through the autoencoder, and nothing is pasted back (11): the
+    rest of the picture is lost and here black. Each box has a noise of its own (9). The release makes 99 inpaintings,
+    90 of which do not change the result; they are left out here.
     """
     request, models = case.request, case.models
     height, width = request.size_yx
@@ -46,7 +48,7 @@ def release(case: Case) -> Outcome:
     scores = Scores(
         text_to_image=embedding[1:] @ models.clip.encode_text(request.prompt),
         image_to_image=embedding[1:] @ embedding[0],
-        place=torch.zeros(len(frames)),
+        location=torch.zeros(len(frames)),
     )
     best = rank_by_paper(scores, alpha=case.config.ranking_alpha, beta=case.config.ranking_beta).order[0]
     picture = torch.zeros_like(request.image)
@@ -60,8 +62,8 @@ def release(case: Case) -> Outcome:
 
 
 def release_anchors(attention: Float[Tensor, "g g"], count: int, window: int) -> Int[Tensor, "K 2"]:
-    """(row, column) of the release's anchors: first the cells from which the largest box stays on the grid, by
-    attention, then the highest cells of all, neighbours or not, which may be the same ones (mistake 6)."""
+    """(row, column) of the release's anchors: first the cells around which the largest box stays on the grid, in order
+    of attention, then the highest cells of all, neighbours or not, which may be the same ones (mistake 6)."""
     side = attention.shape[0]
     order = torch.argsort(attention.flatten(), descending=True, stable=True)
     points = torch.stack([order // side, order % side], dim=1)
@@ -70,7 +72,7 @@ def release_anchors(attention: Float[Tensor, "g g"], count: int, window: int) ->
 
 
 def release_boxes(points_yx: Int[Tensor, "K 2"], sizes: Int[Tensor, " K"], side_px: int) -> Int[Tensor, "K 4"]:
-    """The release's boxes in pixels of its square: the row is taken for x (mistake 3), edges are clipped at the last
+    """The release's boxes in pixels of its square: the row is taken for x (mistake 3), edges are clipped to the last
     cell, and cells 0 to 31 become pixels 0 to side - 1, rounded up."""
     row, column = points_yx.unbind(1)
     edges = torch.stack([row - sizes, column - sizes, row + sizes, column + sizes], dim=1).clamp(0, GRID_CELLS - 1)
@@ -79,18 +81,14 @@ def release_boxes(points_yx: Int[Tensor, "K 2"], sizes: Int[Tensor, " K"], side_
 
 
 def _whole_frame(case: Case, square: Tensor, box_xyxy: list[int], seed: int) -> Float[Tensor, "1 3 S S"]:
-    """The square at the model's size, all of it as the model gives it back, in [0, 1]."""
-    inpainter, config = case.models.inpainter, case.config
+    """The whole square as the model gives it back, at the model's size, in [0, 1]."""
+    inpainter, config = case.models.inpainter, case.resolved
     side, frame = inpainter.native_px, (0, 0, square.shape[1], square.shape[2])
-    resolved = config.resolved(steps=inpainter.recommended_steps, guidance_scale=inpainter.recommended_guidance)
-    assert resolved.steps is not None and resolved.guidance_scale is not None
     drawn = inpainter.inpaint(
         crop_window(square, frame, side)[None],
         window_mask(box_xyxy, frame, side)[None],
         inpainter.encode_prompt(case.request.prompt, config.negative_prompt),
-        seed=seed,
-        steps=resolved.steps,
-        guidance_scale=resolved.guidance_scale,
+        Sampling(seed=seed, steps=config.steps, guidance_scale=config.guidance_scale),
     )
     return drawn.to(torch.float32) / 255
 

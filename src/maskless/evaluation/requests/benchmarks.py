@@ -1,10 +1,10 @@
-"""Benchmarks that come as a folder: PIE-Bench's own format, a MagicBrush-like one, and a plain CSV.
+"""Benchmarks that come as a folder: PIE-Bench's own format, one like MagicBrush's, and a plain CSV.
 
     pie-bench    mapping_file.json and annotation_images/, masks run-length encoded (github.com/cure-lab/PnPInversion)
     triples      folders with source.*, mask.*, target.* and instruction.txt (MagicBrush's parts)
-    plain CSV    requests.csv with the columns image, caption, prompt and, if wanted, mask and type
+    plain CSV    requests.csv with the columns image, caption and prompt, and optionally mask and type
 
-All three become the same `BenchItem`s.
+Requests of all three forms become `BenchItem`s.
 """
 
 from __future__ import annotations
@@ -42,9 +42,11 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BenchItem:
-    """One request of a benchmark. mask: True where the edit belongs, None where the benchmark does not say.
+    """One request of a benchmark.
 
-    instruction, target: what a MagicBrush-like folder has beside or in place of the two texts.
+    kind: the kind of edit, in the benchmark's words. mask: True where the edit belongs; None where the benchmark has no
+    mask. instruction, target: a sentence that says what to do, and the picture that should come out; some benchmarks
+    have these beside or in place of caption and prompt.
     """
 
     name: str
@@ -58,7 +60,7 @@ class BenchItem:
 
 
 def read_folder(folder: Path) -> list[BenchItem]:
-    """The requests of a benchmark folder, in their own order.
+    """The requests of a benchmark's folder, in the benchmark's order.
 
     Raises:
         MasklessError: the folder has none of the three forms, or one of its files cannot be used.
@@ -75,7 +77,11 @@ def read_folder(folder: Path) -> list[BenchItem]:
 
 
 def read_pie_bench(folder: Path) -> list[BenchItem]:
-    """mapping_file.json; pictures under annotation_images/ or beside it."""
+    """The requests of mapping_file.json, whose pictures lie under annotation_images/ or beside it.
+
+    Raises:
+        MasklessError: the file is not in PIE-Bench's form.
+    """
     file = folder / "mapping_file.json"
     try:
         mapping = json.loads(file.read_text("utf-8"))
@@ -99,9 +105,9 @@ def read_pie_bench(folder: Path) -> list[BenchItem]:
 
 
 def decode_mask(runs: Sequence[int], side: int = PIE_SIDE) -> Bool[Tensor, "side side"]:
-    """[start, length, start, length, …], 0-based and row by row; a run past the end is cut.
+    """The mask that is encoded as [start, length, start, length, …], 0-based and row by row; a run past the end is cut.
 
-    The outermost rows and columns are set, as the benchmark does against errors of its annotators at the border.
+    The outermost rows and columns are set, as the benchmark does, because its annotators' masks err at the border.
     """
     if len(runs) % 2:
         raise ValueError(f"a mask must be pairs of start and length, got {len(runs)} numbers")
@@ -115,15 +121,19 @@ def decode_mask(runs: Sequence[int], side: int = PIE_SIDE) -> Bool[Tensor, "side
 
 
 def encode_mask(mask: Bool[Tensor, "H W"]) -> list[int]:
-    """The other way round, without the border rule."""
+    """The runs of a mask, as `decode_mask` reads them."""
     flat = np.concatenate([[0], mask.flatten().numpy().astype(np.int8), [0]])
     edges = np.flatnonzero(np.diff(flat))
     return [int(v) for start, end in zip(edges[::2], edges[1::2], strict=True) for v in (start, end - start)]
 
 
 def read_csv(file: Path) -> list[BenchItem]:
-    """Columns image, caption, prompt; mask (a picture, white = edited) and type may follow. Paths from the file's own
-    folder."""
+    """The requests of a CSV file with the columns image, caption and prompt, and optionally mask (a picture, white =
+    edited) and type. Paths are relative to the file's folder.
+
+    Raises:
+        MasklessError: a column is missing, a row has no image or prompt, or a mask cannot be read.
+    """
     items = []
     with file.open(encoding="utf-8", newline="") as lines:
         reader = csv.DictReader(lines)
@@ -147,8 +157,12 @@ def read_csv(file: Path) -> list[BenchItem]:
 
 
 def read_triples(folder: Path) -> list[BenchItem]:
-    """One folder a request: source.*, mask.* (white = edited), target.*, instruction.txt. The instruction is the
-    prompt too, since there is no other text."""
+    """The requests of a folder with one folder for each: source.*, mask.* (white = edited), target.*, instruction.txt.
+    The instruction is also the prompt, since there is no other text.
+
+    Raises:
+        MasklessError: a request has no source, or a mask cannot be read.
+    """
     items = []
     for child in sorted(path for path in folder.iterdir() if (path / "instruction.txt").is_file()):
         instruction = (child / "instruction.txt").read_text("utf-8").strip()

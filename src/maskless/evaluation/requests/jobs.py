@@ -1,7 +1,7 @@
 """What the suite `tasks` asks of the editor: for each kind of edit one function from a scene to a `Job`.
 
-A job is what the editor is asked, and what the judge must then see; None where a scene does not fit. To add a kind of
-edit, write its function and name it in `JOBS`.
+A job is a request to the editor, and what the judge must see in the result; it is None where a scene does not fit. To
+add a kind of edit, write its function and name it in `JOBS`.
 """
 
 from __future__ import annotations
@@ -17,32 +17,27 @@ from PIL import Image, ImageDraw
 from maskless.storybook.judge import Detection, Verdict, iou
 from maskless.storybook.world.backgrounds import BACKGROUNDS
 from maskless.storybook.world.captions import STYLE_WORDS
-from maskless.storybook.world.edits import other
-from maskless.storybook.world.scenes import (
-    COLOURS,
-    KINDS,
-    TEXTURES,
-    Scene,
-    SceneGraph,
-    VisibleObject,
-    render,
-    split_seed,
-)
+from maskless.storybook.world.edits import choose_other
+from maskless.storybook.world.graph import COLOURS, KINDS, TEXTURES, SceneGraph
+from maskless.storybook.world.scenes import Scene, VisibleObject, render, split_seed
 
-SAME_PLACE = 0.3
-"""Boxes that overlap by this IoU are of the same thing: edits move edges."""
+SAME_OBJECT_IOU = 0.3
+"""A detection whose box has this IoU with an object's is that object: edits move edges."""
+NEW_OBJECT, NAMED_GONE, OTHERS_KEPT = "new object seen", "named object gone", "all other objects still seen"
+"""Parts of an edit's success that several kinds of edit share."""
 
 Check = Callable[[Verdict, Sequence[Detection]], dict[str, bool]]
+"""From what the judge sees in the result, and the objects in the picture before, to what was achieved, by name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
     """One request and its truth.
 
-    image: what the editor gets; the scene's picture, or a damaged copy. options: more of `Editor.edit`'s arguments.
-    kept: the objects that must still be seen. done: from what the judge sees in the result, and in the picture before,
-    to what came true, by name; the edit succeeds if all of it did. truth: the scene as the edit would have it, where
-    there is one such scene and not many: what the judge makes of it is the most that an edit can have.
+    image: what the editor gets: the scene's picture, or a damaged copy. options: further arguments of `Editor.edit`.
+    kept: the objects that must still be seen. done: what must have been achieved; the edit succeeds if all of it is.
+    truth: the scene as the edit should make it, where there is exactly one such scene; what the judge sees in it is the
+    best that an edit can achieve.
     """
 
     task: str
@@ -57,7 +52,7 @@ class Job:
 
 
 def draw_jobs(task: str, split: str, count: int, offset: int = 0) -> list[Job]:
-    """The first `count` jobs that the scenes of a split give; the same each time."""
+    """The first `count` jobs that the scenes of a split give; the same in each call."""
     jobs: list[Job] = []
     index = offset
     while len(jobs) < count:
@@ -70,70 +65,73 @@ def draw_jobs(task: str, split: str, count: int, offset: int = 0) -> list[Job]:
 
 
 def judged(job: Job, verdict: Verdict, before: Verdict) -> dict[str, bool]:
-    """What came true of a job, by name, from what the judge sees in the result and in the picture before."""
-    done = dict(job.done(verdict, before.things))
+    """What was achieved of a job, by name, from what the judge sees in the result and in the picture before."""
+    done = dict(job.done(verdict, before.objects))
     if job.kept:
-        done["everything else still seen"] = all(_still(verdict, thing) for thing in job.kept)
+        done[OTHERS_KEPT] = all(_still_seen(verdict, each) for each in job.kept)
     return done
 
 
 def replace(scene: Scene, rng: np.random.Generator) -> Job | None:
-    """The paper's edit: one named thing becomes another, of another kind and colour."""
-    thing = _named(scene, rng)
-    if thing is None:
+    """The paper's edit: one named object becomes another, of another kind and colour."""
+    named = _named(scene, rng)
+    if named is None:
         return None
-    kind, colour = other(KINDS, thing.kind, rng), other(tuple(COLOURS), thing.colour, rng)
-    return _job(
-        "replace",
-        scene,
-        _words(thing),
-        f"{_a(colour)} {kind}",
-        changed=[thing],
+    kind, colour = choose_other(KINDS, named.kind, rng), choose_other(tuple(COLOURS), named.colour, rng)
+    return Job(
+        task="replace",
+        scene=scene,
+        image=scene.image,
+        caption=_words(named),
+        prompt=f"{_a(colour)} {kind}",
+        kept=_all_but(scene, named),
         done=lambda verdict, _: {
-            "asked thing seen": _sees(verdict, kind, colour),
-            "named thing gone": not _still(verdict, thing),
+            NEW_OBJECT: _sees(verdict, kind, colour),
+            NAMED_GONE: not _still_seen(verdict, named),
         },
-        truth=scene.graph.replace_object(thing.index, kind=kind, colour=colour),
+        truth=scene.graph.replace_object(named.index, kind=kind, colour=colour),
     )
 
 
 def add(scene: Scene, rng: np.random.Generator) -> Job | None:
-    """A newcomer of a kind that is not there, in a scene with room for it."""
-    if not 1 <= len(scene.objects) <= 3 or np.any([t.mask for t in scene.objects], axis=0).mean() > 0.3:
+    """A new object, of a kind that the scene does not have, in a scene with room for it."""
+    if not 1 <= len(scene.objects) <= 3 or np.any([each.mask for each in scene.objects], axis=0).mean() > 0.3:
         return None
-    there = {thing.kind for thing in scene.objects}
-    kind = str(rng.choice([k for k in KINDS if k not in there]))
+    kinds = {each.kind for each in scene.objects}
+    kind = str(rng.choice([k for k in KINDS if k not in kinds]))
     colour = str(rng.choice(list(COLOURS)))
-    return _job(
-        "add",
-        scene,
-        "",
-        f"{_a(colour)} {kind}",
-        changed=[],
-        done=lambda verdict, _: {"asked thing seen": _sees(verdict, kind, colour)},
+    return Job(
+        task="add",
+        scene=scene,
+        image=scene.image,
+        caption="",
+        prompt=f"{_a(colour)} {kind}",
+        kept=scene.objects,
+        done=lambda verdict, _: {NEW_OBJECT: _sees(verdict, kind, colour)},
     )
 
 
 def remove(scene: Scene, rng: np.random.Generator) -> Job | None:
-    """A named thing goes."""
-    thing = _named(scene, rng)
-    if thing is None:
+    """A named object is removed."""
+    named = _named(scene, rng)
+    if named is None:
         return None
-    return _job(
-        "remove",
-        scene,
-        _words(thing),
-        f"empty {scene.graph.background}",
-        changed=[thing],
-        done=lambda verdict, _: {"named thing gone": not _anything_at(verdict, thing)},
-        truth=scene.graph.remove_object(thing.index),
+    return Job(
+        task="remove",
+        scene=scene,
+        image=scene.image,
+        caption=_words(named),
+        prompt=f"empty {scene.graph.background}",
+        kept=_all_but(scene, named),
+        done=lambda verdict, _: {NAMED_GONE: not _anything_at(verdict, named)},
+        truth=scene.graph.remove_object(named.index),
     )
 
 
 def complete(scene: Scene, rng: np.random.Generator) -> Job | None:
-    """The middle is missing, where nothing stood."""
+    """The middle of the picture is missing, where there was no object."""
     box = (40, 40, 88, 88)
-    if any(thing.mask[40:88, 40:88].any() for thing in scene.objects):
+    if any(each.mask[40:88, 40:88].any() for each in scene.objects):
         return None
     image = scene.image.copy()
     image.paste((128, 128, 128), box)
@@ -141,7 +139,7 @@ def complete(scene: Scene, rng: np.random.Generator) -> Job | None:
 
 
 def repair(scene: Scene, rng: np.random.Generator) -> Job | None:
-    """Scratches across the picture."""
+    """The picture has scratches across it."""
     if not scene.objects:
         return None
     image = scene.image.copy()
@@ -153,79 +151,88 @@ def repair(scene: Scene, rng: np.random.Generator) -> Job | None:
 
 
 def extend(scene: Scene, rng: np.random.Generator) -> Job | None:
-    """A quarter more canvas on every side; the things in it are the original's, so only what is new is looked for."""
+    """The canvas grows by a quarter on every side. The objects in it are the original's, so the judge only looks for
+    new ones."""
     return dataclasses.replace(_damaged(scene, "extend", image=scene.image, extend=0.25), kept=(), truth=None)
 
 
 def background(scene: Scene, rng: np.random.Generator) -> Job | None:
-    """Another place behind the same things."""
+    """The same objects get another background."""
     if not scene.objects:
         return None
-    place = other(tuple(BACKGROUNDS), scene.graph.background, rng)
-    return _job(
-        "background",
-        scene,
-        " and ".join(_words(thing) for thing in scene.objects),
-        f"empty {place}",
-        changed=[],
-        done=lambda verdict, _: {"new place seen": verdict.background == place},
-        truth=scene.graph.with_background(place),
+    wanted = choose_other(tuple(BACKGROUNDS), scene.graph.background, rng)
+    return Job(
+        task="background",
+        scene=scene,
+        image=scene.image,
+        caption=" and ".join(_words(each) for each in scene.objects),
+        prompt=f"empty {wanted}",
+        kept=scene.objects,
+        done=lambda verdict, _: {"new background seen": verdict.background == wanted},
+        truth=scene.graph.with_background(wanted),
     )
 
 
 def texture(scene: Scene, rng: np.random.Generator) -> Job | None:
-    """A plain thing, large enough, gets a texture."""
-    thing = _named(scene, rng)
-    if thing is None or thing.texture != "plain" or scene.graph.objects[thing.index].size < 0.25:
+    """A plain object that is large enough gets a texture."""
+    named = _named(scene, rng)
+    if named is None or named.texture != "plain" or scene.graph.objects[named.index].size < 0.25:
         return None
-    wanted = other(TEXTURES, "plain", rng)
-    return _job(
-        "texture",
-        scene,
-        _words(thing),
-        f"{_a(thing.colour)} {wanted} {thing.kind}",
-        changed=[thing],
+    wanted = choose_other(TEXTURES, "plain", rng)
+    return Job(
+        task="texture",
+        scene=scene,
+        image=scene.image,
+        caption=_words(named),
+        prompt=f"{_a(named.colour)} {wanted} {named.kind}",
+        kept=_all_but(scene, named),
         done=lambda verdict, _: {
             "texture seen": any(
-                (d.kind, d.texture) == (thing.kind, wanted) for d in verdict.things if _same_place(d, thing)
+                (seen.kind, seen.texture) == (named.kind, wanted) for seen in verdict.objects if _is_at(seen, named)
             )
         },
-        truth=scene.graph.replace_object(thing.index, texture=wanted),
+        truth=scene.graph.replace_object(named.index, texture=wanted),
     )
 
 
 def style(scene: Scene, rng: np.random.Generator) -> Job | None:
-    """The whole picture in another manner; most things are still seen."""
+    """The whole picture in another style, with most objects still seen."""
     if not scene.objects or scene.graph.style != "flat":
         return None
-    wanted = other(tuple(STYLE_WORDS), "flat", rng)
+    wanted = choose_other(tuple(STYLE_WORDS), "flat", rng)
 
     def done(verdict: Verdict, before: Sequence[Detection]) -> dict[str, bool]:
-        kept = [_still(verdict, thing, colour=False) for thing in scene.objects]
-        return {"style seen": verdict.style == wanted, "80 % of the things seen": bool(np.mean(kept) >= 0.8)}
+        kept = [_still_seen(verdict, each, colour=False) for each in scene.objects]
+        return {"style seen": verdict.style == wanted, "80 % of the objects seen": bool(np.mean(kept) >= 0.8)}
 
-    prompt, truth = f"{scene.caption}, {STYLE_WORDS[wanted][0]}", scene.graph.with_style(wanted)
-    job = _job("style", scene, scene.caption, prompt, changed=[], done=done, truth=truth)
-    return dataclasses.replace(job, kept=())
+    return Job(
+        task="style",
+        scene=scene,
+        image=scene.image,
+        caption=scene.caption,
+        prompt=f"{scene.caption}, {STYLE_WORDS[wanted][0]}",
+        kept=(),
+        done=done,
+        truth=scene.graph.with_style(wanted),
+    )
 
 
 def creative(scene: Scene, rng: np.random.Generator) -> Job | None:
-    """Two newcomers in one prompt."""
+    """One prompt asks for two new objects."""
     if len(scene.objects) > 1:
         return None
-    there = {thing.kind for thing in scene.objects}
-    kinds = rng.choice([k for k in KINDS if k not in there], 2, replace=False).tolist()
+    present = {each.kind for each in scene.objects}
+    kinds = rng.choice([k for k in KINDS if k not in present], 2, replace=False).tolist()
     colours = rng.choice(list(COLOURS), 2, replace=False).tolist()
-    pairs = list(zip(kinds, colours, strict=True))
-    return _job(
-        "creative",
-        scene,
-        "",
-        " and ".join(f"{_a(colour)} {kind}" for kind, colour in pairs),
-        changed=[],
-        done=lambda verdict, _: {
-            name: _sees(verdict, *pair) for name, pair in zip(("first thing", "second thing"), pairs, strict=True)
-        },
+    pairs = dict(zip(("first object seen", "second object seen"), zip(kinds, colours, strict=True), strict=True))
+    return Job(
+        task="creative",
+        scene=scene,
+        image=scene.image,
+        caption="",
+        prompt=" and ".join(f"{_a(colour)} {kind}" for kind, colour in pairs.values()),
+        kept=scene.objects,
+        done=lambda verdict, _: {name: _sees(verdict, *pair) for name, pair in pairs.items()},
     )
 
 
@@ -234,42 +241,34 @@ JOBS: dict[str, Callable[[Scene, np.random.Generator], Job | None]] = {
 }
 
 
-def _job(
-    task: str,
-    scene: Scene,
-    caption: str,
-    prompt: str,
-    *,
-    changed: Sequence[VisibleObject],
-    done: Check,
-    truth: SceneGraph | None = None,
-) -> Job:
-    gone = {thing.index for thing in changed}
-    kept = tuple(thing for thing in scene.objects if thing.index not in gone)
+def _damaged(scene: Scene, task: str, *, image: Image.Image, **options: Any) -> Job:
+    """A picture to be made whole: no object may appear that was not there."""
     return Job(
-        task=task, scene=scene, caption=caption, prompt=prompt, kept=kept, done=done, image=scene.image, truth=truth
+        task=task,
+        scene=scene,
+        image=image,
+        caption="",
+        prompt=f"empty {scene.graph.background}",
+        kept=scene.objects,
+        done=lambda verdict, _: {"nothing new": len(verdict.objects) <= len(scene.objects)},
+        options=options,
+        truth=scene.graph,
     )
 
 
-def _damaged(scene: Scene, task: str, *, image: Image.Image, **options: Any) -> Job:
-    """A picture to be made whole: nothing may appear that was not there."""
-
-    def done(verdict: Verdict, before: Sequence[Detection]) -> dict[str, bool]:
-        return {"nothing new": len(verdict.things) <= len(scene.objects)}
-
-    job = _job(task, scene, "", f"empty {scene.graph.background}", changed=[], done=done, truth=scene.graph)
-    return dataclasses.replace(job, image=image, options=options)
+def _all_but(scene: Scene, changed: VisibleObject) -> tuple[VisibleObject, ...]:
+    return tuple(each for each in scene.objects if each.index != changed.index)
 
 
 def _named(scene: Scene, rng: np.random.Generator) -> VisibleObject | None:
-    """A thing that its kind and colour tell from all others."""
-    names = [(thing.kind, thing.colour) for thing in scene.objects]
-    unique = [thing for thing, name in zip(scene.objects, names, strict=True) if names.count(name) == 1]
+    """A random object whose kind and colour distinguish it from all others."""
+    names = [(each.kind, each.colour) for each in scene.objects]
+    unique = [each for each, name in zip(scene.objects, names, strict=True) if names.count(name) == 1]
     return unique[int(rng.integers(len(unique)))] if unique else None
 
 
-def _words(thing: VisibleObject) -> str:
-    return f"{_a(thing.colour)} {thing.kind}"
+def _words(each: VisibleObject) -> str:
+    return f"{_a(each.colour)} {each.kind}"
 
 
 def _a(word: str) -> str:
@@ -277,20 +276,20 @@ def _a(word: str) -> str:
 
 
 def _sees(verdict: Verdict, kind: str, colour: str) -> bool:
-    return any((d.kind, d.colour) == (kind, colour) for d in verdict.things)
+    return any((seen.kind, seen.colour) == (kind, colour) for seen in verdict.objects)
 
 
-def _same_place(found: Detection, thing: VisibleObject) -> bool:
-    return iou(found.box_xyxy, thing.box_xyxy) >= SAME_PLACE
+def _is_at(seen: Detection, wanted: VisibleObject) -> bool:
+    return iou(seen.box_xyxy, wanted.box_xyxy) >= SAME_OBJECT_IOU
 
 
-def _still(verdict: Verdict, thing: VisibleObject, colour: bool = True) -> bool:
-    """Whether the judge sees that thing, of its kind and colour, where it stood."""
+def _still_seen(verdict: Verdict, wanted: VisibleObject, colour: bool = True) -> bool:
+    """Whether the judge sees that object, with its kind and colour, where it was."""
     return any(
-        d.kind == thing.kind and (not colour or d.colour == thing.colour) and _same_place(d, thing)
-        for d in verdict.things
+        seen.kind == wanted.kind and (not colour or seen.colour == wanted.colour) and _is_at(seen, wanted)
+        for seen in verdict.objects
     )
 
 
-def _anything_at(verdict: Verdict, thing: VisibleObject) -> bool:
-    return any(_same_place(d, thing) for d in verdict.things)
+def _anything_at(verdict: Verdict, wanted: VisibleObject) -> bool:
+    return any(_is_at(seen, wanted) for seen in verdict.objects)

@@ -1,7 +1,7 @@
 """The suite `ablations`: the method's choices, changed one at a time, on the same requests.
 
-Of each request one table of regions is filled, as far as any variant looks, and every variant is the engine's own run
-on it. That is exact: a region's edit depends on nothing that is learned, and the losses' parts are kept unreduced.
+For each request the regions that any variant looks at are inpainted once, and every variant is a run of the engine on
+them. That is exact: the edit of a region depends on nothing that is learned, and the parts of the losses are kept.
 """
 
 from __future__ import annotations
@@ -10,44 +10,45 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from maskless.data.boxes import corners
 from maskless.data.config import EditConfig
-from maskless.data.errors import MasklessError
 from maskless.data.result import EditedImage
-from maskless.engine.editor import Editor
-from maskless.engine.search_run import EditRun
-from maskless.evaluation.measures.ledger import Figures, Ledger, fingerprint
-from maskless.evaluation.measures.metrics import mask_iou, mask_of_box
-from maskless.evaluation.measures.rows import Row, mean_row, share_row
+from maskless.engine.run import resolved
+from maskless.engine.search_run import SearchPlan, SearchRun
+from maskless.evaluation.measures import figures
+from maskless.evaluation.measures.metrics import centre_in, mask_iou, mask_of_box
+from maskless.evaluation.measures.rows import Figures, Row, RowNames, difference_row, rows_of_figures
 from maskless.evaluation.methods.baselines import AS_IN_THE_PAPER
-from maskless.evaluation.methods.cases import Box, Case, Progress, random_anchors, random_sizes
+from maskless.evaluation.methods.cases import Box, Case, random_anchors, random_sizes
 from maskless.evaluation.methods.trials import case_of
 from maskless.evaluation.requests.jobs import Job, draw_jobs, judged
-from maskless.evaluation.suites.models import bundled_folder
+from maskless.evaluation.suite import SuiteOptions, chosen, prepare
+from maskless.method.losses import weights
 from maskless.method.ranking import rank
 from maskless.storybook.judge import Judge, Verdict
 
+TAKES = ("split", "limit", "seed_offset", "models", "methods", "steps", "ledger", "progress")
+REQUESTS = 50
 SLOW_SHARE = 10
-"""One in so many requests for what learns twenty times as slowly."""
-SHARES = ("success", "region hit")
-LOSSES = ("CLIP loss", "directional loss", "structure loss", "local loss")
-MEANS = ("region IoU", "region size", *LOSSES, "inpaintings")
-COMPARED = ("success", "region IoU")
-"""Figures that are also given less the default's, request by request."""
+"""Slow variants are measured on one in so many requests."""
+LOSSES = (figures.CLIP_LOSS, figures.DIRECTIONAL_LOSS, figures.STRUCTURE_LOSS, figures.LOCAL_LOSS)
+"""The parts of the loss, in the order of the rows of `Losses`."""
+COMPARED = (figures.SUCCESS, figures.REGION_IOU)
+"""Figures whose difference from the default's is also a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One change.
+    """One change of the method.
 
-    options: fields of EditConfig that differ. anchors_at_random, sizes_at_random: drawn, where the method finds anchors
-    and learns sizes. slow: it is measured on a few requests only.
+    options: fields of EditConfig that differ from the default. anchors_at_random: anchors are drawn at random instead
+    of found. sizes_at_random: sizes are drawn at random instead of learned. slow: measured on a few requests only.
     """
 
     group: str
@@ -59,14 +60,14 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """What it is measured under: the same for variants that are the same by another label."""
-        drawn = {"anchors": self.anchors_at_random, "sizes": self.sizes_at_random}
-        at_random = [what for what, is_so in drawn.items() if is_so]
+        """The name in the ledger; it is the same for variants that are the same change under another label."""
+        random = {"anchors": self.anchors_at_random, "sizes": self.sizes_at_random}
+        at_random = [what for what, is_random in random.items() if is_random]
         return json.dumps({**self.options, "at random": at_random}, sort_keys=True)
 
 
 def variants(config: EditConfig) -> list[Variant]:
-    """Every change, by group; the default is the first of its group."""
+    """Every change, by group; the default is the first one of its group."""
     sizes: dict[int, dict[str, Any]] = {
         1: {"min_window_size": 8, "max_window_size": 8},
         3: {"window_step": 4},
@@ -101,7 +102,8 @@ def variants(config: EditConfig) -> list[Variant]:
     made += [Variant(group="sizes M", label=str(m), options=sizes[m]) for m in (6, 1, 3, 12)]
     made += [Variant(group="iterations", label=str(n), options={"iterations": n}) for n in (10, 1, 2, 3, 5, 20)]
     made += [
-        Variant(group="place", label=f"{weight:g}", options={"place": weight}) for weight in (2.0, 0.0, 1.0, 4.0, 8.0)
+        Variant(group="location", label=f"{weight:g}", options={"location_weight": weight})
+        for weight in (2.0, 0.0, 1.0, 4.0, 8.0)
     ]
     made += [
         Variant(group="edges", label=label, options={"fit_edges": fitted})
@@ -115,61 +117,43 @@ def variants(config: EditConfig) -> list[Variant]:
     made.append(
         Variant(group="estimator", label="straight-through", options={"estimator": "straight-through"}, slow=True)
     )
-    # What only says the default again is the default, so that it is measured once.
+    # An option that only repeats the default is left out, so that the default is measured once.
     return [replace(v, options={k: x for k, x in v.options.items() if x != getattr(config, k)}) for v in made]
 
 
-def run(
-    split: str = "held-out",
-    limit: int | None = None,
-    seed_offset: int = 0,
-    models: str = "storybook",
-    methods: Sequence[str] | None = None,
-    steps: int | None = None,
-    ledger: Path | None = None,
-    progress: Progress | None = None,
-) -> list[Row]:
+def run(options: SuiteOptions) -> list[Row]:
     """Every variant on `limit` requests (50), the slow ones on a tenth of them.
 
-    Args:
-        methods: groups to look at, such as losses; all by default. steps: denoising steps; the model's own where None.
-        ledger: a file of what was measured, to go on from and to add to.
+    methods: groups of variants to measure, such as losses.
+
     Raises:
         MasklessError: an unknown group, an option out of range, a file that cannot be written.
     """
-    config = EditConfig(steps=steps)
-    editor = Editor.from_pretrained(models, config=config)
-    folder = bundled_folder(models) / "judge"
-    judge = Judge.from_pretrained(folder)
-    book = Ledger(ledger, suite="ablations", fingerprint=fingerprint(editor.models, config, [__file__], judge=folder))
-    jobs = draw_jobs("replace", split, 50 if limit is None else limit, seed_offset)
-    chosen = _chosen(variants(config), methods)
+    config = options.edit_config("steps")
+    every = variants(config)
+    groups = chosen(options.methods, dict.fromkeys(v.group for v in every), what="the groups of ablations")
+    bench = prepare(options, "ablations", [__file__], config)
+    jobs = draw_jobs("replace", options.split, options.limit or REQUESTS, options.seed_offset)
     few = max(1, len(jobs) // SLOW_SHARE)
-    planned = [(job, v) for n, job in enumerate(jobs) for v in chosen if n < few or not v.slow]
+    picked = [v for v in every if v.group in groups]
+    planned = [(job, v) for n, job in enumerate(jobs) for v in picked if n < few or not v.slow]
     tables: dict[int, LentRegions] = {}
     found: dict[tuple[str, str], list[Figures]] = {}
     for done, (job, variant) in enumerate(planned, start=1):
         seed = job.scene.graph.detail_seed
         if seed not in tables:
-            tables = {seed: LentRegions(case_of(editor, job), job, judge)}
-        figures = book.measured(variant.name, seed, partial(tables[seed].replay, variant))
-        found.setdefault((variant.group, variant.label), []).append(figures)
-        if progress is not None:
-            progress(done, len(planned))
+            tables = {seed: LentRegions(case_of(bench.editor, job), job, bench.judge)}
+        measured = bench.ledger.measured(variant.name, seed, partial(tables[seed].replay, variant))
+        found.setdefault((variant.group, variant.label), []).append(measured)
+        options.progress(done, len(planned))
     return rows_of(found)
 
 
-def _chosen(every: Sequence[Variant], groups: Sequence[str] | None) -> list[Variant]:
-    known = list(dict.fromkeys(v.group for v in every))
-    for group in groups or ():
-        if group not in known:
-            raise MasklessError(f"the groups of ablations are {', '.join(known)}, got {group}")
-    return [v for v in every if groups is None or v.group in groups]
-
-
 class LentRegions:
-    """All regions of one request that any variant looks at, each inpainted once: every variant's run is lent what those
-    before it inpainted, with the losses weighed anew."""
+    """The edits of one request that all variants share, so that each region is inpainted once.
+
+    The run of a variant gets the edits of earlier runs, with the losses weighted by its own options.
+    """
 
     def __init__(self, case: Case, job: Job, judge: Judge) -> None:
         self.case, self.job, self.judge = case, job, judge
@@ -177,73 +161,67 @@ class LentRegions:
         self._verdicts: dict[Box, Verdict] = {}
 
     def replay(self, variant: Variant) -> Figures:
-        """What a variant picks, and what it is worth."""
+        """The figures of the region that a variant picks."""
         config = replace(self.case.config, **variant.options)
         anchors = random_anchors(self.case, config.anchors) if variant.anchors_at_random else None
-        run = EditRun(self.case.request, self.case.models, config, anchors=anchors)
+        case = self.case
+        asked = resolved(config, case.request, case.models)
+        plan = SearchPlan(anchors=anchors)
+        run = SearchRun(case.request, case.models, asked, plan=plan, view=case.view)
         self._lend(run)
         if variant.sizes_at_random:
-            edited, losses = self._drawn(run)
+            edited, losses = self._random_sizes(run)
             inpaintings = len(run.anchors)
         else:
-            for _record in run:
-                pass
             result = run.result()
             edited, best = result.best, result.order[0]
             losses = result.losses.rows[best, :-1]
-            inpaintings = _looked_at(run)
+            inpaintings = _evaluated_region_count(run)
         self._take(run)
-        return self._worth(edited, losses, inpaintings)
+        return self._figures(edited, losses, inpaintings)
 
-    def _lend(self, run: EditRun) -> None:
-        """Give a run the regions that are known."""
-        boxes = [_corners(box) for box in run.regions.boxes_xyxy]
+    def _lend(self, run: SearchRun) -> None:
+        """Give a run the regions that were inpainted before."""
+        boxes = [corners(box) for box in run.regions.boxes_xyxy]
         cells = [cell for cell, box in enumerate(boxes) if box in self.known]
-        weights = torch.tensor([run.config.alpha, run.config.beta, run.config.gamma, run.config.delta])
+        weight = torch.tensor(weights(run.used))
         crops, parts = zip(*(self.known[boxes[cell]] for cell in cells), strict=True) if cells else ((), ())
-        losses = [torch.cat([part, (weights * part).sum()[None]]) for part in parts]
-        run.evaluator.restore(run.evaluator.to_dict() | {"cells": cells, "crops": crops, "losses": losses})
+        losses = [torch.cat([part, (weight * part).sum()[None]]) for part in parts]
+        run.edits.restore({**run.edits.to_dict(), "cells": cells, "crops": crops, "losses": losses})
 
-    def _take(self, run: EditRun) -> None:
-        """Keep what a run inpainted."""
-        kept = run.evaluator.to_dict()
+    def _take(self, run: SearchRun) -> None:
+        """Keep the regions that a run inpainted."""
+        kept = run.edits.to_dict()
         for cell, crop, losses in zip(kept["cells"], kept["crops"], kept["losses"], strict=True):
-            self.known[_corners(run.regions.boxes_xyxy[cell])] = crop, losses[:-1]
+            self.known[corners(run.regions.boxes_xyxy[cell])] = crop, losses[:-1]
 
-    def _drawn(self, run: EditRun) -> tuple[EditedImage, Float[Tensor, " 4"]]:
-        """A random size for each anchor, ranked as the options say: the edit, and the parts of its loss."""
-        config, request = run.config, run.request
+    def _random_sizes(self, run: SearchRun) -> tuple[EditedImage, Float[Tensor, " 4"]]:
+        """The best edit among one random size for each anchor, by the ranking of the options, and the parts of its
+        loss."""
+        config = run.used
         sizes = random_sizes(replace(self.case, config=config), len(run.anchors)).tolist()
         cells = [anchor * len(config.sizes) + size for anchor, size in enumerate(sizes)]
-        run.evaluator(cells)
-        scores = run.evaluator.scores(cells, run.place)
+        run.edits(cells)
+        scores = run.edits.scores(cells, run.setup.proposals.score)
         best = cells[rank(scores, config.ranking, alpha=config.ranking_alpha, beta=config.ranking_beta).order[0]]
-        made, losses = run.evaluator.candidates([best]), run.evaluator.losses([best])
-        edited = EditedImage(
-            request=request,
-            box_xyxy=_corners(made.regions.boxes_xyxy[0]),
-            window_xyxy=_corners(made.windows_xyxy[0]),
-            crop=made.crops[0],
-            feather=config.feather,
-        )
-        return edited, losses.rows[0, :-1]
+        made, losses = run.edits.candidates([best]), run.edits.losses([best])
+        return EditedImage.of(run.request, made, 0), losses.rows[0, :-1]
 
-    def _worth(self, edited: EditedImage, losses: Float[Tensor, " 4"], inpaintings: int) -> Figures:
-        """The figures of a pick."""
+    def _figures(self, edited: EditedImage, losses: Float[Tensor, " 4"], inpaintings: int) -> Figures:
+        """The figures of a picked region."""
         truth, box = self.case.truth_xyxy, edited.box_xyxy
         region = edited.touched()
         if box not in self._verdicts:
             self._verdicts[box] = self.judge.detect([edited.pil()])[0]
         parts = judged(self.job, self._verdicts[box], self._before)
-        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         return {
-            "success": all(parts.values()),
+            figures.SUCCESS: all(parts.values()),
             "parts": parts,
-            "region hit": truth[0] <= x < truth[2] and truth[1] <= y < truth[3],
-            "region IoU": mask_iou(region, mask_of_box(truth, self.case.request.size_yx)),
-            "region size": float(region.float().mean()),
+            figures.REGION_HIT: centre_in(box, truth),
+            figures.REGION_IOU: mask_iou(region, mask_of_box(truth, self.case.request.size_yx)),
+            figures.REGION_SIZE: float(region.float().mean()),
             **dict(zip(LOSSES, losses.tolist(), strict=True)),
-            "inpaintings": inpaintings,
+            figures.INPAINTINGS: inpaintings,
         }
 
     @cached_property
@@ -252,28 +230,21 @@ class LentRegions:
 
 
 def rows_of(found: Mapping[tuple[str, str], Sequence[Figures]]) -> list[Row]:
-    """Shares and means of each variant, and how much they are above the first of its group, request by request."""
+    """The figures of each variant, and their differences from the first variant of its group, request by request."""
     first: dict[str, tuple[str, Sequence[Figures]]] = {}
     rows: list[Row] = []
     for (group, label), each in found.items():
         base, by_default = first.setdefault(group, (label, each))
-        names = {"suite": "ablations", "method": label, "task": group}
-        rows += [share_row([one[metric] for one in each], **names, metric=metric) for metric in SHARES]
-        rows += [mean_row([float(one[metric]) for one in each], **names, metric=metric) for metric in MEANS]
+        names: RowNames = {"suite": "ablations", "method": label, "task": group}
+        rows += rows_of_figures(each, figures.FIGURES, **names)
         if label != base:
             for metric in COMPARED:
-                pairs = zip(each, by_default, strict=True)
-                less = [float(one[metric]) - float(other[metric]) for one, other in pairs]
-                rows.append(mean_row(less, **names, metric=f"{metric} less that of {base}"))
+                ours, others = ([one[metric] for one in variant] for variant in (each, by_default))
+                rows.append(difference_row(ours, others, base, **names, metric=metric))
     return rows
 
 
-def _looked_at(run: EditRun) -> int:
-    """How many different regions the search looked at, lent or inpainted."""
-    found = run.state()["search"]
-    return len(found["same_as"][~found["table"].flatten().isnan()].unique())
-
-
-def _corners(box: Tensor) -> Box:
-    x0, y0, x1, y1 = box.tolist()
-    return x0, y0, x1, y1
+def _evaluated_region_count(run: SearchRun) -> int:
+    """The number of different regions that the search evaluated, including those inpainted by earlier runs."""
+    search = run.setup.search
+    return len(search.same_as[~search.table.flatten().isnan()].unique())

@@ -1,65 +1,66 @@
-"""The suite `search_study`: where anchors fall, what AnchorNet learns, which estimator and which ranking are better.
+"""The suite `search-study`: where anchors lie, what AnchorNet learns, which estimator and which ranking are better.
 
-Each task is a scene of two or more things, one of which the caption names; its box is the truth.
+Each task is a scene of two or more objects, one of which the caption names; its box is the truth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from maskless.data.boxes import box_iou, propose_regions
-from maskless.data.picture import load_image
+from maskless.data.boxes import box_iou, corners, propose_regions
 from maskless.data.result import AnchorNetReport, EditResult
 from maskless.engine.editor import Editor
-from maskless.engine.search_run import EditRun
-from maskless.evaluation.measures.rows import Row, mean_row, share_row
-from maskless.locating.proposals import find_places, propose
-from maskless.locating.view import place_signs
+from maskless.engine.search_run import SearchRun
+from maskless.evaluation.measures import figures
+from maskless.evaluation.measures.rows import Figures, Row, RowNames, rows_of_figures, share_row
+from maskless.evaluation.methods.cases import Box
+from maskless.evaluation.suite import SuiteOptions
+from maskless.locating.location import locate, propose
 from maskless.method.anchors import find_anchors
-from maskless.method.ranking import place_score
-from maskless.storybook.world.scenes import COLOURS, KINDS, render, split_seed
+from maskless.method.ranking import location_score
+from maskless.storybook.world.graph import COLOURS, KINDS
+from maskless.storybook.world.scenes import render, split_seed
 
+TAKES = ("split", "limit", "seed_offset", "models", "steps")
+TASKS, LEARNED, STEPS = 100, 50, 4
+"""How many tasks there are, on how many of them learning is studied, and how many denoising steps are made: few,
+because a study of losses and locations needs no finished picture."""
 SOURCES = ("attention", "text", "both")
 RULES = ("paper", "located")
 CROP_RULES = ("crop shows the caption", "crop shows the caption, its edit the prompt")
 CLEAN_COVER, CLEAN_SPILL = 0.8, 0.25
-"""A clean region covers more than this of the named thing and less than that of every other."""
+"""A clean region covers more than CLEAN_COVER of the named object and less than CLEAN_SPILL of every other."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """A picture, what the caption names, what is wanted instead, and where the named and the other things are."""
+    """A picture, a caption that names one object in it, a prompt for another object in its place, and the boxes of the
+    named object and of all others."""
 
     image: Image.Image
     caption: str
     prompt: str
-    box_xyxy: tuple[int, int, int, int]
-    others_xyxy: tuple[tuple[int, int, int, int], ...]
+    box_xyxy: Box
+    others_xyxy: tuple[Box, ...]
 
 
-def run(
-    split: str = "validation",
-    limit: int | None = None,
-    seed_offset: int = 0,
-    models: str = "storybook",
-    learning: int = 50,
-    steps: int = 4,
-) -> list[Row]:
-    """Anchors on `limit` tasks (100), learning with the table on `learning` of them, estimators on a tenth of those.
+def run(options: SuiteOptions) -> list[Row]:
+    """Anchors on `limit` tasks (100), learning on the first 50 of them, estimators on the first 5.
 
-    steps: denoising steps; few, because a study of losses and places needs no finished picture.
+    steps: denoising steps, 4 by default.
     """
-    editor = Editor.from_pretrained(models, steps=steps, guidance_scale=1.0)
-    tasks = draw_tasks(split, 100 if limit is None else limit, seed_offset)
+    steps = options.steps or STEPS
+    editor = Editor.from_pretrained(options.models, steps=steps, guidance_scale=1.0)
+    tasks = draw_tasks(options.split, options.limit or TASKS, options.seed_offset)
     rows = anchor_rows(editor, tasks)
-    rows += place_rows(editor, tasks)
-    rows += learning_rows(editor, tasks[:learning])
-    rows += estimator_rows(editor, tasks[: max(1, learning // 10)])
+    rows += location_rows(editor, tasks)
+    rows += learning_rows(editor, tasks[:LEARNED])
+    rows += estimator_rows(editor, tasks[: max(1, LEARNED // 10)])
     return rows
 
 
@@ -70,7 +71,7 @@ def draw_tasks(split: str, count: int, offset: int = 0) -> list[Task]:
     while len(tasks) < count:
         seed = split_seed(split, index)
         scene = render(seed)
-        names = [(thing.kind, thing.colour) for thing in scene.objects]
+        names = [(each.kind, each.colour) for each in scene.objects]
         unique = [i for i, name in enumerate(names) if names.count(name) == 1]
         if len(names) >= 2 and unique:
             chosen = unique[seed % len(unique)]
@@ -82,7 +83,7 @@ def draw_tasks(split: str, count: int, offset: int = 0) -> list[Task]:
                     caption=f"a {names[chosen][1]} {names[chosen][0]}",
                     prompt=f"a {colours[seed % len(colours)]} {kind}",
                     box_xyxy=scene.objects[chosen].box_xyxy,
-                    others_xyxy=tuple(thing.box_xyxy for i, thing in enumerate(scene.objects) if i != chosen),
+                    others_xyxy=tuple(each.box_xyxy for i, each in enumerate(scene.objects) if i != chosen),
                 )
             )
         index += 1
@@ -90,159 +91,152 @@ def draw_tasks(split: str, count: int, offset: int = 0) -> list[Task]:
 
 
 def anchor_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
-    """How well anchors of each source find the named thing, before any inpainting."""
-    found: dict[tuple[str, str], list[float]] = {}
+    """How well the anchors of each source find the named object, before any inpainting."""
+    found: dict[str, list[Figures]] = {source: [] for source in SOURCES}
     for task in tasks:
-        image = load_image(task.image).rgb
-        attention = editor.models.dino.features(image).attention
-        relevance = editor.models.clip.relevance(image, task.caption)
+        view = editor.look(task.image)
+        attention, relevance = view.features.attention, view.relevance(task.caption)
         for source in SOURCES:
             anchors = find_anchors(attention, relevance, count=editor.config.anchors, source=source)
-            size_yx = (image.shape[1], image.shape[2])
-            regions = propose_regions(anchors, editor.config.sizes, size_yx)
+            regions = propose_regions(anchors, editor.config.sizes, view.size_yx)
             overlap = box_iou(regions.boxes_xyxy, task.box_xyxy)
-            inside = _inside(anchors.points_yx, anchors.grid_yx, size_yx, task.box_xyxy)
+            inside = _inside(anchors.points_yx, anchors.grid_yx, view.size_yx, task.box_xyxy)
             clean = any(is_clean(box, task) for box in regions.boxes_xyxy.tolist())
-            for metric, value in (
-                ("first anchor on the thing", float(inside[0])),
-                ("any anchor on the thing", float(inside.any())),
-                ("a clean box among the proposals", float(clean)),
-                ("best IoU among the proposals", float(overlap.max())),
-            ):
-                found.setdefault((source, metric), []).append(value)
+            measured: Figures = {
+                figures.FIRST_ANCHOR: bool(inside[0]),
+                figures.ANY_ANCHOR: bool(inside.any()),
+                figures.CLEAN_PROPOSAL: clean,
+                figures.BEST_PROPOSAL_IOU: float(overlap.max()),
+            }
+            found[source].append(measured)
+    return _rows("anchors", found)
+
+
+def _rows(task: str, found: Mapping[str, Sequence[Figures]]) -> list[Row]:
+    """The rows of several methods; each measures the same figures on every task."""
     rows = []
-    for (source, metric), values in found.items():
-        names = {"suite": "search", "method": source, "task": "anchors", "metric": metric}
-        if "IoU" in metric:
-            rows.append(mean_row(values, **names))
-        else:
-            rows.append(share_row([v > 0 for v in values], **names))
+    for method, each in found.items():
+        rows += rows_of_figures(each, each[0] if each else (), suite="search", method=method, task=task)
     return rows
 
 
-def place_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
-    """Which proposal each sign of the place puts first, all four together, and those once the edges of
-    the first are fitted; before any inpainting."""
-    picked: dict[str, list[tuple[int, ...]]] = {}
+def location_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
+    """How well the proposal that ranks first fits the object, before any inpainting.
+
+    The proposals are ranked by each sign of the location alone, by all four together, and by all four after the edges
+    of the first proposal were fitted.
+    """
+    picked: dict[str, list[Box]] = {}
     for task in tasks:
-        request = editor.request(task.image, caption=task.caption, prompt=task.prompt)
-        found = find_places(request, editor.models, editor.config)
-        boxes = propose_regions(found.anchors, editor.config.sizes, request.size_yx).boxes_xyxy
-        known = found.relevance, editor.models.clip, found.outline_xyxy
-        signs = place_signs(request.image, boxes, task.caption, *known)
-        for sign, score in {**vars(signs), "all four": place_score(signs)}.items():
-            picked.setdefault(sign, []).append(tuple(boxes[int(score.argmax())].tolist()))
-        fitted = propose(found, request, editor.models, replace(editor.config, fit_edges=True))
-        best = fitted.regions.boxes_xyxy[int(fitted.place.argmax())]
-        picked.setdefault("all four, edges fitted", []).append(tuple(best.tolist()))
-    return _pick_rows(picked, tasks, task="place")
+        view = editor.look(task.image)
+        found = locate(view, task.caption, editor.config)
+        boxes = propose_regions(found.anchors, editor.config.sizes, view.size_yx).boxes_xyxy
+        signs = view.signs(view.scaled(boxes), task.caption, outline_xyxy=found.outline_xyxy)
+        for sign, score in {**vars(signs), "all four": location_score(signs)}.items():
+            picked.setdefault(sign, []).append(corners(boxes[int(score.argmax())]))
+        fitted = propose(view, task.caption, found, replace(editor.config, fit_edges=True))
+        best = fitted.regions.boxes_xyxy[int(fitted.score.argmax())]
+        picked.setdefault("all four, edges fitted", []).append(corners(best))
+    return _pick_rows(picked, tasks, task="location")
 
 
-def _pick_rows(picked: dict[str, list[tuple[int, ...]]], tasks: Sequence[Task], *, task: str) -> list[Row]:
-    """How well the region that each method picked fits the named thing."""
-    rows = []
+def _pick_rows(picked: Mapping[str, Sequence[Box]], tasks: Sequence[Task], *, task: str) -> list[Row]:
+    """How well the region that each method ranks first fits the named object."""
+    found: dict[str, list[Figures]] = {}
     for method, boxes in picked.items():
-        names = {"suite": "search", "method": method, "task": task}
-        overlaps = [_overlap(box, each) for box, each in zip(boxes, tasks, strict=True)]
-        clean = [is_clean(box, each) for box, each in zip(boxes, tasks, strict=True)]
-        rows.append(mean_row(overlaps, **names, metric="IoU of the best with the thing"))
-        rows.append(share_row(clean, **names, metric="the best is clean"))
-    return rows
+        pairs = list(zip(boxes, tasks, strict=True))
+        found[method] = [
+            {figures.PICK_IOU: _overlap(box, each), figures.PICK_CLEAN: is_clean(box, each)} for box, each in pairs
+        ]
+    return _rows(task, found)
 
 
 def learning_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
-    """Whether the expected loss falls and how far of the way, and which region each rule then puts first."""
-    fell: list[bool] = []
-    means: dict[str, list[float]] = {}
-    picked: dict[str, list[tuple[int, ...]]] = {}
+    """Whether the expected loss falls and how far, and which region each rule then ranks first."""
+    found: list[Figures] = []
+    picked: dict[str, list[Box]] = {}
     for task in tasks:
         run = editor.start(editor.request(task.image, caption=task.caption, prompt=task.prompt))
-        assert isinstance(run, EditRun)
-        for _record in run:
-            pass
+        assert isinstance(run, SearchRun)
         result = run.result()
-        fell.append(_fell(result))
-        figures = {
-            "fall of the expected loss": -_change(result),
-            "inpaintings": float(result.cost.inpaintings),
-            **_of_the_gap(run, result),
+        measured: Figures = {
+            figures.LOSS_FELL: _fell(result),
+            figures.LOSS_FALL: -_change(result),
+            figures.INPAINTINGS: float(result.cost.inpaintings),
+            **_gap_figures(run, result),
         }
-        for metric, value in figures.items():
-            means.setdefault(metric, []).append(value)
+        found.append(measured)
         for rule, box in _picks(run, result, task).items():
             picked.setdefault(rule, []).append(box)
-    names = {"suite": "search", "method": "table", "task": "learning"}
-    rows = [share_row(fell, **names, metric="expected loss fell", gate=0.9)]
-    rows += [mean_row(values, **names, metric=metric) for metric, values in means.items()]
+    names: RowNames = {"suite": "search", "method": "table", "task": "learning"}
+    gates: RowNames = {**names, "gate": 0.9}
+    rows = [share_row([one[figures.LOSS_FELL] for one in found], metric=figures.LOSS_FELL, **gates)]
+    rows += rows_of_figures(found, [metric for metric in found[0] if metric != figures.LOSS_FELL], **names)
     return rows + _pick_rows(picked, tasks, task="ranking")
 
 
-def _of_the_gap(run: EditRun, result: EditResult) -> dict[str, float]:
-    """How much of the way from the uniform policy to each anchor's best size was learned, over the sizes seen."""
+def _gap_figures(run: SearchRun, result: EditResult) -> dict[str, float]:
+    """How much of the way from the uniform policy to each anchor's best size was learned, over the sizes that were
+    tried."""
     table = run.objective
-    seen = ~table.isnan()
-    uniform = (table.nan_to_num() * seen).sum(dim=1) / seen.sum(dim=1)
+    tried = ~table.isnan()
+    uniform = (table.nan_to_num() * tried).sum(dim=1) / tried.sum(dim=1)
     best = table.nan_to_num(torch.inf).min(dim=1)
     policy = _learned(result).probabilities_after
     gap = uniform.mean() - best.values.mean()
     return {
-        "share of the gap closed": float((uniform.mean() - _learned(result).expected_loss_after) / gap),
-        "anchors that take their best size": float((policy.argmax(dim=1) == best.indices).float().mean()),
+        figures.GAP_CLOSED: float((uniform.mean() - _learned(result).expected_loss_after) / gap),
+        figures.BEST_SIZES: float((policy.argmax(dim=1) == best.indices).float().mean()),
     }
 
 
-def _picks(run: EditRun, result: EditResult, task: Task) -> dict[str, tuple[int, ...]]:
-    """The region that each rule puts first among the final candidates, and the best that any rule could."""
+def _picks(run: SearchRun, result: EditResult, task: Task) -> dict[str, Box]:
+    """The region that each rule ranks first among the final candidates, and the best that any rule could pick."""
     boxes, clip, image = result.candidates.regions.boxes_xyxy, run.models.clip, result.request.image
     shown = clip.encode_crops(image, boxes) @ clip.encode_text(task.caption)
     prompt = clip.encode_text(task.prompt)
     made = [clip.encode_crops(result.edited(i).tensor(), box[None])[0] @ prompt for i, box in enumerate(boxes)]
     scores = dict(zip(CROP_RULES, (shown, shown + torch.stack(made)), strict=True))
     picks = {rule: run.result(ranking=rule).best.box_xyxy for rule in RULES}
-    picks |= {rule: tuple(boxes[int(score.argmax())].tolist()) for rule, score in scores.items()}
-    ideal = max(boxes.tolist(), key=lambda box: (is_clean(box, task), _overlap(box, task)))
-    return picks | {"best of the candidates": tuple(ideal)}
+    picks |= {rule: corners(boxes[int(score.argmax())]) for rule, score in scores.items()}
+    every = [corners(box) for box in boxes]
+    return picks | {"best of the candidates": max(every, key=lambda box: (is_clean(box, task), _overlap(box, task)))}
 
 
 def estimator_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
     """The table against the straight-through estimator, on the same tasks, regions and noise."""
-    rows = []
-    for estimator in ("table", "straight-through"):
-        results: list[EditResult] = []
-        seconds: list[float] = []
+    found: dict[str, list[Figures]] = {"table": [], "straight-through": []}
+    for estimator, each in found.items():
         for task in tasks:
             result = editor.edit(task.image, caption=task.caption, prompt=task.prompt, estimator=estimator)
-            results.append(result)
-            seconds.append(sum(record.seconds for record in result.history) - result.cost.seconds["inpainting"])
-        names = {"suite": "search", "method": estimator, "task": "estimators"}
-        drops = [-_change(r) for r in results]
-        surest = [float(_learned(r).probabilities_after.max(dim=1).values.mean()) for r in results]
-        rows += [
-            share_row([_fell(r) for r in results], **names, metric="expected loss fell"),
-            mean_row(drops, **names, metric="fall of the expected loss"),
-            mean_row(surest, **names, metric="largest probability, mean over anchors"),
-            mean_row(seconds, **names, metric="seconds beside the inpainting"),
-        ]
-    return rows
+            seconds = sum(record.seconds for record in result.history)
+            measured: Figures = {
+                figures.LOSS_FELL: _fell(result),
+                figures.LOSS_FALL: -_change(result),
+                figures.LARGEST_PROBABILITY: float(_learned(result).probabilities_after.max(dim=1).values.mean()),
+                figures.SECONDS_OF_LEARNING: seconds - result.cost.seconds["inpainting"],
+            }
+            each.append(measured)
+    return _rows("estimators", found)
 
 
 def is_clean(box_xyxy: Sequence[int], task: Task) -> bool:
-    """Whether a region covers nearly all of the named thing and little of every other."""
+    """Whether a region covers nearly all of the named object and little of every other."""
     return _covered(box_xyxy, task.box_xyxy) > CLEAN_COVER and all(
         _covered(box_xyxy, other) < CLEAN_SPILL for other in task.others_xyxy
     )
 
 
-def _covered(box_xyxy: Sequence[int], thing_xyxy: Sequence[int]) -> float:
-    """The share of a thing's box that a region holds."""
-    x0, y0, x1, y1 = thing_xyxy
+def _covered(box_xyxy: Sequence[int], object_xyxy: Sequence[int]) -> float:
+    """The share of an object's box that lies in a region."""
+    x0, y0, x1, y1 = object_xyxy
     across = max(0, min(box_xyxy[2], x1) - max(box_xyxy[0], x0))
     down = max(0, min(box_xyxy[3], y1) - max(box_xyxy[1], y0))
     return across * down / ((x1 - x0) * (y1 - y0))
 
 
 def _inside(points_yx: Tensor, grid_yx: tuple[int, int], size_yx: tuple[int, int], box_xyxy: Sequence[int]) -> Tensor:
-    """Which anchors' centres lie in a box, [K] of bool."""
+    """Which anchors' centres lie in a box: [K], bool."""
     y, x = ((points_yx + 0.5) * torch.tensor(size_yx) / torch.tensor(grid_yx)).unbind(1)
     return (box_xyxy[0] <= x) & (x < box_xyxy[2]) & (box_xyxy[1] <= y) & (y < box_xyxy[3])
 

@@ -1,11 +1,11 @@
 """The suite `tasks`: each kind of edit on scenes that no model has seen, judged against the truth of the scene.
 
-What is asked is in jobs.py: to add a kind of edit, write its function there.
+The requests come from requests/jobs.py; to add a kind of edit, write its function there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,14 +16,18 @@ from PIL import Image
 from maskless.data.errors import MasklessError
 from maskless.data.result import EditResult
 from maskless.engine.editor import Editor
-from maskless.evaluation.measures.ledger import Figures, Ledger, decoded, encoded, fingerprint
-from maskless.evaluation.measures.rows import Row, share_row
+from maskless.evaluation.measures.figures import SUCCESS, UNTOUCHED_IDENTICAL
+from maskless.evaluation.measures.ledger import decoded, encoded
+from maskless.evaluation.measures.rows import Figures, Row, RowNames, rows_of_figures, share_row
 from maskless.evaluation.requests.jobs import JOBS, Job, draw_jobs, judged
-from maskless.evaluation.suites.models import bundled_folder
+from maskless.evaluation.suite import SuiteOptions, chosen, prepare
 from maskless.storybook.judge import Judge
-from maskless.storybook.world.scenes import SceneGraph, draw
+from maskless.storybook.world.graph import SceneGraph
+from maskless.storybook.world.scenes import draw
 from maskless.storybook.world.sheets import sheet, to_tensor
 
+TAKES = ("split", "limit", "seed_offset", "models", "methods", "sheets", "ledger", "progress")
+REQUESTS = 100
 GATES = {
     "replace": 0.8,
     "add": 0.8,
@@ -36,59 +40,44 @@ GATES = {
     "style": 0.85,
     "creative": 0.65,
 }
+"""The success that each kind of edit has to reach."""
+TRUTH = "truth"
+"""The method of rows about the scenes as they should be, which say the most that an edit can achieve."""
 ON_A_SHEET = 10
 
 
-def run(
-    split: str = "held-out",
-    limit: int | None = None,
-    seed_offset: int = 0,
-    models: str = "storybook",
-    sheets: Path | None = None,
-    methods: Sequence[str] | None = None,
-    ledger: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Row]:
+def run(options: SuiteOptions) -> list[Row]:
     """Every kind of edit on `limit` scenes each (100).
 
-    methods: the tasks to measure; all by default. sheets: a folder for one picture a task, before above after, for a
-    person to judge. ledger: a file of what was measured, to go on from and to add to. progress: told how many edits are
-    measured, of how many.
+    methods: the tasks to measure. sheets: a folder for one picture of each task, with sources above results, for a
+    person to judge.
 
-    Raises: MasklessError: an unknown task, a file that cannot be written.
+    Raises:
+        MasklessError: an unknown task, a file that cannot be written.
     """
-    editor = Editor.from_pretrained(models)
-    folder, count = bundled_folder(models) / "judge", 100 if limit is None else limit
-    judge = Judge.from_pretrained(folder)
-    meant = fingerprint(editor.models, editor.config, [__file__], judge=folder)
-    book, chosen = Ledger(ledger, suite="tasks", fingerprint=meant), _chosen(methods)
+    tasks, count = chosen(options.methods, JOBS, what="the tasks"), options.limit or REQUESTS
+    bench = prepare(options, "tasks", [__file__])
     rows: list[Row] = []
-    for place, task in enumerate(chosen):
-        jobs = draw_jobs(task, split, count, seed_offset)
+    for position, task in enumerate(tasks):
+        jobs = draw_jobs(task, options.split, count, options.seed_offset)
         found, true = [], []
         for number, job in enumerate(jobs):
-            pictured = sheets is not None and number < ON_A_SHEET
+            pictured = options.sheets is not None and number < ON_A_SHEET
             key = f"{task} {job.scene.graph.detail_seed}" + " with picture" * pictured
-            found.append(book.measured("maskless", key, partial(_measured, editor, judge, job, pictured=pictured)))
+            measure = partial(_measured, bench.editor, bench.judge, job, pictured=pictured)
+            found.append(bench.ledger.measured("maskless", key, measure))
             if job.truth is not None:
-                true.append(book.measured("truth", key, partial(_of_truth, judge, job, job.truth)))
-            if progress is not None:
-                progress(place * count + number + 1, len(chosen) * count)
-        rows += rows_of(task, found) + (rows_of(task, true, "truth") if true else [])
-        if sheets is not None:
-            _sheet(jobs, found, sheets / f"{task}.png")
+                true.append(bench.ledger.measured(TRUTH, key, partial(_truth_figures, bench.judge, job, job.truth)))
+            options.progress(position * count + number + 1, len(tasks) * count)
+        rows += rows_of(task, found) + (rows_of(task, true, TRUTH) if true else [])
+        if options.sheets is not None:
+            _sheet(jobs, found, options.sheets / f"{task}.png")
     return rows
 
 
-def _chosen(methods: Sequence[str] | None) -> list[str]:
-    unknown = [name for name in methods or () if name not in JOBS]
-    if unknown:
-        raise MasklessError(f"the tasks are {', '.join(JOBS)}, got {', '.join(unknown)}")
-    return [name for name in JOBS if methods is None or name in methods]
-
-
 def edited(editor: Editor, job: Job) -> EditResult | None:
-    """What the editor makes of a job, by its defaults; None where it finds nothing to edit, which is a failure."""
+    """The editor's result of a job with its default options; None where it finds nothing to edit, which is a
+    failure."""
     try:
         return editor.edit(job.image, caption=job.caption, prompt=job.prompt, task=job.task, **job.options)
     except MasklessError:
@@ -96,50 +85,53 @@ def edited(editor: Editor, job: Job) -> EditResult | None:
 
 
 def task_rows(judge: Judge, jobs: Sequence[Job], results: Sequence[EditResult | None]) -> list[Row]:
-    """The rows of jobs of one task, and of what the editor made of them."""
+    """The rows of jobs of one task, from the editor's results."""
     return rows_of(jobs[0].task, [figures_of(judge, job, made) for job, made in zip(jobs, results, strict=True)])
 
 
 def figures_of(judge: Judge, job: Job, result: EditResult | None) -> Figures:
-    """Success, its parts, and whether the pixels outside are the source's, of one job."""
+    """Success, its parts, and whether the pixels outside are the source's, for one job."""
     if result is None:
-        return {"success": False, "parts": {}, "exact": None}
-    return _seen(judge, job, result.best.pil()) | {"exact": exact_outside(result)}
+        return {SUCCESS: False, "parts": {}, UNTOUCHED_IDENTICAL: None}
+    return _judged_figures(judge, job, result.best.pil()) | {UNTOUCHED_IDENTICAL: exact_outside(result)}
 
 
 def rows_of(task: str, found: Sequence[Figures], method: str = "maskless") -> list[Row]:
-    """The shares of each figure. What gave no result counts against success, and not among the parts.
+    """The share of each figure. A job without a result counts against success, and not among the parts.
 
-    method: "truth" for the scenes as they would be, which have no gate and no pixels of an edit.
+    method: TRUTH for the scenes as they should be, which have no gate and no pixels of an edit.
     """
-    names, edits = {"suite": "tasks", "method": method, "task": task}, method != "truth"
-    gate = GATES.get(task) if edits else None
-    rows = [share_row([one["success"] for one in found], **names, metric="success", gate=gate)]
-    for part in dict.fromkeys(name for one in found for name in one["parts"]):
-        rows.append(share_row([one["parts"][part] for one in found if part in one["parts"]], **names, metric=part))
-    if not edits:
+    names: RowNames = {"suite": "tasks", "method": method, "task": task}
+    of_edits = method != TRUTH
+    gates: RowNames = {**names, "gate": GATES.get(task) if of_edits else None}
+    rows = [share_row([one[SUCCESS] for one in found], metric=SUCCESS, **gates)]
+    parts = [one["parts"] for one in found]
+    rows += rows_of_figures(parts, dict.fromkeys(name for one in parts for name in one), **names)
+    if not of_edits:
         return rows
-    exact = [one["exact"] for one in found if one["exact"] is not None] or [False] * len(found)
-    return [*rows, share_row(exact, **names, metric="untouched pixels identical", gate=1.0)]
+    exact = [one[UNTOUCHED_IDENTICAL] for one in found if one[UNTOUCHED_IDENTICAL] is not None]
+    gates = {**names, "gate": 1.0}
+    return [*rows, share_row(exact or [False] * len(found), metric=UNTOUCHED_IDENTICAL, **gates)]
 
 
 def exact_outside(result: EditResult) -> bool:
-    """Whether every pixel that the result does not claim to have edited is the source's."""
+    """Whether every pixel outside the part that the result says it may have edited is the source's."""
     after = np.asarray(result.best.pil())
     touched = result.best.touched().numpy()
     source = np.asarray(result.request.image.movedim(0, -1) * 255).round().astype(np.uint8)
     return bool((after == source).all(axis=2)[~touched].all())
 
 
-def _seen(judge: Judge, job: Job, picture: Image.Image) -> Figures:
-    """Success and its parts of a picture that a job asked for."""
-    (seen,), (before,) = judge.detect([picture]), judge.detect([job.image])
-    parts = judged(job, seen, before)
-    return {"success": all(parts.values()), "parts": parts}
+def _judged_figures(judge: Judge, job: Job, picture: Image.Image) -> Figures:
+    """Success and its parts, for a picture that is to be the result of a job."""
+    (after,), (before,) = judge.detect([picture]), judge.detect([job.image])
+    parts = judged(job, after, before)
+    return {SUCCESS: all(parts.values()), "parts": parts}
 
 
-def _of_truth(judge: Judge, job: Job, truth: SceneGraph) -> Figures:
-    return _seen(judge, job, draw(truth, job.scene.image.width).image)
+def _truth_figures(judge: Judge, job: Job, truth: SceneGraph) -> Figures:
+    """The figures of the scene as the edit should make it."""
+    return _judged_figures(judge, job, draw(truth, job.scene.image.width).image)
 
 
 def _measured(editor: Editor, judge: Judge, job: Job, *, pictured: bool) -> Figures:
@@ -149,11 +141,11 @@ def _measured(editor: Editor, judge: Judge, job: Job, *, pictured: bool) -> Figu
 
 
 def _sheet(jobs: Sequence[Job], found: Sequence[Figures], file: Path) -> None:
-    """Ten results under their sources; a source again where there is no result."""
+    """Write ten results under their sources; where there is no result, the source is repeated."""
     before = [job.image for job in jobs[:ON_A_SHEET]]
     after = [
-        decoded(one["picture"]) if "picture" in one else was
-        for one, was in zip(found[:ON_A_SHEET], before, strict=True)
+        decoded(one["picture"]) if "picture" in one else source
+        for one, source in zip(found[:ON_A_SHEET], before, strict=True)
     ]
     rows = [
         torch.stack([to_tensor(picture.resize((128, 128))) for picture in pictures]) for pictures in (before, after)

@@ -1,1 +1,1 @@
-"""The models that draw, each family behind the same protocol."""
+"""The inpainting models: each family implements the same protocol."""

@@ -1,74 +1,67 @@
-"""What is there drawn over in place, its layout kept: FlowEdit (arXiv 2412.08629) on a UNet made for diffusion."""
+"""FlowEdit (arXiv 2412.08629) with a diffusion UNet: redraws the content of a picture and keeps its layout."""
 
 from __future__ import annotations
-
-from typing import TypeGuard
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from maskless.models.inpainters.latent_unet import PromptEmbedding, StableDiffusionInpainter
-
-
-def can_redraw(inpainter: object) -> TypeGuard[StableDiffusionInpainter]:
-    """Whether a model can say what it foresees for another text, which `redraw` asks, and does not see the picture."""
-    return isinstance(inpainter, StableDiffusionInpainter) and not inpainter.sees_picture
+from maskless.models.inpainters.denoising import PromptEmbedding, Sampling
+from maskless.models.inpainters.protocol import Denoiser
 
 
 @torch.no_grad()
-def redraw(
-    inpainter: StableDiffusionInpainter,
+def flowedit(
+    model: Denoiser,
     images: Float[Tensor, "N 3 S S"],
     masks: Float[Tensor, "N 1 S S"],
-    there: PromptEmbedding,
-    asked: PromptEmbedding,
-    *,
-    seed: int,
-    steps: int,
-    guidance_scale: float,
-    strength: float,
+    source_text: PromptEmbedding,
+    target_text: PromptEmbedding,
+    sampling: Sampling,
 ) -> UInt8[Tensor, "N 3 S S"]:
-    """The pictures as `asked` describes them in place of `there`.
+    """Redraw pictures that `source_text` describes so that `target_text` describes them.
 
-    Noised alike, the picture and its edit are shown to the model, each with its own text, and the edit moves by what
-    the two answers differ in (algorithm 1). What both texts leave as it is does not move, so nothing has to be drowned
-    in noise first. Guidance leads from `there` to `asked`, and not, as in the paper, each from no text at all: that
-    would draw the things, which both texts name, once more, and in every tile. A model made for diffusion sees
-    z = sqrt(a) x + sqrt(1 - a) e, which divided by the sum of the two factors is a flow's (1 - t) x + t e.
+    The same noise is added to the picture and to its edit, the model predicts clean latents for both, each with its own
+    text, and the edit changes by the difference of the two predictions (algorithm 1). Content for which both
+    predictions agree does not change. Guidance goes from `source_text` to `target_text`, whereas in the paper it goes
+    from an empty text to each of them, which would draw the objects that both texts name once more, in every tile.
+
+    The input of a diffusion model is z = sqrt(a) x + sqrt(1 - a) e. Divided by the sum of the two factors, it is the
+    (1 - t) x + t e of a flow.
 
     Args:
-        images: RGB in [0, 1], S = native_px. masks: 0 or 1, 1 = may change, as the model is told.
-        there: the text of what they show. asked: of what they should, with the text of `there` in its negative prompt.
-        seed: of the noise, the same for every picture. steps: as for `inpaint`.
-        guidance_scale: how far each answer to `asked` leads away from `there`.
-        strength: share of the steps that are taken, above 0 and up to 1: from how much noise on.
+        images: RGB in [0, 1], S = native_px.
+        masks: 1 where the picture may change, 0 elsewhere.
+        source_text: description of the pictures as they are.
+        target_text: description of the pictures as they should be, with the text of the source as negative prompt.
+        sampling: the guidance scale is that of `target_text` against `source_text`; the strength determines the noise
+            level of the first step.
     Returns:
         RGB 0..255 on the CPU.
     """
-    run = inpainter.begin(
-        images, masks, asked, seed=seed, steps=steps, guidance_scale=guidance_scale, strength=strength
-    )
-    source = inpainter.latents_of(images * 2 - 1)
+    run = model.begin(images, masks, target_text, sampling)
+    source = model.latents_of(images * 2 - 1)
     change = torch.zeros_like(source)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(sampling.seed)
     shares = [_share_of_noise(run.scheduler, timestep) for timestep in run.timesteps] + [0.0]
     for timestep, now, after in zip(run.timesteps, shares[:-1], shares[1:], strict=True):
         noise = torch.randn(source[:1].shape, generator=generator).to(source.device)
         noisy = (1 - now) * source + now * noise
-        as_it_was = inpainter.foresee(run, noisy * _scale(now), timestep, there, 1.0)
-        as_asked = inpainter.foresee(run, (noisy + change) * _scale(now), timestep, asked, guidance_scale)
-        change = change + (now - after) / now * (as_asked - as_it_was - change)
-    return inpainter.decode(source + change)
+        of_source = model.predict_clean(run, noisy * _scale(now), timestep, source_text, 1.0)
+        of_target = model.predict_clean(
+            run, (noisy + change) * _scale(now), timestep, target_text, sampling.guidance_scale
+        )
+        change = change + (now - after) / now * (of_target - of_source - change)
+    return model.decode(source + change)
 
 
 def _share_of_noise(scheduler: object, timestep: Tensor) -> float:
-    """t of the flow that is as noisy as this step of the diffusion."""
+    """The time t of a flow with the noise level of this timestep of the diffusion."""
     kept = float(scheduler.alphas_cumprod[int(timestep)])  # type: ignore[attr-defined]
     signal, noise = kept**0.5, (1 - kept) ** 0.5
     return noise / (signal + noise)
 
 
 def _scale(share: float) -> float:
-    """What takes a flow's noisy latents to a diffusion's: 1 over the root of the sum of the squared factors."""
+    """The factor from a flow's noisy latents to those of a diffusion: 1 / sqrt((1 - t)^2 + t^2)."""
     return 1 / ((1 - share) ** 2 + share**2) ** 0.5

@@ -1,17 +1,16 @@
-"""The inpainting model, frozen, behind one protocol: a folder or hub id becomes its family's class. Method step 7."""
+"""Loads the pipeline of an inpainting model, and wraps it in the class of its family."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from maskless.data.errors import MasklessError
 from maskless.models.inpainters.flow import FAMILIES, FlowInpainter
 from maskless.models.inpainters.latent_unet import StableDiffusionInpainter
 from maskless.models.inpainters.lora import add_lora, parse_loras
+from maskless.models.inpainters.protocol import InpaintingModel
 from maskless.models.inpainters.schedulers import SCHEDULERS
 
 UNET_PIPELINES = {
@@ -24,60 +23,33 @@ UNET_PIPELINES = {
     "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLInpaintPipeline",
 }
-"""Class in model_index.json to the class that opens its folder, where the denoiser is a UNet on latents."""
+"""From the class in model_index.json to the class that opens its folder, for models with a UNet on latents."""
 PIPELINES = UNET_PIPELINES | {opened: family.pipeline for family in FAMILIES for opened in family.opens}
-KNOWN = (
+SUPPORTED = (
     "Stable Diffusion (1.5, 2, XL, 3), InstructPix2Pix, FLUX (Fill, dev, schnell, Kontext), FLUX.2 klein, "
     "Qwen-Image(-Edit) or Z-Image"
 )
 
-
-@runtime_checkable
-class InpaintingModel(Protocol):
-    """What the engine asks of an inpainting model; StableDiffusionInpainter says what each means."""
-
-    pipeline: Any
-    native_px: int
-    cell_px: int
-    sees_picture: bool
-    unet_forwards: int
-    resumable: bool
-    recommended_steps: int | None
-    recommended_guidance: float | None
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def encode_prompt(self, prompt: str, negative_prompt: str = "") -> Any: ...
-
-    def inpaint(
-        self,
-        images: Float[Tensor, "N 3 S S"],
-        masks: Float[Tensor, "N 1 S S"],
-        prompt: Any,
-        *,
-        seed: int,
-        steps: int,
-        guidance_scale: float,
-        strength: float = 1.0,
-    ) -> UInt8[Tensor, "N 3 S S"]: ...
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
-def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pickle: bool = False) -> Any:
+def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pickle: bool = False) -> DiffusionPipeline:
     """The inpainting pipeline for a folder or a hub id, without a safety checker.
 
     Args:
-        dtype: of a transformer and its text encoders, which are too large for another; a UNet's parts are float32.
+        dtype: number format of a transformer and its text encoders, which are large; those of a UNet are read in
+            float32.
         allow_pickle: also read weights that are not safetensors. Loading those can run code.
     Raises:
-        MasklessError: a kind of pipeline that does not inpaint.
+        MasklessError: a kind of pipeline that cannot inpaint.
     """
     import diffusers
     from diffusers.utils import is_accelerate_available
 
     kind = str(diffusers.DiffusionPipeline.load_config(source).get("_class_name"))
     if kind not in PIPELINES:
-        raise MasklessError(f"{source} is a {kind}, which cannot inpaint here; use a model of {KNOWN}")
+        raise MasklessError(f"{source} is a {kind}, which cannot inpaint here; use a model of {SUPPORTED}")
     chosen = getattr(diffusers, PIPELINES[kind])
     checked = chosen in (diffusers.StableDiffusionInpaintPipeline, diffusers.StableDiffusionInstructPix2PixPipeline)
     options: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if checked else {}
@@ -93,14 +65,14 @@ def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pick
         **options,
     )
     for part in pipeline.components.values():
-        # Without accelerate, diffusers 0.42 leaves SD 3's transformer in the format of its file.
+        # Without accelerate, diffusers 0.42 keeps SD 3's transformer in the number format of its file.
         if isinstance(part, torch.nn.Module) and part.dtype != dtype:
             part.to(dtype=dtype)
     return pipeline
 
 
 def make_inpainter(
-    pipeline: Any,
+    pipeline: DiffusionPipeline,
     *,
     dtype: torch.dtype = torch.float32,
     scheduler: str | None = None,
@@ -110,15 +82,17 @@ def make_inpainter(
     recommended_guidance: float | None = None,
     allow_pickle: bool = False,
 ) -> InpaintingModel:
-    """The pipeline behind the class of its family.
+    """The pipeline wrapped in the class of its family.
 
     Args:
-        dtype: of a UNet. scheduler: a name of SCHEDULERS in place of the model's own.
+        dtype: number format of a UNet.
+        scheduler: a name of SCHEDULERS, instead of the model's own scheduler.
         lora: FILE[:SCALE], several separated by commas.
-        native_px: side of the pictures in place of the model's own.
-        recommended_steps, recommended_guidance: the model's advice; that of a scheduler made for few steps comes first.
+        native_px: side in pixels of the pictures to draw, instead of the model's own.
+        recommended_steps, recommended_guidance: recommendations of the model. Those of the scheduler replace them.
+        allow_pickle: also read LoRA weights that are not safetensors.
     Raises:
-        MasklessError: a model that cannot inpaint, a LoRA or a scheduler that does not go with it.
+        MasklessError: a model that cannot inpaint, or a LoRA or a scheduler that does not fit it.
     """
     for each in parse_loras(lora):
         add_lora(pipeline, each, allow_pickle=allow_pickle)

@@ -1,14 +1,17 @@
-"""Schedulers by name, and the rule that no candidate gets noise of its own (mistake 9). Method step 7."""
+"""Schedulers by name, which add the same noise to all candidates (mistake 9). Method step 7."""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from maskless.data.errors import MasklessError
+from maskless.data.errors import MasklessError, first_line
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
 
 DETERMINISTIC = (
     "DDIMScheduler",
@@ -21,14 +24,18 @@ DETERMINISTIC = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
-"""Schedulers that draw no noise of their own."""
+"""Schedulers whose steps add no noise."""
 DISTILLED = ("LCMScheduler", "TCDScheduler")
-"""Schedulers that draw noise at every step, which models distilled for them cannot do without."""
+"""Schedulers that add noise at every step, as the models distilled for them require."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedScheduler:
-    """A scheduler of diffusers. steps, guidance_scale: what it is made for; None where the model's own advice holds."""
+    """A scheduler of diffusers.
+
+    kind: its class. settings: settings that replace those of the model's own scheduler. steps, guidance_scale: the
+    values that it is made for; None if the model's recommendation applies.
+    """
 
     kind: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -51,18 +58,18 @@ SCHEDULERS = {
     "unipc": NamedScheduler(kind="UniPCMultistepScheduler"),
     "lcm": NamedScheduler(kind="LCMScheduler", steps=6, guidance_scale=1.0),
     "tcd": NamedScheduler(kind="TCDScheduler", steps=6, guidance_scale=1.0),
-    # Hyper-SD's LoRAs for a fixed number of steps want DDIM with the last steps of the training's thousand.
+    # Hyper-SD's LoRAs for a fixed number of steps need DDIM with trailing timesteps.
     "hyper-sd": NamedScheduler(
         kind="DDIMScheduler", settings={"timestep_spacing": "trailing"}, steps=8, guidance_scale=1.0
     ),
 }
-"""By the names of `EditConfig.scheduler`."""
+"""The schedulers by name, as the option `scheduler` accepts them."""
 
 
-def choose_scheduler(own: Any, name: str | None) -> Any:
-    """The scheduler of that name with the model's settings; without a name the model's own.
+def choose_scheduler(own: SchedulerMixin, name: str | None) -> SchedulerMixin:
+    """The scheduler of this name with the settings of the model's own; without a name, the model's own.
 
-    One of its own that draws noise, and that it was not distilled for, gives way to DDIM with the same settings.
+    If the model's own scheduler adds noise and is not one of DISTILLED, DDIM with the same settings replaces it.
     """
     import diffusers
 
@@ -74,28 +81,30 @@ def choose_scheduler(own: Any, name: str | None) -> Any:
     return diffusers.DDIMScheduler.from_config(own.config)
 
 
-def draws_noise(scheduler: Any) -> bool:
-    """Whether its steps add noise, and so need a generator."""
+def draws_noise(scheduler: SchedulerMixin) -> bool:
+    """Whether the scheduler's steps add noise and so need a generator."""
     return type(scheduler).__name__ not in DETERMINISTIC or "sde" in str(scheduler.config.get("algorithm_type", ""))
 
 
-def set_steps(scheduler: Any, steps: int, device: torch.device) -> None:
-    """Lay out the timesteps.
+def set_steps(scheduler: SchedulerMixin, steps: int, device: torch.device) -> None:
+    """Set the timesteps of a scheduler for a number of steps.
 
     Raises:
-        MasklessError: the scheduler cannot take so many.
+        MasklessError: the scheduler does not support that number of steps.
     """
     try:
         scheduler.set_timesteps(steps, device=device)
     except ValueError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MasklessError(f"{type(scheduler).__name__} cannot take {steps} steps: {reason}") from error
+        reason = first_line(error)
+        raise MasklessError(f"{type(scheduler).__name__} does not support {steps} steps: {reason}") from error
 
 
-def step_options(scheduler: Any, seed: int, step: int, count: int) -> dict[str, Any]:
-    """Further arguments of a step: for one that draws noise, generators that give every picture of the batch the same.
+def step_options(
+    scheduler: SchedulerMixin, seed: int, step: int, count: int
+) -> dict[str, torch.Generator | list[torch.Generator]]:
+    """Further arguments of a scheduler's step: if it adds noise, generators that add the same noise to all pictures.
 
-    They follow from the seed and the step alone, so that a run stopped in the middle goes on with the same noise.
+    They depend only on the seed and the step, so that a run that was stopped continues with the same noise.
     """
     if not draws_noise(scheduler) or "generator" not in inspect.signature(scheduler.step).parameters:
         return {}

@@ -1,27 +1,29 @@
-"""An inpainting model that comes as one .safetensors file, under the names of its original training code."""
+"""Loads inpainting models from one .safetensors file, with weights under the names of the original training code."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from maskless.data.errors import MasklessError
 from maskless.models.presets import BY_NAME
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 FIRST_CONVOLUTION = "model.diffusion_model.input_blocks.0.0.weight"
 SECOND_TEXT_ENCODER = "conditioner.embedders.1.model.ln_final.weight"
 TEXT_WIDTHS = {768: "sd15", 1024: "sd2"}
-"""Presets by the width of their text encoder."""
+"""Presets by the width of their text encoder, which differs between Stable Diffusion 1.5 and 2."""
 
 
 def settings_of(path: Path) -> str:
-    """The hub id of the model whose settings belong to this file; or the folder that holds them, if one of that name
-    is beside it.
+    """Where the settings of this file's model are: a folder of the same name beside the file, or else a hub id.
 
     Raises:
-        MasklessError: the file is not a Stable Diffusion inpainting model.
+        MasklessError: the file is damaged, or is not a Stable Diffusion inpainting model.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -41,16 +43,19 @@ def settings_of(path: Path) -> str:
     except (SafetensorError, OSError) as error:
         raise MasklessError(f"model file damaged or cut short: {path} ({error})") from error
     if channels != 9:
-        raise MasklessError(f"an inpainting model must have a UNet of 9 input channels, got {channels} in {path}")
+        raise MasklessError(f"an inpainting model must have a UNet with 9 input channels, got {channels} in {path}")
     if SECOND_TEXT_ENCODER in names:
         return BY_NAME["sdxl"].inpainting[0]
     if width not in TEXT_WIDTHS:
-        raise MasklessError(f"{path} is of no known model; put its settings (model_index.json …) into {beside}")
+        raise MasklessError(f"{path} is not a known kind of model; put its settings (model_index.json …) into {beside}")
     return BY_NAME[TEXT_WIDTHS[width]].inpainting[0]
 
 
-def load_single_file(path: Path, settings: Path) -> Any:
-    """The inpainting pipeline of a file, in float32. settings: a folder with model_index.json and what goes with it."""
+def load_single_file(path: Path, settings: Path) -> DiffusionPipeline:
+    """The inpainting pipeline from a file, in float32.
+
+    settings: folder with model_index.json and the configurations and tokenizers that it names.
+    """
     from diffusers import StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPipeline
 
     xl = (settings / "text_encoder_2").is_dir()

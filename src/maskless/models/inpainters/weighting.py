@@ -1,25 +1,27 @@
-"""Weighted prompts, such as “a (blue)1.4 house with (trees)0.7”, by the library compel where it is installed."""
+"""Encodes weighted prompts, such as "a (blue)1.4 house with (trees)0.7", with the optional library compel."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from maskless.data.errors import MasklessError
+from maskless.models.inpainters.denoising import PromptEmbedding
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 WEIGHTED = re.compile(r"\([^()]+\)(?:\d+(?:\.\d+)?|\.\d+|\++|-+)")
-"""A part in brackets with a weight after it: 1 is as usual, each + is 1.1 times and each - 0.9 times."""
+"""Words in parentheses followed by a weight: a number, or + signs (a factor of 1.1 each) or - signs (0.9 each)."""
 
 
 def is_weighted(*texts: str) -> bool:
-    """Whether any of the texts weights a part of it."""
+    """Whether any of the texts has a part with a weight."""
     return any(WEIGHTED.search(text) for text in texts)
 
 
-def encode_weighted(pipeline: Any, prompt: str, negative_prompt: str) -> dict[str, Tensor | None]:
-    """Fields of a PromptEmbedding, of texts with weights, on the text encoders of a Stable Diffusion pipeline.
+def encode_weighted(pipeline: DiffusionPipeline, prompt: str, negative_prompt: str) -> PromptEmbedding:
+    """Texts with weights, encoded with the text encoders of a Stable Diffusion pipeline.
 
     Raises:
         MasklessError: compel is not installed.
@@ -32,9 +34,9 @@ def encode_weighted(pipeline: Any, prompt: str, negative_prompt: str) -> dict[st
         ) from error
     chosen = CompelForSDXL if hasattr(pipeline, "text_encoder_2") else CompelForSD
     found = chosen(pipeline, device=str(pipeline._execution_device))(prompt, negative_prompt=negative_prompt)
-    return {
-        "prompt": found.embeds.float(),
-        "negative": found.negative_embeds.float(),
-        "pooled": found.pooled_embeds,
-        "negative_pooled": found.negative_pooled_embeds,
-    }
+    return PromptEmbedding(
+        prompt=found.embeds.float(),
+        negative=found.negative_embeds.float(),
+        pooled=found.pooled_embeds,
+        negative_pooled=found.negative_pooled_embeds,
+    )

@@ -1,1 +1,1 @@
-"""The training of the bundled models."""
+"""The training of the bundled models: one module for each part, with the names that `loop.Task` lists."""

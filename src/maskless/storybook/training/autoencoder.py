@@ -1,4 +1,4 @@
-"""The autoencoder: 128-pixel pictures to 32 x 32 latents of 4 channels (4 times smaller) and back."""
+"""The autoencoder: pictures to latents of 4 channels and a quarter of the side, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskless.storybook.training.loop import Run, without_its_origin
+from maskless.storybook.training.loop import Run, remove_origin
 from maskless.storybook.world.scenes import render, split_seed
 from maskless.storybook.world.sheets import sheet, to_tensor
 
@@ -19,12 +19,12 @@ BATCH = 8
 LEARNING_RATE = 2e-3
 WIDTH = 48
 EXPORT = "inpainting/vae"
-SCALE = 2.0  # the latents, near the mean colours in [-1, 1], have a standard deviation of about 0.5
-CROP = 48  # training crops; the network is convolutional, so it serves any size
+SCALE = 2.0  # the latents, close to mean colours in [-1, 1], have a standard deviation of about 0.5
+CROP = 48  # pixels along a training crop; the network is convolutional, so it takes pictures of any size
 
 
-def build(run: Run) -> nn.Module:
-    """TAESD's architecture: without normalisation layers, which in a short training wash the colours out."""
+def build(run: Run) -> nn.ModuleDict:
+    """TAESD's architecture, which has no normalisation layers: they wash the colours out when the training is short."""
     vae = AutoencoderTiny(
         encoder_block_out_channels=(WIDTH,) * 3,
         decoder_block_out_channels=(WIDTH,) * 3,
@@ -37,7 +37,7 @@ def build(run: Run) -> nn.Module:
 
 
 def example(seed: int) -> dict[str, Tensor]:
-    """Two crops of one scene, [2, 3, 48, 48] in [0, 1], some with grey holes as the inpainter will show them."""
+    """Two crops of one scene, image [2, 3, 48, 48] in [0, 1], some with a grey hole as in the inpainter's input."""
     rng = np.random.default_rng(seed)
     picture = to_tensor(render(seed, int(rng.integers(112, 224))).image)
     crops = []
@@ -51,16 +51,17 @@ def example(seed: int) -> dict[str, Tensor]:
     return {"image": torch.stack(crops)}
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """L1, L1 of the gradients (sharp edges) and a little L2, through latents with a little noise.
+def loss(model: nn.ModuleDict, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """L1, L1 of the picture's gradients (for sharp edges) and L2, of pictures decoded from slightly noisy latents.
 
-    The first three latent channels are drawn towards the mean colour of their 4 x 4 pixels, which leaves the fourth for
-    the detail: a smooth code, learned in minutes, which diffusion likes.
+    A further term pulls the first three latent channels towards the mean colour of their 4 x 4 pixels, and leaves the
+    fourth for the detail. Such smooth latents are learned in minutes and suit a diffusion model.
     """
     image = (batch["image"].flatten(0, 1) * 2 - 1).contiguous(memory_format=torch.channels_last)
-    latents = model["vae"].encode(image).latents
+    vae: AutoencoderTiny = model["vae"]
+    latents = vae.encode(image).latents
     noise = torch.randn(latents.shape, generator=generator, device=image.device)
-    decoded = model["vae"].decode(latents + 0.03 * noise).sample.float()
+    decoded = vae.decode(latents + 0.03 * noise).sample.float()
     error = decoded - image
     gradients = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     colour = (latents[:, :3].float() - F.avg_pool2d(image, 4)).abs().mean()
@@ -73,23 +74,26 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return -10 * torch.log10((a - b).square().mean(dim=(1, 2, 3)).clamp_min(1e-10))
 
 
-def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
-    vae = model["vae"]
+def validate(model: nn.ModuleDict) -> tuple[dict[str, float], Image.Image]:
+    """The mean PSNR of 64 validation scenes, and a sheet of sixteen above their reconstructions."""
+    vae: AutoencoderTiny = model["vae"]
     images = torch.stack([to_tensor(render(split_seed("validation", i)).image) for i in range(64)]).to(vae.device)
     latents = torch.cat([vae.encode(part * 2 - 1).latents for part in images.split(16)])
     decoded = torch.cat([vae.decode(part).sample for part in latents.split(16)]).float().clamp(-1, 1) / 2 + 0.5
     return {"psnr": psnr(decoded, images).mean().item()}, sheet([images[:8], decoded[:8], images[8:16], decoded[8:16]])
 
 
-def export(model: nn.Module, models: Path) -> None:
+def export(model: nn.ModuleDict, models: Path) -> None:
+    """Write the folder that AutoencoderTiny.from_pretrained opens, in 16 bits."""
     vae = model["vae"]
     copy = AutoencoderTiny.from_config(vae.config)
     copy.load_state_dict(vae.state_dict())
     copy.half().save_pretrained(models / EXPORT)
-    without_its_origin(models / EXPORT)
+    remove_origin(models / EXPORT)
 
 
-def restore(model: nn.Module, models: Path) -> None:
+def restore(model: nn.ModuleDict, models: Path) -> None:
+    """Load the exported weights."""
     model["vae"].load_state_dict(load(models).state_dict())
 
 

@@ -1,4 +1,4 @@
-"""The autoencoder's decoder alone, trained on while the inpainter works with the latents as they are."""
+"""Further training of the autoencoder's decoder alone. The latents, which the inpainter works on, stay as they are."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ __all__ = [
 ]
 
 
-def build(run: Run) -> nn.Module:
-    """The exported autoencoder, its encoder frozen: latents and their scale stay what they are."""
+def build(run: Run) -> nn.ModuleDict:
+    """The exported autoencoder with its encoder frozen, so that the latents stay as they are."""
     vae = load(run.models)
     vae.decoder.requires_grad_(True)
     return nn.ModuleDict({"vae": vae})
 
 
-def export(model: nn.Module, models: Path) -> None:
-    """To the inpainter, and to the redrawer where there is one: its latents are the same."""
+def export(model: nn.ModuleDict, models: Path) -> None:
+    """Write the autoencoder into the inpainter's folder and, if there is a redrawer, into the redrawer's too."""
     autoencoder.export(model, models)
     if (models / "redraw").is_dir():
         shutil.copytree(models / EXPORT, models / "redraw" / "vae", dirs_exist_ok=True)

@@ -1,8 +1,8 @@
-"""The inpainter: a UNet on the autoencoder's latents that fills a hole with what a text names.
+"""The inpainter: a UNet on the autoencoder's latents that fills a hole with what a text describes.
 
-Trained at 64 x 64 pixels (16 x 16 latents) on windows of scenes. It starts from CLIP's text encoder, which goes on
-learning and must go on telling every word of the world. v-prediction (arXiv 2202.00512) with the errors inside the hole
-weighted up.
+It is trained at 64 x 64 pixels (16 x 16 latents) on windows of scenes, by v-prediction (arXiv 2202.00512) with a larger
+weight inside the hole. Its text encoder starts as CLIP's and is trained too; a second loss keeps every word of a text
+recognisable in its output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,11 +27,12 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from maskless.data.errors import MasklessError
 from maskless.storybook.training import autoencoder
-from maskless.storybook.training.clip import WORDS, named_words, words_loss
-from maskless.storybook.training.loop import Run, opened_in_float32, without_its_origin
-from maskless.storybook.world.edits import other, retextured
+from maskless.storybook.training.clip import WORDS, words_in, words_loss
+from maskless.storybook.training.loop import Run, remove_origin, set_float32_dtype
+from maskless.storybook.world.edits import choose_other, with_new_textures
+from maskless.storybook.world.graph import COLOURS, KINDS, sample
 from maskless.storybook.world.holes import random_hole, window_of
-from maskless.storybook.world.scenes import COLOURS, KINDS, draw, render, sample, split_seed
+from maskless.storybook.world.scenes import draw, render, split_seed
 from maskless.storybook.world.sheets import sheet, to_tensor
 from maskless.storybook.world.styles import STYLES
 
@@ -35,11 +41,11 @@ LEARNING_RATE = 8e-4
 OUTER_LAYERS = ("conv_in", "conv_out", "token_embedding", "position_embedding", "words")
 FIRST_SEED = 200_000_000
 SIDE = 64
-OTHER_MANNER = 0.5  # share of the scenes, beside those that are no flat drawings anyway, which get another manner
-RETEXTURED = 0.4  # share of the scenes whose large objects get textures anew
-WORDS_WEIGHT = 0.1
+OTHER_STYLE = 0.5  # share of all scenes that get a random style other than a flat drawing
+NEW_TEXTURES = 0.4  # share of all scenes whose large objects get random textures
+WORDS_WEIGHT = 0.1  # of the loss that keeps words recognisable
 EXPORT = "inpainting/unet"
-STEPS, GUIDANCE = 5, 2.5  # more steps give no more (docs/model-card.md)
+STEPS, GUIDANCE = 5, 2.5  # more steps are no better (docs/training-log.md)
 SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
@@ -49,11 +55,16 @@ SCHEDULE = {
     "steps_offset": 1,
     "timestep_spacing": "trailing",
 }
-_frozen: dict[str, nn.Module] = {}  # the autoencoder, which is not trained here
+_frozen: dict[str, Any] = {}  # the autoencoder, which is not trained here
 _tokenizer: list[CLIPTokenizer] = []
 
 
-def build(run: Run) -> nn.Module:
+def build(run: Run) -> nn.ModuleDict:
+    """A new UNet, CLIP's text encoder, and a head that predicts words from its output.
+
+    Raises:
+        MasklessError: the autoencoder or CLIP has not been trained yet.
+    """
     if (
         not (run.models / "clip" / "config.json").is_file()
         or not (run.models / "inpainting" / "vae" / "config.json").is_file()
@@ -79,15 +90,16 @@ def build(run: Run) -> nn.Module:
         cross_attention_dim=clip.config.text_config.hidden_size,
         attention_head_dim=(4, 5, 6),
         norm_num_groups=16,
-        addition_embed_type="text",  # the pooled text beside the time embedding: kinds are learned sooner
+        addition_embed_type="text",  # adds the pooled text to the time embedding: kinds are learned sooner
         addition_embed_type_num_heads=3,
     )
     words = nn.Linear(clip.config.text_config.hidden_size, len(WORDS))
-    nn.init.zeros_(words.weight)  # what the text encoder knows is not to be shaken by a head that knows nothing yet
+    nn.init.zeros_(words.weight)  # so that an untrained head sends no gradients into the trained text encoder
     return nn.ModuleDict({"unet": unet, "text": text, "words": words})
 
 
 def tokenize(texts: list[str]) -> Tensor:
+    """Token ids [N, 32]."""
     tokens = _tokenizer[0]
     return tokens(
         texts, padding="max_length", truncation=True, max_length=tokens.model_max_length, return_tensors="pt"
@@ -98,10 +110,10 @@ def example(seed: int) -> dict[str, Tensor]:
     """Two windows of one scene: image [2, 3, 64, 64] in [0, 1], mask [2, 1, 64, 64], ids [2, 32], words [2, W]."""
     rng = np.random.default_rng(seed)
     graph, size = sample(seed), int(rng.integers(96, 161))
-    if rng.random() < OTHER_MANNER:
-        graph = graph.with_style(other(tuple(STYLES), "flat", rng))
-    if rng.random() < RETEXTURED:
-        graph = retextured(graph, rng)
+    if rng.random() < OTHER_STYLE:
+        graph = graph.with_style(choose_other(tuple(STYLES), "flat", rng))
+    if rng.random() < NEW_TEXTURES:
+        graph = with_new_textures(graph, rng)
     scene = draw(graph, size)
     images, masks, texts = [], [], []
     for _ in range(2):
@@ -114,13 +126,16 @@ def example(seed: int) -> dict[str, Tensor]:
         )
         masks.append(torch.from_numpy(np.array(mask) > 127)[None].float())
         texts.append("" if rng.random() < 0.1 else hole.text)
-    words = torch.stack([named_words(text) for text in texts])
+    words = torch.stack([words_in(text) for text in texts])
     return {"image": torch.stack(images), "mask": torch.stack(masks), "ids": tokenize(texts), "words": words}
 
 
-def noised(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Scaled latents [N, 4, h, w] at times of their own: the times [N], the noisy latents, and their v = a eps - s z_0,
-    where a is sqrt(alpha_bar) and s is sqrt(1 - alpha_bar)."""
+def add_noise(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a random time for each of the scaled latents [N, 4, h, w] and add the noise of that time.
+
+    Returns the times [N], the noisy latents, and the target v = a eps - s z_0 of the prediction, where a is
+    sqrt(alpha_bar) and s is sqrt(1 - alpha_bar).
+    """
     device, count = clean.device, len(clean)
     noise = torch.randn(clean.shape, generator=generator, device=device)
     time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.9).sigmoid().mul(1000).long().clamp(0, 999)
@@ -134,43 +149,44 @@ def _alphas_cumprod() -> Tensor:
     return DPMSolverMultistepScheduler(**SCHEDULE).alphas_cumprod
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """E ||v - v_theta(z_t, mask, masked image, text)||^2, four times as heavy inside the hole; v = a eps - s z_0.
-    And what the text encoder pays for words that cannot be told from its output."""
-    image, mask, ids, named = (batch[key].flatten(0, 1) for key in ("image", "mask", "ids", "words"))
+def loss(model: nn.ModuleDict, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """E ||v - v_theta(z_t, mask, masked image, text)||^2, weighted four times inside the hole; v = a eps - s z_0.
+
+    To it the loss is added of the words that a head predicts from the text encoder's output.
+    """
+    image, mask, ids, words = (batch[key].flatten(0, 1) for key in ("image", "mask", "ids", "words"))
     vae = _frozen["vae"]
     with torch.no_grad():
         both = torch.cat([image, image * (mask < 0.5) + 0.5 * mask]) * 2 - 1
         latents = vae.encode(both.contiguous(memory_format=torch.channels_last)).latents.float().contiguous()
         clean, masked = (latents * vae.config.scaling_factor).chunk(2)
     small = F.interpolate(mask, size=clean.shape[-2:])
-    time, noisy, target = noised(clean, generator)
+    time, noisy, target = add_noise(clean, generator)
     text = model["text"](ids)
     predicted = model["unet"](torch.cat([noisy, small, masked], dim=1), time, text.last_hidden_state).sample.float()
     weight = 1 + 3 * small
-    told = ((predicted - target).square() * weight).mean() / weight.mean()
-    return told + WORDS_WEIGHT * words_loss(model, text, named)
+    filling = ((predicted - target).square() * weight).mean() / weight.mean()
+    return filling + WORDS_WEIGHT * words_loss(model, text, words)
 
 
-def pipeline(model: nn.Module) -> StableDiffusionInpaintPipeline:
-    """The stock pipeline around the networks as they are."""
+def pipeline(model: nn.ModuleDict) -> StableDiffusionInpaintPipeline:
+    """The pipeline of diffusers with the networks in training."""
     parts = {"vae": _frozen["vae"], "text_encoder": model["text"], "tokenizer": _tokenizer[0], "unet": model["unet"]}
     return StableDiffusionInpaintPipeline(**parts, **stock_parts())  # type: ignore[arg-type]
 
 
-def stock_parts() -> dict[str, Any]:
+def stock_parts() -> dict[str, DPMSolverMultistepScheduler | bool | None]:
     """What a pipeline of diffusers takes beside the networks."""
-    scheduler = DPMSolverMultistepScheduler(**SCHEDULE)
     return {
-        "scheduler": scheduler,
+        "scheduler": DPMSolverMultistepScheduler(**SCHEDULE),
         "safety_checker": None,
         "feature_extractor": None,
         "requires_safety_checker": False,
     }
 
 
-def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
-    """A sheet: windows of eight validation scenes with their holes, filled with seven prompts each."""
+def validate(model: nn.ModuleDict) -> tuple[dict[str, float], Image.Image]:
+    """No figures, but a sheet: windows of ten validation scenes, and their holes filled by ten prompts, a row each."""
     pipe = pipeline(model)
     pipe.set_progress_bar_config(disable=True)
     rng = np.random.default_rng(0)
@@ -220,13 +236,22 @@ def validate(model: nn.Module) -> tuple[dict[str, float], Image.Image]:
     return {}, sheet(rows)
 
 
-def export(model: nn.Module, models: Path) -> None:
-    """The folder that StableDiffusionInpaintPipeline.from_pretrained opens; the UNet in shards under 15 MiB."""
+def export(model: nn.ModuleDict, models: Path) -> None:
+    """Write the folder that StableDiffusionInpaintPipeline.from_pretrained opens, the UNet in shards under 15 MiB."""
     save(pipeline(model), models, "inpainting", {"steps": STEPS, "guidance_scale": GUIDANCE})
 
 
-def save(pipe: Any, models: Path, name: str, advice: dict[str, float]) -> None:
-    """A pipeline's networks in 16 bits, copied, beside the exported autoencoder, and what it works best with."""
+def save(
+    pipe: StableDiffusionInpaintPipeline | StableDiffusionInstructPix2PixPipeline,
+    models: Path,
+    name: str,
+    advice: dict[str, float],
+) -> None:
+    """Write copies of a pipeline's networks in 16 bits and the exported autoencoder into the folder `name` of `models`.
+
+    `advice` holds the settings that the model works best with; it goes into maskless.json. The pipeline holds the
+    copies afterwards.
+    """
     folder = models / name
     unet = UNet2DConditionModel.from_config(pipe.unet.config)
     unet.load_state_dict(pipe.unet.state_dict())
@@ -234,14 +259,14 @@ def save(pipe: Any, models: Path, name: str, advice: dict[str, float]) -> None:
     text.load_state_dict(pipe.text_encoder.state_dict())
     pipe.register_modules(vae=autoencoder.load(models).half(), unet=unet.half(), text_encoder=text.half())
     pipe.save_pretrained(folder, max_shard_size="14MB")
-    opened_in_float32(folder / "text_encoder")
+    set_float32_dtype(folder / "text_encoder")
     for part in ("vae", "unet"):
-        without_its_origin(folder / part)
+        remove_origin(folder / part)
     (folder / "maskless.json").write_text(json.dumps(advice, indent=2))
 
 
-def restore(model: nn.Module, models: Path) -> None:
-    """Into the networks as they were built: an export of another architecture is refused by name."""
+def restore(model: nn.ModuleDict, models: Path) -> None:
+    """Load the exported weights into the networks; of another architecture they are refused (see `loop.train`)."""
     folder = models / "inpainting"
     for name, kind, part in (("unet", UNet2DConditionModel, "unet"), ("text", CLIPTextModel, "text_encoder")):
         model[name].load_state_dict(kind.from_pretrained(folder / part, torch_dtype=torch.float32).state_dict())

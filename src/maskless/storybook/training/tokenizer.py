@@ -1,6 +1,8 @@
-"""Our own small BPE vocabulary in CLIP's format: each word of the captions is one token, and any text has tokens."""
+"""A small BPE tokenizer in CLIP's format: each word of the captions is one token, and any other text has tokens too."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
@@ -8,10 +10,19 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTokenizer
 
-from maskless.storybook.world.captions import NUMBERS, PLACES, describe_empty, describe_object, describe_scene, plural
-from maskless.storybook.world.scenes import COLOURS, KINDS, TEXTURES, sample, split_seed
+from maskless.storybook.world.captions import (
+    BACKGROUND_WORDS,
+    NUMBERS,
+    describe_empty,
+    describe_object,
+    describe_scene,
+    plural,
+)
+from maskless.storybook.world.graph import COLOURS, KINDS, TEXTURES, sample
+from maskless.storybook.world.scenes import split_seed
 
-CONTEXT = 32
+CONTEXT = 32  # tokens of a text
+# Words of instructions, beside those of the captions.
 _WORDS = (
     "replace remove add change make turn into with without next to left right of top bottom centre center middle",
     "background picture photo image painting style texture grey light dark tiny large huge little several many some",
@@ -21,18 +32,18 @@ _SPLIT = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|
 
 
 def corpus() -> list[str]:
-    """The captions the vocabulary is learned from: training scenes, and each word often enough to become a token."""
+    """The texts that the vocabulary is learned from: captions, and every single word often enough to become a token."""
     rng = np.random.default_rng(0)
     graphs = [sample(split_seed("train", i)) for i in range(4000)]
     texts = [describe_scene(graph, rng) for graph in graphs]
-    texts += [describe_object(thing, rng) for graph in graphs for thing in graph.objects]
-    texts += [describe_empty(background, rng) for background in PLACES for _ in range(20)]
+    texts += [describe_object(item, rng) for graph in graphs for item in graph.objects]
+    texts += [describe_empty(background, rng) for background in BACKGROUND_WORDS for _ in range(20)]
     words = [
         *KINDS,
         *(plural(kind) for kind in KINDS),
         *COLOURS,
         *TEXTURES,
-        *PLACES,
+        *BACKGROUND_WORDS,
         *NUMBERS,
         *" ".join(_WORDS).split(),
     ]
@@ -40,7 +51,7 @@ def corpus() -> list[str]:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """The storybook tokenizer; the same at every call."""
+    """Learn the tokenizer from the corpus; it comes out the same at every call."""
     learned = Tokenizer(BPE(end_of_word_suffix="</w>"))
     learned.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -67,7 +78,6 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def _merges(tokenizer: Tokenizer) -> list[list[str]]:
-    import json
-
+    """The merges [left, right] that a tokenizer has learned, in order; some versions write a merge as one string."""
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     return [merge if isinstance(merge, list) else merge.split(" ") for merge in merges]

@@ -1,4 +1,4 @@
-"""The nine places. Each is one function that paints a whole canvas; to add one, write it and name it in `BACKGROUNDS`.
+"""The nine backgrounds, each painted by one function. To add one, write it and name it in `BACKGROUNDS` and `SKIES`.
 
 A painter gets an `ImageDraw` over a square canvas of `side` pixels, the horizon as a fraction of the side, and a NumPy
 generator for its details. The sky is already there, as a vertical gradient between the two colours of `SKIES`.
@@ -41,6 +41,7 @@ def _wave(side: int, y: float, height: float, waves: float, phase: float) -> lis
 
 
 def _clouds(draw: ImageDraw.ImageDraw, side: int, horizon: float, rng: np.random.Generator, colour: Colour) -> None:
+    """Up to two clouds in the sky."""
     for _ in range(int(rng.integers(0, 3))):
         x, y, w = rng.uniform(0.1, 0.9), rng.uniform(0.08, max(0.12, horizon - 0.25)), rng.uniform(0.05, 0.09)
         for dx, dy, scale in ((-1.0, 0.15, 0.7), (0, 0, 1.0), (1.0, 0.15, 0.75)):
@@ -147,7 +148,7 @@ BACKGROUNDS: dict[str, Painter] = {
 
 
 def paint_background(name: str, side: int, horizon: float, seed: int) -> Image.Image:
-    """The empty place as an RGB image [side, side]; `horizon` as a fraction of the side, details from `seed`."""
+    """A background without objects, RGB [side, side]; `horizon` a fraction of the side, `seed` for the details."""
     image = gradient(*SKIES[name], side)
     BACKGROUNDS[name](ImageDraw.Draw(image), side, horizon, np.random.default_rng(seed))
     return image

@@ -1,4 +1,7 @@
-"""Edited scenes: one random change of a graph, and the crops that show its objects. Used by training and evaluation."""
+"""Random edits of a scene graph, and the windows that show the objects of a drawn scene.
+
+Training and evaluation both use them. A window is a half-open box (x0, y0, x1, y1) in pixels of the picture.
+"""
 
 from __future__ import annotations
 
@@ -7,52 +10,57 @@ import dataclasses
 import numpy as np
 
 from maskless.storybook.world.backgrounds import BACKGROUNDS
-from maskless.storybook.world.scenes import COLOURS, KINDS, TEXTURES, Scene, SceneGraph, VisibleObject
+from maskless.storybook.world.graph import COLOURS, KINDS, TEXTURES, SceneGraph
+from maskless.storybook.world.scenes import Scene, VisibleObject
 from maskless.storybook.world.styles import STYLES
 
-LARGE = 0.22  # of the side, an object on which a texture is seen
+LARGE = 0.22  # size, as a fraction of the side, above which an object is large enough for a texture to be recognised
 
 Window = tuple[int, int, int, int]
 
 
-def other(options: tuple[str, ...], than: str, rng: np.random.Generator) -> str:
-    """One of the options, but not `than`."""
+def choose_other(options: tuple[str, ...], than: str, rng: np.random.Generator) -> str:
+    """A random option that is not `than`."""
     rest = [option for option in options if option != than]
     return rest[int(rng.integers(len(rest)))]
 
 
 def random_edit(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph:
-    """The same scene with one thing changed: an object's colour or kind, an object gone, the place or the style."""
+    """The same scene with one random change.
+
+    An object gets another kind, another colour, both, or another texture, or it is removed; or the background or the
+    style changes.
+    """
     choice = rng.random()
     if not graph.objects or choice < 0.08:
-        return graph.with_background(other(tuple(BACKGROUNDS), graph.background, rng))
+        return graph.with_background(choose_other(tuple(BACKGROUNDS), graph.background, rng))
     if choice < 0.14:
-        return graph.with_style(other(tuple(STYLES), graph.style, rng))
+        return graph.with_style(choose_other(tuple(STYLES), graph.style, rng))
     index = int(rng.integers(len(graph.objects)))
-    thing = graph.objects[index]
+    item = graph.objects[index]
     if choice < 0.24:
         return graph.remove_object(index)
-    if choice < 0.3 and thing.texture != "plain":
-        return graph.replace_object(index, texture=other(TEXTURES, thing.texture, rng))
+    if choice < 0.3 and item.texture != "plain":
+        return graph.replace_object(index, texture=choose_other(TEXTURES, item.texture, rng))
     changes = {}
     if choice < 0.75:
-        changes["kind"] = other(KINDS, thing.kind, rng)
+        changes["kind"] = choose_other(KINDS, item.kind, rng)
     if choice > 0.6:
-        changes["colour"] = other(tuple(COLOURS), thing.colour, rng)
+        changes["colour"] = choose_other(tuple(COLOURS), item.colour, rng)
     return graph.replace_object(index, **changes)
 
 
-def retextured(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph:
-    """The same scene with the textures of its large objects drawn anew, three in four of them no plain one."""
-    for index, thing in enumerate(graph.objects):
-        if thing.size > LARGE:
+def with_new_textures(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph:
+    """The same scene with a random texture on every large object; one in four is plain."""
+    for index, item in enumerate(graph.objects):
+        if item.size > LARGE:
             graph = graph.replace_object(index, texture=str(rng.choice(TEXTURES)))
     return graph
 
 
-def window_around(thing: VisibleObject, side: int, rng: np.random.Generator, tight: bool = False) -> Window:
-    """A square window (x0, y0, x1, y1) that shows an object: tight, or with room and off centre."""
-    x0, y0, x1, y1 = thing.box_xyxy
+def window_around(item: VisibleObject, side: int, rng: np.random.Generator, tight: bool = False) -> Window:
+    """A square window that shows an object: `tight`, or with more room around it and the object off centre."""
+    x0, y0, x1, y1 = item.box_xyxy
     longer = max(x1 - x0, y1 - y0)
     scale = rng.uniform(1.02, 1.25) if tight else np.exp(rng.uniform(np.log(1.0), np.log(2.6)))
     width = int(np.clip(round(longer * scale), 12, side))
@@ -63,13 +71,13 @@ def window_around(thing: VisibleObject, side: int, rng: np.random.Generator, tig
     return left, top, left + width, top + width
 
 
-def share_inside(thing: VisibleObject, window: Window) -> float:
-    """How much of an object's visible pixels the window shows, in [0, 1]."""
+def share_inside(item: VisibleObject, window: Window) -> float:
+    """Share of an object's visible pixels that lie in the window, in [0, 1]."""
     x0, y0, x1, y1 = window
-    return float(thing.mask[y0:y1, x0:x1].sum() / thing.mask.sum())
+    return float(item.mask[y0:y1, x0:x1].sum() / item.mask.sum())
 
 
-def shown(scene: Scene, window: Window, least: float = 0.6) -> SceneGraph:
-    """The graph of what a window shows: the objects of which at least that share is inside."""
-    inside = [scene.graph.objects[thing.index] for thing in scene.objects if share_inside(thing, window) >= least]
+def graph_of_window(scene: Scene, window: Window, least: float = 0.6) -> SceneGraph:
+    """The graph of what a window shows: with the objects of which at least the share `least` lies in the window."""
+    inside = [scene.graph.objects[item.index] for item in scene.objects if share_inside(item, window) >= least]
     return dataclasses.replace(scene.graph, objects=tuple(inside))

@@ -1,4 +1,4 @@
-"""What the inpainter learns to fill: a picture's window, the mask in it, and the words for what belongs there."""
+"""Training examples of the inpainter: a window of a scene, the hole in it that is to be filled, and its caption."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from maskless.storybook.world.captions import STYLE_WORDS, describe_empty, describe_object, describe_scene, with_style
-from maskless.storybook.world.edits import Window, shown
+from maskless.storybook.world.edits import Window, graph_of_window
 from maskless.storybook.world.scenes import Scene, VisibleObject
 from maskless.storybook.world.styles import BLOCKS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hole:
-    """A window of a scene, the mask in it ([H, W] of the whole picture, True = to be filled), and its text."""
+    """A window of a scene, the mask [H, W] of the whole picture (True = to be filled), and the text for the filling."""
 
     window: Window
     mask: np.ndarray
@@ -24,11 +24,12 @@ class Hole:
 
 
 def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
-    """An object's box or outline, an empty box, the border, scratches, all around some objects, or everything."""
+    """One of eight kinds of hole: an object's box, a textured object's outline, a box that hides no object, the border,
+    scratches, everything around some objects, the whole picture, or a tile of a picture that is no flat drawing."""
     side, choice = scene.image.width, rng.random()
     if scene.graph.style != "flat" and rng.random() < 0.6:
-        return _manner_hole(scene, rng)
-    textured = [thing for thing in scene.objects if thing.texture != "plain"]
+        return _style_hole(scene, rng)
+    textured = [item for item in scene.objects if item.texture != "plain"]
     if choice < 0.24 and textured:
         return _outline_hole(scene, textured[int(rng.integers(len(textured)))], rng)
     if choice < 0.62 and scene.objects:
@@ -58,11 +59,12 @@ def window_of(box: tuple[int, int, int, int], side: int, scale: float, rng: np.r
     return left, top, left + width, top + width
 
 
-def _object_hole(scene: Scene, thing: VisibleObject, rng: np.random.Generator) -> Hole:
+def _object_hole(scene: Scene, item: VisibleObject, rng: np.random.Generator) -> Hole:
+    """An object's box with some margin, or rarely its outline, and the object's description."""
     side = scene.image.width
-    x0, y0, x1, y1 = thing.box_xyxy
+    x0, y0, x1, y1 = item.box_xyxy
     room = rng.uniform(0.0, 0.22, 4) * max(x1 - x0, y1 - y0) + 1
-    if rng.random() < 0.5:  # the square regions of the method
+    if rng.random() < 0.5:  # a square, like the regions that the method tries
         short = ((y1 - y0) - (x1 - x0)) / 2
         room[[0, 2]] += max(short, 0)
         room[[1, 3]] += max(-short, 0)
@@ -72,30 +74,33 @@ def _object_hole(scene: Scene, thing: VisibleObject, rng: np.random.Generator) -
         min(side, int(x1 + room[2])),
         min(side, int(y1 + room[3])),
     )
-    mask = _grown(thing.mask, int(rng.integers(1, 5))) if rng.random() < 0.1 else _box_mask(box, side)
-    text = describe_object(scene.graph.objects[thing.index], rng)
+    mask = _dilate(item.mask, int(rng.integers(1, 5))) if rng.random() < 0.1 else _box_mask(box, side)
+    text = describe_object(scene.graph.objects[item.index], rng)
     if rng.random() < 0.2:
-        text = describe_scene(dataclasses.replace(scene.graph, objects=(scene.graph.objects[thing.index],)), rng)
+        text = describe_scene(dataclasses.replace(scene.graph, objects=(scene.graph.objects[item.index],)), rng)
     elif scene.graph.style != "flat" and rng.random() < 0.5:
         text = with_style(text, scene.graph.style, rng)
     return Hole(window=window_of(box, side, float(rng.uniform(1.25, 2.2)), rng), mask=mask, text=text)
 
 
-def _outline_hole(scene: Scene, thing: VisibleObject, rng: np.random.Generator) -> Hole:
-    """A textured object's own outline, more or less, and its texture said: it is drawn in the shape that is there."""
-    graph = scene.graph.objects[thing.index]
-    text = " ".join(word for word in (graph.colour, graph.texture, graph.kind) if word)
-    text = f"{'an' if text[0] in 'aeiou' else 'a'} {text}" if rng.random() < 0.7 else describe_object(graph, rng)
+def _outline_hole(scene: Scene, item: VisibleObject, rng: np.random.Generator) -> Hole:
+    """A textured object's outline, up to three pixels wider, and a text that mostly names the texture.
+
+    The inpainter learns from it to draw a texture in a given shape.
+    """
+    named = scene.graph.objects[item.index]
+    text = " ".join(word for word in (named.colour, named.texture, named.kind) if word)
+    text = f"{'an' if text[0] in 'aeiou' else 'a'} {text}" if rng.random() < 0.7 else describe_object(named, rng)
     if scene.graph.style != "flat" and rng.random() < 0.5:
         text = with_style(text, scene.graph.style, rng)
-    window = window_of(thing.box_xyxy, scene.image.width, float(rng.uniform(1.25, 2.2)), rng)
-    return Hole(window=window, mask=_grown(thing.mask, int(rng.integers(0, 4))), text=text)
+    window = window_of(item.box_xyxy, scene.image.width, float(rng.uniform(1.25, 2.2)), rng)
+    return Hole(window=window, mask=_dilate(item.mask, int(rng.integers(0, 4))), text=text)
 
 
 def _surroundings_hole(scene: Scene, rng: np.random.Generator) -> Hole:
-    """All but some of the objects: where all are kept, half of the time the text names the place only."""
-    kept = [thing for thing in scene.objects if rng.random() < 0.8] or list(scene.objects)
-    mask = ~_grown(np.any([thing.mask for thing in kept], axis=0), int(rng.integers(0, 4)))
+    """Everything but some of the objects. Where all are kept, the text mostly names the background only."""
+    kept = [item for item in scene.objects if rng.random() < 0.8] or list(scene.objects)
+    mask = ~_dilate(np.any([item.mask for item in kept], axis=0), int(rng.integers(0, 4)))
     if len(kept) == len(scene.objects) and rng.random() < 0.6:
         text = describe_empty(scene.graph.background, rng)
     else:
@@ -104,9 +109,12 @@ def _surroundings_hole(scene: Scene, rng: np.random.Generator) -> Hole:
     return Hole(window=(0, 0, side, side), mask=mask, text=text)
 
 
-def _manner_hole(scene: Scene, rng: np.random.Generator) -> Hole:
-    """Everything, in a scene that is no flat drawing, its manner said. Mostly a window of half the side on the grid of
-    pixel art's blocks: a whole picture is drawn over in such tiles (engine/tiles.py), a block a cell of the latents."""
+def _style_hole(scene: Scene, rng: np.random.Generator) -> Hole:
+    """A whole window of a scene in another style than a flat drawing, and a text that names the style.
+
+    Mostly the window is half the side wide and lies on the grid of pixel art's blocks. The editor redraws a picture in
+    such tiles (engine/tiles.py), so that one block is one cell of the latents.
+    """
     side = scene.image.width
     if rng.random() < 0.65:
         width = side // 2
@@ -115,7 +123,7 @@ def _manner_hole(scene: Scene, rng: np.random.Generator) -> Hole:
         width = side if rng.random() < 0.4 else int(rng.uniform(0.45, 0.9) * side)
         x, y = (int(v) for v in rng.integers(0, side - width + 1, 2))
     window = (x, y, x + width, y + width)
-    graph = shown(scene, window, least=0.5) if rng.random() < 0.5 else scene.graph
+    graph = graph_of_window(scene, window, least=0.5) if rng.random() < 0.5 else scene.graph
     text = describe_scene(graph, rng)
     if not any(word in text for word in STYLE_WORDS[graph.style]):
         text = with_style(text, graph.style, rng)
@@ -123,16 +131,16 @@ def _manner_hole(scene: Scene, rng: np.random.Generator) -> Hole:
 
 
 def _empty_hole(scene: Scene, rng: np.random.Generator) -> Hole:
-    """A box that hides less than a third of any object; among eight tries the first that does."""
+    """A random box that hides at most about a third of every object; the last of eight boxes may hide more."""
     side = scene.image.width
     for _ in range(8):
         w = int(rng.uniform(0.14, 0.6) * side)
         h = int(np.clip(w * np.exp(rng.uniform(-0.6, 0.6)), side * 0.1, side * 0.7))
         x, y = int(rng.integers(0, side - w + 1)), int(rng.integers(0, side - h + 1))
         box = (x, y, x + w, y + h)
-        if not shown(scene, box, least=0.34).objects:
+        if not graph_of_window(scene, box, least=0.34).objects:
             break
-    inside = shown(scene, box, least=0.34)
+    inside = graph_of_window(scene, box, least=0.34)
     text = describe_scene(inside, rng) if inside.objects else describe_empty(scene.graph.background, rng)
     return Hole(window=window_of(box, side, float(rng.uniform(1.25, 2.2)), rng), mask=_box_mask(box, side), text=text)
 
@@ -147,15 +155,16 @@ def _box_mask(box: Window, side: int) -> np.ndarray:
     return mask
 
 
-def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    if not pixels:  # Pillow 12.3.0 dies of a filter of one pixel
+def _dilate(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """The mask, wider by some pixels."""
+    if not pixels:  # Pillow 12.3.0 crashes on a filter of one pixel
         return mask
-    grown = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(2 * pixels + 1))
-    return np.asarray(grown) > 0
+    wider = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(2 * pixels + 1))
+    return np.asarray(wider) > 0
 
 
 def _border(side: int, rng: np.random.Generator) -> np.ndarray:
-    """All but an inner rectangle; at least one side of the frame is to be extended."""
+    """Everything outside an inner rectangle, as when a picture is to be extended; at least one side is masked."""
     cut = (rng.uniform(0.1, 0.4, 4) * side * (rng.random(4) < 0.6)).astype(int)
     if not cut.any():
         cut[int(rng.integers(4))] = side // 4
@@ -165,6 +174,7 @@ def _border(side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _scratches(side: int, rng: np.random.Generator) -> np.ndarray:
+    """A mask of two to six bent lines."""
     canvas = Image.new("L", (side, side))
     pen = ImageDraw.Draw(canvas)
     for _ in range(int(rng.integers(2, 7))):

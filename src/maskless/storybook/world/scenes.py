@@ -1,40 +1,26 @@
-"""The drawn world: a scene graph from a seed, and its picture with the truth of what stands where.
+"""The drawn world: the picture of a scene graph, and the truth of where each of its objects can be seen.
 
     scene = render(7)                      # sample(7), then draw
     truth = draw(scene.graph.replace_object(0, kind="house", colour="blue"))
 
-Coordinates in a graph are fractions of the picture's side, (x, y) with y downwards: a scene can be drawn at any size.
+A graph's coordinates are fractions of the picture's side; those of a drawn scene are pixels.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from maskless.storybook.world.backgrounds import BACKGROUNDS, paint_background
+from maskless.storybook.world.backgrounds import paint_background
+from maskless.storybook.world.captions import describe_scene
+from maskless.storybook.world.graph import COLOURS, SceneGraph, SceneObject, sample
 from maskless.storybook.world.shapes import FIXED_PAINTS, SHAPES
 from maskless.storybook.world.styles import STYLES
 
-KINDS = tuple(SHAPES)
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (216, 44, 44),
-    "orange": (246, 136, 30),
-    "yellow": (250, 216, 50),
-    "green": (56, 166, 80),
-    "blue": (48, 98, 210),
-    "purple": (136, 66, 178),
-    "pink": (246, 130, 180),
-    "brown": (134, 84, 50),
-    "white": (248, 246, 240),
-    "black": (52, 50, 58),
-}
-TEXTURES = ("plain", "striped", "dotted", "checkered")
-
-# Seeds are split once and for all. The judge trains in the second half of `train`, everything else in the first.
+# The split of the seeds never changes. The judge trains on the second half of `train`, all other models on the first.
 SPLITS = {
     "train": range(0, 800_000_000),
     "validation": range(800_000_000, 900_000_000),
@@ -51,58 +37,11 @@ def split_seed(split: str, index: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneObject:
-    """One thing in a scene: what it is, and the centre (x, y) and longer side of its box as fractions of the side."""
-
-    kind: str
-    colour: str
-    texture: str = "plain"
-    centre_xy: tuple[float, float]
-    size: float
-    flip: bool = False
-    tone: tuple[int, int, int] = (0, 0, 0)
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """(x0, y0, x1, y1) as fractions of the picture's side."""
-        aspect = SHAPES[self.kind].aspect
-        w, h = (self.size, self.size / aspect) if aspect >= 1 else (self.size * aspect, self.size)
-        x, y = self.centre_xy
-        return x - w / 2, y - h / 2, x + w / 2, y + h / 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneGraph:
-    """What a scene consists of: objects from back to front, place, style, and the seed of the place's details."""
-
-    objects: tuple[SceneObject, ...]
-    background: str
-    style: str
-    horizon: float
-    detail_seed: int
-
-    def replace_object(self, index: int, **changes: object) -> SceneGraph:
-        """With object `index` changed (kind=…, colour=…, texture=…), standing where it stood."""
-        changed = dataclasses.replace(self.objects[index], **changes)  # type: ignore[arg-type]
-        return dataclasses.replace(self, objects=(*self.objects[:index], changed, *self.objects[index + 1 :]))
-
-    def remove_object(self, index: int) -> SceneGraph:
-        return dataclasses.replace(self, objects=(*self.objects[:index], *self.objects[index + 1 :]))
-
-    def add_object(self, added: SceneObject) -> SceneGraph:
-        """With one more object, in front of the others."""
-        return dataclasses.replace(self, objects=(*self.objects, added))
-
-    def with_background(self, background: str) -> SceneGraph:
-        return dataclasses.replace(self, background=background)
-
-    def with_style(self, style: str) -> SceneGraph:
-        return dataclasses.replace(self, style=style)
-
-
-@dataclass(frozen=True, kw_only=True)
 class VisibleObject:
-    """An object of a drawn scene: the half-open box (x0, y0, x1, y1) and the mask [H, W] of its visible pixels."""
+    """An object of a drawn scene: the half-open box (x0, y0, x1, y1) and the mask [H, W] of its visible pixels.
+
+    `index` is its number in the graph. An object that others hide completely is not among the visible ones.
+    """
 
     kind: str
     colour: str
@@ -128,63 +67,8 @@ class Scene:
     @property
     def captions(self) -> tuple[str, ...]:
         """Four captions that say the same in different words."""
-        from maskless.storybook.world.captions import describe_scene
-
         rng = np.random.default_rng(self.graph.detail_seed)
         return tuple(describe_scene(self.graph, rng) for _ in range(4))
-
-
-def sample(seed: int) -> SceneGraph:
-    """The scene graph of a seed: 0 to 5 objects that hide little of one another."""
-    rng = np.random.default_rng(seed)
-    style = str(rng.choice(list(STYLES), p=[0.7, 0.1, 0.1, 0.1]))
-    count = int(rng.choice(6, p=[0.06, 0.26, 0.28, 0.20, 0.12, 0.08]))
-    horizon = float(rng.uniform(0.5, 0.68))
-    objects: list[SceneObject] = []
-    for _ in range(count * 12):
-        if len(objects) == count:
-            break
-        candidate = _sample_object(rng, count, horizon, smallest=0.28 if style == "pixel" else 0.12)
-        if all(_overlap(candidate.box, other.box) < 0.18 for other in objects):
-            objects.append(candidate)
-    objects.sort(key=lambda o: o.box[3])
-    background = str(rng.choice(list(BACKGROUNDS)))
-    return SceneGraph(objects=tuple(objects), background=background, style=style, horizon=horizon, detail_seed=seed)
-
-
-def _sample_object(rng: np.random.Generator, count: int, horizon: float, smallest: float) -> SceneObject:
-    kind = KINDS[rng.integers(len(KINDS))]
-    largest = {1: 0.6, 2: 0.52, 3: 0.46}.get(count, 0.4)
-    size = float(smallest + (largest - smallest) * rng.beta(1.6, 1.6))
-    # A texture needs room to be seen.
-    textured = size > 0.22 and rng.random() < 0.35
-    aspect = SHAPES[kind].aspect
-    w, h = (size, size / aspect) if aspect >= 1 else (size * aspect, size)
-    x = rng.uniform(w / 2 + 0.01, 0.99 - w / 2)
-    if rng.random() < 0.25:
-        low, high = h / 2 + 0.01, 0.99 - h / 2
-    elif SHAPES[kind].airborne:
-        low, high = h / 2 + 0.01, max(h / 2 + 0.02, horizon - h / 2 + 0.1)
-    else:
-        low, high = max(h / 2 + 0.01, horizon + 0.04 - h / 2), 0.99 - h / 2
-    y = rng.uniform(min(low, high), max(low, high))
-    jitter = rng.integers(-10, 11, 3)
-    return SceneObject(
-        kind=kind,
-        colour=list(COLOURS)[rng.integers(len(COLOURS))],
-        texture=str(rng.choice(TEXTURES[1:])) if textured else "plain",
-        centre_xy=(float(x), float(y)),
-        size=size,
-        flip=bool(rng.random() < 0.5),
-        tone=(int(jitter[0]), int(jitter[1]), int(jitter[2])),
-    )
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Shared area of two boxes over the smaller one's."""
-    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
-    return max(w, 0) * max(h, 0) / smaller
 
 
 def render(seed: int, size: int = 128) -> Scene:
@@ -200,17 +84,18 @@ def draw(graph: SceneGraph, size: int = 128) -> Scene:
     canvas = paint_background(graph.background, side, graph.horizon, graph.detail_seed)
     labels = Image.new("L", (size, size))
     canvas_draw, labels_draw = ImageDraw.Draw(canvas), ImageDraw.Draw(labels)
-    for number, thing in enumerate(graph.objects, start=1):
-        _draw_object(canvas, canvas_draw, thing, side)
-        for part in SHAPES[thing.kind].parts:
-            labels_draw.polygon(_placed(part.points, thing, size), fill=number)
+    for number, item in enumerate(graph.objects, start=1):
+        _draw_object(canvas, canvas_draw, item, side)
+        for part in SHAPES[item.kind].parts:
+            labels_draw.polygon(_to_canvas(part.points, item, size), fill=number)
     image = STYLES[graph.style](canvas.reduce(side // size), graph.detail_seed)
     return Scene(image=image, graph=graph, objects=_visible(graph, np.asarray(labels)))
 
 
 def _visible(graph: SceneGraph, labels: np.ndarray) -> tuple[VisibleObject, ...]:
+    """The visible objects from labels [H, W]: each pixel holds the number, from 1, of the object it shows, or 0."""
     found = []
-    for number, thing in enumerate(graph.objects, start=1):
+    for number, item in enumerate(graph.objects, start=1):
         mask = labels == number
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
@@ -218,25 +103,27 @@ def _visible(graph: SceneGraph, labels: np.ndarray) -> tuple[VisibleObject, ...]
         box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
         found.append(
             VisibleObject(
-                kind=thing.kind, colour=thing.colour, texture=thing.texture, box_xyxy=box, mask=mask, index=number - 1
+                kind=item.kind, colour=item.colour, texture=item.texture, box_xyxy=box, mask=mask, index=number - 1
             )
         )
     return tuple(found)
 
 
-def _placed(points: np.ndarray, thing: SceneObject, side: int) -> list[float]:
-    """Polygon points [N, 2] of the unit square in pixels of a canvas, flattened to x, y, x, y, …"""
-    x0, y0, x1, y1 = thing.box
-    x = 1 - points[:, 0] if thing.flip else points[:, 0]
+def _to_canvas(points: np.ndarray, item: SceneObject, side: int) -> list[float]:
+    """Polygon points [N, 2] of the object's unit square in pixels of a canvas, flattened to x, y, x, y, …"""
+    x0, y0, x1, y1 = item.box
+    x = 1 - points[:, 0] if item.flip else points[:, 0]
     return np.stack([(x0 + x * (x1 - x0)) * side, (y0 + points[:, 1] * (y1 - y0)) * side], axis=1).ravel().tolist()
 
 
 def _mix(a: tuple[int, ...], b: tuple[int, ...], share: float) -> tuple[int, int, int]:
+    """The colour `share` of the way from `a` to `b`."""
     return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
-def _paints(thing: SceneObject) -> dict[str, tuple[int, int, int]]:
-    base = tuple(min(255, max(0, c + t)) for c, t in zip(COLOURS[thing.colour], thing.tone, strict=True))
+def _paints(item: SceneObject) -> dict[str, tuple[int, int, int]]:
+    """The RGB colour of every paint that the parts of a shape can name."""
+    base = tuple(min(255, max(0, c + t)) for c, t in zip(COLOURS[item.colour], item.tone, strict=True))
     relative = {
         "body": base,
         "shade": _mix(base, (20, 14, 40), 0.16),
@@ -246,23 +133,24 @@ def _paints(thing: SceneObject) -> dict[str, tuple[int, int, int]]:
     return {**FIXED_PAINTS, **relative}  # type: ignore[dict-item]
 
 
-def _draw_object(canvas: Image.Image, canvas_draw: ImageDraw.ImageDraw, thing: SceneObject, side: int) -> None:
-    paints = _paints(thing)
+def _draw_object(canvas: Image.Image, canvas_draw: ImageDraw.ImageDraw, item: SceneObject, side: int) -> None:
+    """Draw an object's parts from back to front, its texture over those of its body."""
+    paints = _paints(item)
     pattern = None
-    if thing.texture != "plain":
-        period = max(4, round(thing.size * side / 6))
-        pattern = _pattern(thing.texture, period, int(np.ceil(thing.size * side)) + 2)
-        light = thing.colour in ("white", "yellow")
+    if item.texture != "plain":
+        period = max(4, round(item.size * side / 6))
+        pattern = _pattern(item.texture, period, int(np.ceil(item.size * side)) + 2)
+        light = item.colour in ("white", "yellow")
         second = _mix(paints["body"], (90, 90, 120) if light else (255, 255, 255), 0.55 if light else 0.7)
-    for part in SHAPES[thing.kind].parts:
-        xy = _placed(part.points, thing, side)
+    for part in SHAPES[item.kind].parts:
+        xy = _to_canvas(part.points, item, side)
         canvas_draw.polygon(xy, fill=paints[part.paint])
         if pattern is not None and part.paint == "body":
             x0, y0 = int(min(xy[::2])), int(min(xy[1::2]))
             w, h = int(max(xy[::2])) - x0 + 1, int(max(xy[1::2])) - y0 + 1
             mask = Image.new("L", (w, h))
             ImageDraw.Draw(mask).polygon([v - (x0, y0)[i % 2] for i, v in enumerate(xy)], fill=255)
-            ox, oy = x0 - int(thing.box[0] * side), y0 - int(thing.box[1] * side)
+            ox, oy = x0 - int(item.box[0] * side), y0 - int(item.box[1] * side)
             canvas.paste(second, (x0, y0), ImageChops.multiply(mask, pattern.crop((ox, oy, ox + w, oy + h))))
 
 

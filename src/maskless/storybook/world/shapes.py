@@ -1,7 +1,8 @@
 """The 24 kinds of object, each a short list of flat polygons.
 
 A kind is written on a canvas of 100 by 100 units (x to the right, y downwards) and normalised to the unit square of its
-own bounding box, so a picture of it is `points * box_size + box_corner`. To add a kind, write one entry of `_DRAWN`.
+own bounding box, so its points in a picture are `points * box_size + box_corner`. To add a kind, write an entry of
+`_DRAWN`.
 
 `paint` is relative to the object's colour (body, shade, light, dark) or a fixed colour of `FIXED_PAINTS`. Only `body`
 parts take a texture.
@@ -36,17 +37,18 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A kind: its parts from back to front, width over height of its box, and where it likes to stand."""
+    """A kind: its parts from back to front, width over height of its box, and whether it is mostly seen in the sky."""
 
     parts: tuple[Part, ...]
     aspect: float
     airborne: bool
 
 
-_Raw = tuple[str, list[tuple[float, float]]]
+_Raw = tuple[str, list[tuple[float, float]]]  # a paint and the points (x, y) of a polygon on the canvas
 
 
 def _poly(paint: str, *xy: float) -> _Raw:
+    """A polygon from x, y, x, y, …"""
     return paint, [(xy[i], xy[i + 1]) for i in range(0, len(xy), 2)]
 
 
@@ -54,22 +56,36 @@ def _rect(paint: str, x0: float, y0: float, x1: float, y1: float) -> _Raw:
     return _poly(paint, x0, y0, x1, y0, x1, y1, x0, y1)
 
 
-def _disc(
-    paint: str, cx: float, cy: float, rx: float, ry: float | None = None, start: float = 0, end: float = 360
-) -> _Raw:
-    """An ellipse, or the pie of it between two angles in degrees (0 = right, 90 = down)."""
-    ry = rx if ry is None else ry
-    angles = np.radians(np.linspace(start, end, 25 if end - start >= 360 else 15))
-    return paint, [(cx + rx * float(np.cos(a)), cy + ry * float(np.sin(a))) for a in angles]
+def _disc(paint: str, cx: float, cy: float, rx: float, ry: float | None = None) -> _Raw:
+    """An ellipse, or a circle where `ry` is left out."""
+    return paint, _arc((cx, cy), (rx, rx if ry is None else ry), np.linspace(0, 360, 25))
 
 
-def _spikes(paint: str, cx: float, cy: float, outer: float, inner: float, count: int, turn: float = -90) -> _Raw:
-    angles = np.radians(turn + np.arange(2 * count) * 180 / count)
+def _upper_half(paint: str, cx: float, cy: float, rx: float, ry: float) -> _Raw:
+    """The upper half of an ellipse."""
+    return paint, _arc((cx, cy), (rx, ry), np.linspace(180, 360, 15))
+
+
+def _lower_half(paint: str, cx: float, cy: float, rx: float, ry: float) -> _Raw:
+    """The lower half of an ellipse."""
+    return paint, _arc((cx, cy), (rx, ry), np.linspace(0, 180, 15))
+
+
+def _arc(centre: tuple[float, float], radii: tuple[float, float], degrees: np.ndarray) -> list[tuple[float, float]]:
+    """Points of an ellipse at angles in degrees (0 = right, 90 = down)."""
+    (cx, cy), (rx, ry) = centre, radii
+    return [(cx + rx * float(np.cos(a)), cy + ry * float(np.sin(a))) for a in np.radians(degrees)]
+
+
+def _spikes(paint: str, cx: float, cy: float, outer: float, inner: float, count: int) -> _Raw:
+    """A star of `count` spikes, the first of them pointing up: radius `outer` at their tips, `inner` between them."""
+    angles = np.radians(-90 + np.arange(2 * count) * 180 / count)
     radii = np.where(np.arange(2 * count) % 2 == 0, outer, inner)
     return paint, [(cx + float(r * np.cos(a)), cy + float(r * np.sin(a))) for r, a in zip(radii, angles, strict=True)]
 
 
 def _heart(paint: str, cx: float, cy: float, scale: float) -> _Raw:
+    """A heart, about 32 * `scale` wide."""
     t = np.linspace(0, 2 * np.pi, 33)
     x = 16 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
@@ -108,7 +124,7 @@ _DRAWN: dict[str, list[_Raw]] = {
     "mushroom": [
         _poly("cream", 40, 48, 60, 48, 66, 96, 34, 96),
         _poly("stone", 54, 50, 60, 50, 66, 96, 56, 96),
-        _disc("body", 50, 50, 46, 44, 180, 360),
+        _upper_half("body", 50, 50, 46, 44),
         _poly("shade", 4, 50, 96, 50, 84, 58, 16, 58),
         _disc("snowy", 34, 28, 8, 7),
         _disc("snowy", 62, 22, 6, 5),
@@ -147,7 +163,7 @@ _DRAWN: dict[str, list[_Raw]] = {
         _rect("shade", 90, 24, 96, 100),
         _poly("dark", 17, 0, 34, 26, 0, 26),
         _poly("dark", 83, 0, 100, 26, 66, 26),
-        _disc("ink", 50, 78, 13, 14, 180, 360),
+        _upper_half("ink", 50, 78, 13, 14),
         _rect("ink", 37, 78, 63, 100),
         _rect("glass", 13, 40, 20, 54),
         _rect("glass", 80, 40, 87, 54),
@@ -259,11 +275,11 @@ _DRAWN: dict[str, list[_Raw]] = {
     ],
     "umbrella": [
         _rect("wood", 48, 36, 52, 92),
-        _disc("wood", 43, 91, 9, 9, 0, 180),
-        _disc("body", 50, 48, 48, 44, 180, 360),
+        _lower_half("wood", 43, 91, 9, 9),
+        _upper_half("body", 50, 48, 48, 44),
         _poly("shade", 50, 5, 72, 12, 92, 30, 98, 48, 74, 48, 66, 22),
         _poly("light", 50, 5, 26, 14, 10, 34, 14, 34, 32, 16),
-        *[_disc("dark", x, 48, 8, 5, 180, 360) for x in (10, 26, 42, 58, 74, 90)],
+        *[_upper_half("dark", x, 48, 8, 5) for x in (10, 26, 42, 58, 74, 90)],
         _rect("wood", 48, 0, 52, 6),
     ],
     "cake": [
@@ -319,6 +335,7 @@ AIRBORNE = frozenset({"balloon", "rocket", "bird", "butterfly", "star", "heart"}
 
 
 def _normalise(kind: str, raw: list[_Raw]) -> Shape:
+    """A kind from canvas units to the unit square of its bounding box."""
     every = np.array([p for _, points in raw for p in points])
     low, high = every.min(axis=0), every.max(axis=0)
     width, height = high - low

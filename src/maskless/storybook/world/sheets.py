@@ -1,4 +1,4 @@
-"""Pictures to tensors, and tensors to a sheet that a person can judge."""
+"""Conversion of pictures to tensors, and sheets of many pictures for people to look at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def sheet(rows: list[Tensor], gap: int = 4) -> Image.Image:
-    """Rows of images [N, 3, H, W] in [0, 1] on one white page, zoomed twice."""
+    """Rows of images [N, 3, H, W] in [0, 1] on one white page, `gap` pixels apart, at twice their size."""
     height, width = rows[0].shape[-2:]
     columns = max(len(row) for row in rows)
     page = torch.ones(3, len(rows) * (height + gap), columns * (width + gap))

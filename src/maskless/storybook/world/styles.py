@@ -1,6 +1,6 @@
-"""The four manners a whole picture can be drawn in: functions from an RGB array [H, W, 3] uint8 to another.
+"""The four styles that a whole picture can be drawn in: each a function from an RGB picture and a seed to another.
 
-Their grain is a fraction of the picture's side, so the same scene looks alike at any size.
+Their grain is a fraction of the picture's side, so that the same scene looks alike at any size.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
-BLOCKS = 32  # of pixel art, to a side
+BLOCKS = 32  # blocks of pixel art along a side
 
 
 def flat(image: Image.Image, seed: int) -> Image.Image:
-    """The drawing as it is."""
+    """The drawing, unchanged."""
     return image
 
 
@@ -37,7 +37,7 @@ def pencil(image: Image.Image, seed: int) -> Image.Image:
 
 
 def watercolour(image: Image.Image, seed: int) -> Image.Image:
-    """Wet paint: softened edges, pigment pooled in blotches, a pale paper."""
+    """Watercolour: soft edges, and pigment that is denser in some blotches than in others."""
     side = image.width
     rng = np.random.default_rng(seed)
     blotches = Image.fromarray(rng.integers(0, 256, (9, 9), dtype=np.uint8)).resize(
@@ -49,7 +49,7 @@ def watercolour(image: Image.Image, seed: int) -> Image.Image:
 
 
 def pixel(image: Image.Image, seed: int) -> Image.Image:
-    """Blocks of 1/BLOCKS of the side, each channel rounded to six levels."""
+    """Pixel art: blocks of 1/BLOCKS of the side, each channel rounded to six levels."""
     small = np.asarray(image.resize((BLOCKS, BLOCKS), Image.Resampling.BOX), dtype=np.float32)
     levels = np.round(small / 51) * 51
     return Image.fromarray(levels.astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)

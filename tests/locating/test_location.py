@@ -10,7 +10,7 @@ import torch
 from maskless.data.boxes import box_iou, propose_regions
 from maskless.engine.editor import Editor
 from maskless.evaluation.suites.search_study import draw_tasks, is_clean
-from maskless.locating.proposals import find_places, place_of, propose
+from maskless.locating.location import locate, location_scores, propose
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def test_the_named_thing_is_outlined_and_its_middle_is_the_first_anchor(storyboo
     overlaps, inside = [], 0
     tasks = draw_tasks("validation", 10, offset=41_000)
     for task in tasks:
-        request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
-        found = find_places(request, storybook.models, storybook.config)
+        view = storybook.look(task.image)
+        found = locate(view, task.caption, storybook.config)
         x0, y0, x1, y1 = task.box_xyxy
         overlaps.append(float(box_iou(torch.tensor([found.outline_xyxy]), task.box_xyxy)[0]))
         y, x = ((found.anchors.points_yx[0] + 0.5) / torch.tensor(found.anchors.grid_yx) * 128).tolist()
@@ -34,30 +34,29 @@ def test_the_named_thing_is_outlined_and_its_middle_is_the_first_anchor(storyboo
 
 def test_without_a_caption_or_by_the_papers_rule_attention_alone_decides(storybook):
     task = draw_tasks("validation", 1)[0]
-    request = storybook.request(task.image, caption="", prompt=task.prompt)
-    named = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
+    view = storybook.look(task.image)
     paper = replace(storybook.config, anchor_source="attention")
-    for asked, config in ((request, storybook.config), (named, paper)):
-        found = find_places(asked, storybook.models, config)
+    expected = locate(view, "", paper)
+    for caption, config in (("", storybook.config), (task.caption, paper)):
+        found = locate(view, caption, config)
         assert found.relevance is None and found.outline_xyxy is None
-        assert torch.equal(found.anchors.points_yx, find_places(request, storybook.models, paper).anchors.points_yx)
+        assert torch.equal(found.anchors.points_yx, expected.anchors.points_yx)
 
 
 def test_the_edges_of_the_best_square_are_fitted_and_no_others(storybook):
     clean, covered = [], []
     for task in draw_tasks("validation", 10, offset=41_000):
-        request = storybook.request(task.image, caption=task.caption, prompt=task.prompt)
-        found = find_places(request, storybook.models, storybook.config)
-        squares = propose_regions(found.anchors, storybook.config.sizes, request.size_yx).boxes_xyxy
-        place = place_of(squares, found, request, storybook.models)
-        best = int(place.argmax())
-        proposed = propose(found, request, storybook.models, storybook.config)
+        view = storybook.look(task.image)
+        found = locate(view, task.caption, storybook.config)
+        squares = propose_regions(found.anchors, storybook.config.sizes, view.size_yx).boxes_xyxy
+        score = location_scores(view, task.caption, squares, found)
+        best = int(score.argmax())
+        proposed = propose(view, task.caption, found, storybook.config)
         boxes = proposed.regions.boxes_xyxy
         assert (boxes != squares).any(dim=1).nonzero().flatten().tolist() == [best]
-        assert proposed.place[best] >= place[best] and int(proposed.place.argmax()) == best
-        assert torch.equal(
-            proposed.place.index_fill(0, torch.tensor(best), 0), place.index_fill(0, torch.tensor(best), 0)
-        )
+        assert proposed.score[best] >= score[best] and int(proposed.score.argmax()) == best
+        others = torch.arange(len(score)) != best
+        assert torch.equal(proposed.score[others], score[others])
         pair = squares[best].tolist(), boxes[best].tolist()
         clean.append([is_clean(box, task) for box in pair])
         covered.append([_share_inside(task.box_xyxy, box) for box in pair])
@@ -78,10 +77,10 @@ def test_squares_stay_where_nothing_is_named_or_fitted(storybook, why):
     task = draw_tasks("validation", 1)[0]
     caption = "" if why == "no caption" else task.caption
     config = storybook.config if why == "no caption" else replace(storybook.config, fit_edges=False)
-    request = storybook.request(task.image, caption=caption, prompt=task.prompt)
-    found = find_places(request, storybook.models, config)
-    proposed = propose(found, request, storybook.models, config)
-    squares = propose_regions(found.anchors, config.sizes, request.size_yx).boxes_xyxy
+    view = storybook.look(task.image)
+    found = locate(view, caption, config)
+    proposed = propose(view, caption, found, config)
+    squares = propose_regions(found.anchors, config.sizes, view.size_yx).boxes_xyxy
     assert torch.equal(proposed.regions.boxes_xyxy, squares)
-    assert bool(proposed.place.any()) == bool(caption)
-    assert torch.equal(proposed.place, place_of(squares, found, request, storybook.models))
+    assert bool(proposed.score.any()) == bool(caption)
+    assert torch.equal(proposed.score, location_scores(view, caption, squares, found))

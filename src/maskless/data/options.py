@@ -1,0 +1,75 @@
+"""Options as fields of dataclasses, with the metadata from which command-line flags and checks are derived."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import field, fields
+from typing import TYPE_CHECKING, Any
+
+from maskless.data.errors import MasklessError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+OptionValue = str | int | float | bool | None
+"""The possible values of an option."""
+
+
+def option(
+    default: Any,
+    *,
+    group: str,
+    help: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field with the metadata of an option: its help text, its group, and an inclusive range or choices."""
+    metadata = {"group": group, "help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+def check_all(options: DataclassInstance) -> None:
+    """Check every field of a frozen dataclass, and convert integers to floats where a float is expected.
+
+    Raises:
+        MasklessError: a value of the wrong type, out of range or not among the choices.
+    """
+    for entry in fields(options):
+        kind = entry.type.__name__ if isinstance(entry.type, type) else str(entry.type)
+        value = _checked(entry.name, getattr(options, entry.name), kind, entry.metadata)
+        object.__setattr__(options, entry.name, value)
+
+
+def _checked(name: str, value: Any, kind: str, metadata: Mapping[str, Any]) -> Any:
+    """The value in the type of its field; raises a MasklessError with the field's name and the expected values.
+
+    kind: the type of the field as source text, such as "float | None".
+    """
+    if value is None and "None" in kind:
+        return None
+    base = kind.split(" ")[0]
+    if base == "bool":
+        valid = isinstance(value, bool)
+    elif base == "int":
+        valid = isinstance(value, int) and not isinstance(value, bool)
+    elif base == "float":
+        valid = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        value = float(value) if valid else value
+    else:
+        valid = isinstance(value, str)
+    if not valid:
+        raise MasklessError(f"{name} must be {_in_words(base)}, got {value!r}")
+    if metadata.get("choices") and value not in metadata["choices"]:
+        raise MasklessError(f"{name} must be one of {', '.join(metadata['choices'])}, got {value!r}")
+    low, high = metadata.get("minimum"), metadata.get("maximum")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise MasklessError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
+    return value
+
+
+def _in_words(base: str) -> str:
+    """A Python type for an error message."""
+    return {"int": "a whole number", "float": "a finite number", "bool": "true or false"}.get(base, "a string")

@@ -1,0 +1,105 @@
+"""Finds the anchors and the proposed regions of an edit, before anything is inpainted. Method steps 1 to 3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from maskless.data.boxes import Box, corners, propose_regions
+from maskless.data.config import EditConfig
+from maskless.data.masks import mask_box
+from maskless.data.types import Anchors, Regions
+from maskless.locating.objects import named_objects
+from maskless.locating.view import PictureView
+from maskless.method.anchors import find_anchors
+from maskless.method.box_fitting import extend_fitted_box, fit_edges
+from maskless.method.ranking import location_score
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Location:
+    """Where the object that the caption names is, if it is known, and where to edit.
+
+    relevance: relevance of each part of the picture to the caption, from 0 to 1. outline: mask of the object that the
+    caption names. Both are None if the caption is empty or is not used. anchors: the cells of DINO's grid around which
+    the regions lie.
+    """
+
+    relevance: Float[Tensor, "rows columns"] | None
+    outline: Bool[Tensor, "H W"] | None
+    anchors: Anchors
+
+    @property
+    def outline_xyxy(self) -> Box | None:
+        """The box of the outline, in pixels, half-open; None if the outline is empty or unknown."""
+        return mask_box(self.outline) if self.outline is not None and bool(self.outline.any()) else None
+
+
+def locate(view: PictureView, caption: str, config: EditConfig) -> Location:
+    """The anchors of an edit (method step 2).
+
+    They are peaks of DINO's attention. If the caption is used (`config.anchor_source`), they are also peaks of its
+    relevance, and the first anchor is the middle of the object that the caption names.
+    """
+    attention, count, source = view.features.attention, config.anchors, config.anchor_source
+    if source == "attention" or not caption.strip():
+        anchors = find_anchors(attention, None, count=count, source=source)
+        return Location(relevance=None, outline=None, anchors=anchors)
+    relevance, outline = view.relevance(caption), named_objects(view, caption)
+    middle = _middle(outline, view.features.grid_yx) if bool(outline.any()) else None
+    anchors = find_anchors(attention, relevance, count=count, source=source, first_yx=middle)
+    return Location(relevance=relevance, outline=outline, anchors=anchors)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Proposals:
+    """The K * M regions of a search, anchor-major, and how well each fits the object that the caption names.
+
+    score: `ranking.location_score`, in standard deviations over the squares; for the fitted region, the score before
+    its margin was added. It is 0 for all regions if the caption is empty.
+    """
+
+    regions: Regions
+    score: Float[Tensor, " R"]
+
+
+def propose(view: PictureView, caption: str, location: Location, config: EditConfig) -> Proposals:
+    """Squares around the anchors (method step 3).
+
+    With the option `fit_edges` and a caption, the edges of the square with the highest location score are then moved to
+    fit the object.
+    """
+    regions = propose_regions(location.anchors, config.sizes, view.size_yx)
+    signs = view.location_signs(regions.boxes_xyxy, caption, outline_xyxy=location.outline_xyxy)
+    score = location_score(signs)
+    if not config.fit_edges or float(score.max()) == float(score.min()):
+        return Proposals(regions=regions, score=score)
+
+    def score_among(boxes: Int[Tensor, "N 4"]) -> Float[Tensor, " N"]:
+        found = view.location_signs(boxes, caption, outline_xyxy=location.outline_xyxy)
+        return location_score(found, among=signs)
+
+    best = int(score.argmax())
+    fitted, score[best] = fit_edges(corners(regions.boxes_xyxy[best]), float(score[best]), score_among, view.size_yx)
+    boxes = regions.boxes_xyxy.clone()
+    boxes[best] = torch.tensor(extend_fitted_box(fitted, location.outline_xyxy, view.size_yx))
+    return Proposals(regions=replace(regions, boxes_xyxy=boxes), score=score)
+
+
+def location_scores(
+    view: PictureView, caption: str, boxes_xyxy: Int[Tensor, "N 4"], location: Location
+) -> Float[Tensor, " N"]:
+    """How well each box fits the object that the caption names, in standard deviations over these boxes.
+
+    boxes_xyxy: half-open, in pixels of the picture. The scores are 0 if the caption is empty.
+    """
+    return location_score(view.location_signs(boxes_xyxy, caption, outline_xyxy=location.outline_xyxy))
+
+
+def _middle(mask: Bool[Tensor, "H W"], grid_yx: tuple[int, int]) -> tuple[int, int]:
+    """The cell of the grid that contains the middle of a mask's box, (row, column)."""
+    x0, y0, x1, y1 = mask_box(mask)
+    return (y0 + y1) * grid_yx[0] // (2 * mask.shape[0]), (x0 + x1) * grid_yx[1] // (2 * mask.shape[1])

@@ -1,0 +1,86 @@
+"""The parameters and the state of a denoising run: its sampling, what it is conditioned on, and its latents."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampling:
+    """How a model samples its pictures.
+
+    seed: seed of the noise; every picture starts from the same noise, whatever batch it is in. steps: number of
+    denoising steps from pure noise. guidance_scale: scale of classifier-free guidance; at 1 the negative prompt is not
+    used, at half the cost. strength: share of the steps that are made, above 0 and up to 1. Below 1 the masked part
+    starts from the picture's own latents, noised to the level at which those steps begin, and so keeps its layout.
+    noise: the initial noise of all pictures (M = 1) or of each (M = N), in the format of `draw_noise`, instead of that
+    of the seed.
+    """
+
+    seed: int
+    steps: int
+    guidance_scale: float
+    strength: float = 1.0
+    noise: Float[Tensor, "M C h w"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptEmbedding:
+    """The embeddings that the denoiser is conditioned on. T is a multiple of the text encoder's context.
+
+    prompt, negative: hidden states of the prompt and of the negative prompt. pooled, negative_pooled: pooled states of
+    SDXL's second text encoder; None for other models.
+    """
+
+    prompt: Float[Tensor, "1 T C"]
+    negative: Float[Tensor, "1 T C"]
+    pooled: Float[Tensor, "1 P"] | None = None
+    negative_pooled: Float[Tensor, "1 P"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Denoising:
+    """A batch of pictures between two denoising steps, with everything that the remaining steps need.
+
+    step: number of completed steps, of len(timesteps). latents: the present latents. clean_latents: the clean latents
+    that the model predicted in the latest `advance` that did not finish the run; `known` before the first one. mask:
+    1 where to repaint, 0 where to keep. known: the latents of the picture, without its masked part if the UNet takes a
+    mask. noise: the initial noise, one for all pictures or one for each.
+    """
+
+    step: int
+    timesteps: Tensor
+    latents: Float[Tensor, "N C h w"]
+    clean_latents: Float[Tensor, "N C h w"]
+    mask: Float[Tensor, "N 1 h w"]
+    known: Float[Tensor, "N C h w"]
+    noise: Float[Tensor, "M C h w"]
+    scheduler: Any
+    prompt: PromptEmbedding
+    guidance_scale: float
+    seed: int
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= len(self.timesteps)
+
+    def __getitem__(self, pictures: list[int]) -> Denoising:
+        """The same run for some of its pictures only."""
+        scheduler, count = copy.deepcopy(self.scheduler), len(self.latents)
+        for name, value in vars(scheduler).items():
+            if isinstance(value, list):
+                setattr(scheduler, name, [_rows(each, pictures, count) for each in value])
+            else:
+                setattr(scheduler, name, _rows(value, pictures, count))
+        parts = {name: getattr(self, name)[pictures] for name in ("latents", "clean_latents", "mask", "known")}
+        return replace(self, scheduler=scheduler, **parts)
+
+
+def _rows(value: Any, rows: list[int], count: int) -> Any:
+    """The given rows of a batch of latents that a scheduler keeps. Other values are returned unchanged."""
+    return value[rows] if isinstance(value, Tensor) and value.ndim == 4 and len(value) == count else value

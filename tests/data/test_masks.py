@@ -1,0 +1,122 @@
+"""Masks: their parts, holes and margins, the weights at their seams, and the pixels that they touch."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskless.data.boxes import (
+    box_in_window,
+    context_window,
+    propose_regions,
+)
+from maskless.data.masks import (
+    components,
+    crop_mask,
+    dilate,
+    mask_box,
+    mask_weight,
+    seam_step,
+    seam_weight,
+    soft_box_mask,
+    window_mask,
+    without_holes,
+)
+from maskless.data.types import Anchors
+
+sides = st.integers(32, 8000)
+small_sides = st.integers(32, 200)
+half_sizes = st.lists(st.integers(1, 16), min_size=1, max_size=6, unique=True)
+
+
+@st.composite
+def anchors_on_grids(draw):
+    rows, columns = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    count = draw(st.integers(1, 5))
+    points = [[draw(st.integers(0, rows - 1)), draw(st.integers(0, columns - 1))] for _ in range(count)]
+    return Anchors(points_yx=torch.tensor(points), weight=torch.ones(count), grid_yx=(rows, columns))
+
+
+@given(anchors=anchors_on_grids(), r=st.integers(1, 16), height=small_sides, width=small_sides)
+def test_the_mask_covers_the_whole_box(anchors, r, height, width):
+    box = propose_regions(anchors, [r], (height, width)).boxes_xyxy[0].tolist()
+    window = context_window(box, (height, width), context=0.5)
+    x0, y0, x1, y1 = box_in_window(box, window, 64)
+    scale = 64 / (window[2] - window[0])
+    assert x0 <= (box[0] - window[0]) * scale and (box[2] - window[0]) * scale <= x1 <= 64
+    assert y0 <= (box[1] - window[1]) * scale and (box[3] - window[1]) * scale <= y1 <= 64
+    assert float(window_mask(box, window, 64).sum()) == (x1 - x0) * (y1 - y0)
+
+
+def test_the_weight_falls_only_where_there_are_pixels_to_blend_with():
+    weight = seam_weight((0, 0, 40, 40), (100, 100), 0.1)
+    assert weight[0, 0] == 1 and weight[20, 20] == 1
+    assert weight[39, 20] < 0.1 and weight[20, 39] < 0.1
+
+
+def test_soft_masks_are_near_one_inside_and_near_zero_outside():
+    mask = soft_box_mask(torch.tensor([[8, 16, 40, 48]]), (64, 64), sharpness_px=1.0)[0]
+    assert mask[32, 24] > 0.99 and mask[4, 24] < 0.01 and mask[32, 60] < 0.01
+    assert abs(float(mask[32, 7] + mask[32, 8]) - 1) < 1e-3, "the mask is one half on the edge"
+
+
+def test_connected_parts_are_ordered_by_size():
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[0, 0] = mask[1, 1] = True  # these two share a corner
+    mask[4:7, 4:7] = True
+    parts = components(mask)
+    assert [int(part.sum()) for part in parts] == [9, 2]
+    assert torch.equal(torch.stack(parts).any(dim=0), mask) and components(torch.zeros_like(mask)) == []
+
+
+def test_small_holes_are_filled():
+    ring = torch.zeros(10, 10, dtype=torch.bool)
+    ring[2:6, 2:6] = True
+    ring[3:5, 3:5] = False
+    ring[8:, 8:] = True
+    ring[9, 9] = False  # open to the picture's border
+    filled = without_holes(ring, 0.04)
+    assert int((filled & ~ring).sum()) == 4 and bool(filled[3:5, 3:5].all())
+    assert torch.equal(without_holes(ring, 0.03), ring)
+    for same in (torch.ones_like(ring), torch.zeros_like(ring)):
+        assert torch.equal(without_holes(same, 0.5), same)
+
+
+def test_the_seam_of_a_mask_lies_inside_the_mask():
+    mask = torch.zeros(64, 80, dtype=torch.bool)
+    mask[20:60, 10:50] = True
+    mask[30:40, 50:70] = True
+    box = mask_box(mask)
+    assert box == (10, 20, 70, 60)
+    whole, soft = mask_weight(mask, box, 0.0), mask_weight(mask, box, 0.1)
+    inside = mask[20:60, 10:70]
+    assert torch.equal(whole, inside.float())
+    assert bool((soft[~inside] == 0).all()) and bool((soft[inside] > 0).all()) and float(soft.max()) == 1
+    assert float(soft[20, 20]) == 1 and float(soft[20, 0]) < 0.2
+
+
+def test_along_the_pictures_border_a_mask_has_no_seam():
+    everything = torch.ones(40, 60, dtype=torch.bool)
+    assert torch.equal(mask_weight(everything, (0, 0, 60, 40), 0.2), torch.ones(40, 60))
+
+
+def test_a_mask_marks_every_pixel_that_it_touches():
+    mask = torch.zeros(128, 128, dtype=torch.bool)
+    mask[3, 70] = True
+    assert crop_mask(mask, (0, 0, 128, 128), 32).nonzero().tolist() == [[0, 0, 17]]
+
+
+def test_the_colour_step_across_an_outline():
+    image = torch.zeros(3, 32, 32)
+    mask = torch.zeros(32, 32, dtype=torch.bool)
+    mask[8:20, 8:20] = True
+    image[:, mask] = 0.5
+    assert seam_step(image, mask) == pytest.approx(0.5)
+    assert seam_step(image, torch.ones_like(mask)) == 0 == seam_step(torch.ones(3, 32, 32), mask)
+
+
+def test_the_margin_of_a_dilated_mask_is_a_share_of_the_shorter_side():
+    mask = torch.zeros(50, 100, dtype=torch.bool)
+    mask[20:30, 40:60] = True
+    assert mask_box(dilate(mask, 0.1)) == (35, 15, 65, 35)
+    assert mask_box(dilate(mask, 0.001)) == (39, 19, 61, 31), "the margin is at least one pixel"

@@ -1,0 +1,129 @@
+"""Cropping and pasting back: outside the region every pixel is the original's."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskless.data.boxes import (
+    context_window,
+    propose_regions,
+)
+from maskless.data.errors import MasklessError
+from maskless.data.masks import (
+    crop_mask,
+)
+from maskless.data.paste import continue_outwards, crop_window, match_surroundings, paste_back, paste_pixels, shrunk_to
+from maskless.data.types import Anchors
+
+sides = st.integers(32, 8000)
+small_sides = st.integers(32, 200)
+half_sizes = st.lists(st.integers(1, 16), min_size=1, max_size=6, unique=True)
+
+
+@st.composite
+def anchors_on_grids(draw):
+    rows, columns = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    count = draw(st.integers(1, 5))
+    points = [[draw(st.integers(0, rows - 1)), draw(st.integers(0, columns - 1))] for _ in range(count)]
+    return Anchors(points_yx=torch.tensor(points), weight=torch.ones(count), grid_yx=(rows, columns))
+
+
+def test_a_window_is_the_region_with_its_context_inside_the_picture():
+    assert context_window((10, 20, 40, 50), (128, 128), context=0.5) == (0, 5, 60, 65)
+    assert context_window((1000, 1000, 1200, 1200), (4000, 6000), context=0.5) == (900, 900, 1300, 1300)
+
+
+@settings(deadline=None)
+@given(
+    anchors=anchors_on_grids(),
+    r=st.integers(1, 16),
+    height=small_sides,
+    width=small_sides,
+    deep=st.booleans(),
+    feather=st.floats(0, 0.5),
+)
+def test_outside_the_box_every_pixel_is_the_originals_at_any_depth(anchors, r, height, width, deep, feather):
+    rng = np.random.default_rng(height * 1000 + width)
+    kind = np.uint16 if deep else np.uint8
+    original = rng.integers(0, np.iinfo(kind).max + 1, (height, width, 3), dtype=kind)
+    box = propose_regions(anchors, [r], (height, width)).boxes_xyxy[0].tolist()
+    window = context_window(box, (height, width), context=0.5)
+    edited = paste_pixels(original, torch.rand(3, 64, 64), window, box, feather=feather)
+    assert edited.dtype == kind and edited.shape == original.shape
+    x0, y0, x1, y1 = box
+    outside = np.ones((height, width), dtype=bool)
+    outside[y0:y1, x0:x1] = False
+    assert np.array_equal(edited[outside], original[outside])
+
+
+@settings(deadline=None)
+@given(anchors=anchors_on_grids(), r=st.integers(1, 16), side=st.integers(64, 150), deep=st.booleans())
+def test_pasting_an_unchanged_window_gives_the_same_picture(anchors, r, side, deep):
+    kind = np.uint16 if deep else np.uint8
+    original = np.random.default_rng(side).integers(0, np.iinfo(kind).max + 1, (side, side, 3), dtype=kind)
+    image = torch.from_numpy(original.astype(np.float32) / np.iinfo(kind).max).permute(2, 0, 1)
+    box = propose_regions(anchors, [r], (side, side)).boxes_xyxy[0].tolist()
+    window = context_window(box, (side, side), context=0.5)
+    crop = crop_window(image, window, window[2] - window[0])
+    assert np.array_equal(paste_pixels(original, crop, window, box, feather=0.06), original)
+    assert torch.allclose(paste_back(image, crop, window, box, feather=0.06), image, atol=1e-6)
+
+
+def test_the_middle_of_the_box_shows_the_edit_alone():
+    original = np.zeros((100, 100, 3), dtype=np.uint8)
+    edited = paste_pixels(original, torch.ones(3, 64, 64), (0, 0, 100, 100), (20, 30, 60, 70), feather=0.1)
+    assert (edited[36:64, 26:54] == 255).all()
+    assert 0 < edited[30, 40, 0] < 255, "the seam is blended inside the box"
+
+
+def test_paste_back_passes_gradients_to_the_edit():
+    crop = torch.rand(3, 32, 32, requires_grad=True)
+    paste_back(torch.zeros(3, 64, 64), crop, (0, 0, 64, 64), (16, 16, 48, 48), feather=0.0).sum().backward()
+    assert crop.grad is not None
+    assert float(crop.grad[:, 10:22, 10:22].min()) > 0 and float(crop.grad[:, 0].abs().max()) == 0
+
+
+def test_pixels_of_another_kind_are_refused():
+    with pytest.raises(MasklessError, match="uint8 or uint16"):
+        paste_pixels(np.zeros((9, 9, 3), np.float32), torch.zeros(3, 8, 8), (0, 0, 9, 9), (1, 1, 4, 4), feather=0.0)
+
+
+def test_beyond_the_picture_a_window_repeats_the_border_and_is_masked():
+    image = torch.rand(3, 40, 60)
+    mask = torch.zeros(40, 60, dtype=torch.bool)
+    crop, masked = crop_window(image, (0, -10, 60, 50), 60), crop_mask(mask, (0, -10, 60, 50), 60)
+    assert torch.equal(crop[:, 10:50], image) and torch.equal(crop[:, 0], image[:, 0])
+    assert bool(masked[:, :10].all()) and bool(masked[:, 50:].all()) and not bool(masked[:, 10:50].any())
+
+
+def test_known_values_continue_smoothly():
+    ramp = torch.linspace(0, 1, 64).expand(1, 48, 64)
+    known = torch.ones(48, 64, dtype=torch.bool)
+    known[12:30, 20:44] = False
+    continued = continue_outwards(ramp, known)
+    assert torch.equal(continued[:, known], ramp[:, known])
+    assert float((continued - ramp).abs().max()) < 0.2
+    assert torch.allclose(
+        continue_outwards(torch.full((3, 9, 7), 0.4), known[:9, :7]), torch.full((3, 9, 7), 0.4), atol=1e-6
+    )
+
+
+def test_a_drawing_takes_the_colours_of_its_surroundings():
+    source = torch.linspace(0.2, 0.6, 64).expand(3, 64, 64).contiguous()
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[:, 20:44, 20:44] = True
+    drawn_object = torch.zeros(3, 64, 64)
+    drawn_object[:, 28:36, 28:36] = 0.3
+    colour_shift = torch.tensor([0.05, -0.1, 0.0])[:, None, None]
+    drawn = source + drawn_object + colour_shift
+    assert torch.allclose(match_surroundings(drawn, source, mask), source + drawn_object, atol=1e-4)
+    everything = torch.ones_like(mask)
+    assert torch.equal(match_surroundings(drawn, source, everything), drawn), "there are no surroundings to match"
+
+
+def test_a_picture_is_shrunk_and_never_enlarged():
+    picture = torch.rand(3, 60, 120, generator=torch.Generator().manual_seed(0))
+    assert shrunk_to(picture, 120) is picture and shrunk_to(picture, 500) is picture
+    assert shrunk_to(picture, 40).shape == (3, 20, 40)

@@ -1,0 +1,45 @@
+"""A view computes everything once, on the picture's own pixels or on its smaller copy."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskless.locating.view import VIEW_PX, PictureView, with_margin
+
+
+@pytest.fixture
+def view(editor):
+    return editor.look(np.random.default_rng(0).integers(0, 256, (72, 120, 3), dtype=np.uint8))
+
+
+def test_nothing_is_computed_twice(editor, view, monkeypatch):
+    boxes = torch.tensor([[0, 0, 40, 40], [60, 20, 110, 70]])
+    first = view.features, view.embedding, view.text("a car"), view.relevance("a car"), view.signs(boxes, "a car")
+    for part, method in (("dino", "features"), ("clip", "encode_text"), ("clip", "relevance")):
+        monkeypatch.setattr(getattr(editor.models, part), method, lambda *_: pytest.fail("it is known"))
+    again = view.features, view.embedding, view.text("a car"), view.relevance("a car"), view.signs(boxes, "a car")
+    assert all(one is other for one, other in zip(first[:4], again[:4], strict=True))
+    assert torch.equal(first[4].shown, again[4].shown)
+
+
+def test_the_small_picture_is_the_picture_itself_where_it_is_not_large(editor, view):
+    assert view.small is view.image and view.small_view is view
+    large = PictureView(torch.rand(3, 100, 2 * VIEW_PX, generator=torch.Generator().manual_seed(0)), editor.models)
+    assert large.small_yx == (50, VIEW_PX) and large.small_view.image is large.small
+    assert large.scaled(torch.tensor([[0, 0, 2 * VIEW_PX, 100]])).tolist() == [[0, 0, VIEW_PX, 50]]
+    assert large.shrunk(128).shape == (3, 12, 128)
+
+
+def test_without_a_caption_there_are_no_signs(view):
+    signs = view.signs(torch.tensor([[0, 0, 40, 40]]), "  ")
+    assert all(float(values) == 0 for values in (signs.shown, signs.hidden, signs.focus, signs.fit))
+
+
+def test_what_is_read_under_inference_mode_can_be_learned_from(editor):
+    with torch.inference_mode():
+        view = PictureView(torch.rand(3, 64, 64), editor.models)
+        assert not view.features.features.is_inference() and not view.small.is_inference()
+
+
+def test_a_margin_stays_inside_the_picture():
+    assert with_margin((10, 10, 30, 20), (40, 31)) == (7, 7, 31, 23)

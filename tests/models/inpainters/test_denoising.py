@@ -1,0 +1,36 @@
+"""Part of a batch of pictures between two denoising steps."""
+
+import torch
+
+from maskless.models.inpainters.denoising import Sampling
+from tiny_families import NATIVE_PX
+
+PICTURES = torch.rand(2, 3, NATIVE_PX, NATIVE_PX, generator=torch.Generator().manual_seed(0))
+MASKS = torch.zeros(2, 1, NATIVE_PX, NATIVE_PX)
+MASKS[:, :, 8:24, 8:24] = 1
+
+
+def half_way(model):
+    """A run of two pictures after two of five steps."""
+    sampling = Sampling(seed=1, steps=5, guidance_scale=3.0)
+    return model.advance(model.begin(PICTURES, MASKS, model.encode_prompt("a blue house"), sampling), 2)
+
+
+def test_some_pictures_of_a_run_go_on_alone(family_model):
+    model = family_model("sd", scheduler="dpm++")
+    half = half_way(model)
+    whole, second = model.advance(half), model.advance(half[[1]])
+    assert second.latents.shape[0] == 1
+    assert torch.allclose(second.latents[0], whole.latents[1], atol=1e-4)
+    assert not torch.allclose(second.latents[0], whole.latents[0], atol=1e-2)
+
+
+def test_taking_some_pictures_leaves_the_run_as_it_was(family_model):
+    """The multistep scheduler keeps earlier predictions of the batch; the part has its own copy of them."""
+    model = family_model("sd", scheduler="dpm++")
+    half = half_way(model)
+    expected = model.advance(half).latents
+    part = half[[1]]
+    assert (part.step, part.finished) == (2, False) and part.mask.shape[0] == part.known.shape[0] == 1
+    assert model.advance(part).finished
+    assert half.latents.shape[0] == 2 and torch.equal(model.advance(half).latents, expected)
