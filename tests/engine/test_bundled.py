@@ -45,10 +45,14 @@ def test_only_the_winning_region_changes(results):
 
 
 @pytest.mark.slow
-def test_no_region_is_inpainted_twice(results):
+def test_no_region_is_inpainted_or_refined_twice(storybook, results):
+    refinement = storybook.models.refinement
     for result in results:
         assert result.cost.inpaintings <= len(result.anchors) * len(result.config.sizes)
-        assert result.cost.unet_forwards == result.cost.inpaintings * 4 * 2  # steps, guidance
+        refined = len({tuple(box) for box in result.candidates.regions.boxes_xyxy.tolist()})
+        made = max(1, round(refinement.steps * refinement.strength))
+        expected = result.cost.inpaintings * 4 * 2 + refined * made * 2  # steps, guidance
+        assert result.cost.unet_forwards == expected
 
 
 @pytest.mark.slow

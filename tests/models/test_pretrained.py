@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
 from maskless.models.presets import PRESETS
-from maskless.models.pretrained import load_models, model_sources, on_disk, resolve_device, resolve_dtype
+from maskless.models.pretrained import Refinement, load_models, model_sources, on_disk, resolve_device, resolve_dtype
 
 
 @pytest.fixture
@@ -43,6 +44,33 @@ def test_a_redrawer_is_found_in_the_folder_or_named(copied, family_folder):
     found = load_models(ModelOptions(models=str(copied), device="cpu"))
     assert found.redrawer.recommended_steps == 2 and found.names["redraw"] == str(copied / "redraw")
     assert not any(parameter.requires_grad for parameter in found.redrawer.unet.parameters())
+
+
+def test_a_redrawer_refines_only_if_its_folder_says_how(copied, family_folder):
+    folder = copied / "redraw"
+    shutil.copytree(family_folder("instruct-pix2pix"), folder)
+    options, advice = ModelOptions(models=str(copied), device="cpu"), folder / "maskless.json"
+    assert load_models(options).refinement is None
+    advice.write_text(json.dumps({"refine": {"steps": 5, "guidance_scale": 2.0, "strength": 0.4}}))
+    models = load_models(options)
+    assert models.refinement == Refinement(steps=5, guidance_scale=2.0, strength=0.4)
+    assert models.for_redrawing().refinement is None, "a redrawing is not refined"
+    assert models.for_redrawing().inpainter is models.redrawer
+    for wrong in ({"steps": 5}, {"steps": 5, "guidance_scale": 2, "way": 1}, {"steps": "many", "guidance_scale": 2}, 3):
+        advice.write_text(json.dumps({"refine": wrong}))
+        with pytest.raises(MasklessError, match='"refine" in .*maskless.json must hold'):
+            load_models(options)
+    advice.write_text(json.dumps({"refine": {"steps": 5, "guidance_scale": 2.0, "strength": 1.4}}))
+    with pytest.raises(MasklessError, match="a strength above 0 and up to 1, got 5, 2.0 and 1.4"):
+        load_models(options)
+
+
+def test_the_calls_of_both_denoisers_are_counted_once(copied, family_folder):
+    shutil.copytree(family_folder("instruct-pix2pix"), copied / "redraw")
+    models = load_models(ModelOptions(models=str(copied), device="cpu"))
+    models.inpainter.unet_forwards, models.redrawer.unet_forwards = 3, 4
+    assert models.unet_forwards == 7 and models.for_redrawing().unet_forwards == 4
+    assert replace(models, redrawer=None).unet_forwards == 3
 
 
 def test_a_redrawer_that_does_not_take_the_picture_is_refused(copied, family_folder):

@@ -28,7 +28,7 @@ def test_the_shares_of_the_parts_make_up_the_whole_time() -> None:
     assert sum(SHARE_OF_ALL.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", [*SHARE_OF_ALL, "decoder"])
+@pytest.mark.parametrize("name", [*SHARE_OF_ALL, "refine", "decoder"])
 def test_every_part_is_a_task(name: str) -> None:
     part = importlib.import_module(f"maskless.storybook.training.{name}")
     assert isinstance(part, Task) and part.BATCH > 0 and 0 < part.LEARNING_RATE < 0.1
@@ -39,7 +39,7 @@ def test_the_help_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
         train.parse(["--help"])
     output = capsys.readouterr().out
     assert left.value.code == 0 and "None" not in output
-    assert all(f"    {name}" in output for name in (*SHARE_OF_ALL, "decoder", "all", "bundle"))
+    assert all(f"    {name}" in output for name in (*SHARE_OF_ALL, "refine", "decoder", "all", "bundle"))
 
 
 def test_arguments_have_defaults_and_unknown_parts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

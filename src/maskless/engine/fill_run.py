@@ -19,6 +19,7 @@ from maskless.data.result import Candidates, DrawnStep, EditedImage, EditResult,
 from maskless.data.types import EditRequest, Losses, Regions
 from maskless.engine.batching import Batches
 from maskless.engine.painters import FillPlan, Paint, painter
+from maskless.engine.refine import refine
 from maskless.engine.run import Steps, cannot_resume, cost_of, gradients
 from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
@@ -264,12 +265,15 @@ class FillRun:
         self._signs[number:] = [(float(embedding @ canvas.direction), -seam_step(picture, canvas.mask))]
 
     def _draw(self, canvas: Canvas, number: int) -> UInt8[Tensor, "3 S S"]:
-        """One candidate: the drawn window, first as a whole, then in tiles if it is larger than the model's size."""
+        """One candidate: the drawn window, first as a whole, then refined if it is an object and the models have a
+        refinement, else in tiles if it is larger than the model's size."""
         native, sampling = self.models.inpainter.native_px, self.plan.sampling(self.used, number)
         side, drawn = self._drawn_side(canvas), None
         if not (self.plan.thin_marks or self.plan.redraw) or side == native:
             drawn = self._paint(canvas, [self._crop(canvas, native)], sampling)[0]
-        if side > native:
+        if drawn is not None and self.plan.refine and self.models.refinement is not None:
+            drawn = self._refine(canvas, drawn, sampling.seed)
+        elif side > native:
             drawn = self._draw_in_tiles(canvas, drawn, side, sampling)
         assert drawn is not None
         if self.plan.erase:
@@ -277,6 +281,19 @@ class FillRun:
             surroundings = crop_window(canvas.picture, canvas.window_xyxy, size)
             drawn = match_surroundings(drawn, surroundings, crop_mask(canvas.mask, canvas.window_xyxy, size))
         return (drawn * 255).round().to(torch.uint8)
+
+    def _refine(self, canvas: Canvas, drawn: Float[Tensor, "3 s s"], seed: int) -> Float[Tensor, "3 S S"]:
+        """The drawn window as the redrawer refines it, S = the redrawer's native_px."""
+        redrawer, request = self.models.redrawer, canvas.region.request
+        assert redrawer is not None
+        window, mask = self._crop(canvas, redrawer.native_px)
+        as_bytes = (drawn * 255).round().to(torch.uint8)
+        texts, before = (request.prompt, self.used.negative_prompt), redrawer.unet_forwards
+        refined = refine(
+            self.models, window[None], mask[None], as_bytes[None], *texts, seed=seed, batches=self._batches
+        )
+        self._forwards += redrawer.unet_forwards - before
+        return refined[0].to(torch.float32) / 255
 
     def _drawn_side(self, canvas: Canvas) -> int:
         """The side in pixels that the window is drawn at, a multiple of the cell; native_px if it needs no tiles."""

@@ -51,14 +51,19 @@ class FillPlan:
     noise, otherwise all start from the same noise. erase: the content under the mask is replaced by a continuation of
     its surroundings first, so that nothing of it shows through at the seam. thin_marks: the mask consists of thin
     marks, which are only filled in tiles and not in the whole window at once. redraw: how the content is redrawn in
-    place; None fills the region. changes: values of options that replace the user's.
+    place; None fills the region. refine: the region gets an object, which the redrawer refines if the models have a
+    refinement; not together with erase, thin_marks or redraw. changes: values of options that replace the user's.
     """
 
     strengths: tuple[float, ...] = (1.0,) * FILL_CANDIDATES
     erase: bool = False
     thin_marks: bool = False
     redraw: RedrawPlan | None = None
+    refine: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert not (self.refine and (self.erase or self.thin_marks or self.redraw or self.keeps_layout))
 
     @property
     def differ_by_noise(self) -> bool:

@@ -16,6 +16,7 @@ from maskless.data.paste import crop_window, match_surroundings, paste_back
 from maskless.data.result import Candidates
 from maskless.data.types import EditRequest, Losses, Regions, Scores
 from maskless.engine.batching import Batches
+from maskless.engine.refine import refine
 from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
 from maskless.locating.view import PictureView
@@ -32,10 +33,10 @@ class RegionEdits:
     """Edits of regions of one picture, each made at most once and kept.
 
     A region is identified by its position in `regions`, its cell. All regions are inpainted from the same noise
-    (mistake 9).
+    (mistake 9). Losses and scores are those of the inpainted regions; only `candidates` are refined, if the models have
+    a refinement.
 
-    windows_xyxy: the square of context around each region, half-open, in pixels. unet_forwards: calls of the denoiser
-    so far, counted per picture.
+    windows_xyxy: the square of context around each region, half-open, in pixels.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class RegionEdits:
         self._batches = Batches(config.batch_size, models.memory)
         self._small_boxes = view.scaled(regions.boxes_xyxy)
         self._small_windows = view.scaled(self.windows_xyxy)
-        self.unet_forwards = 0
+        self._inpainting_forwards = self._refining_forwards = 0
         self._crops: dict[int, Tensor] = {}
+        self._refined: dict[int, Tensor] = {}
         self._losses: dict[int, Tensor] = {}
         with stopwatch.stage("losses"):
             self._scorer = ClipScorer(view, view.small, (request.caption, request.prompt), config)
@@ -68,6 +70,11 @@ class RegionEdits:
         """The number of regions inpainted so far."""
         return len(self._crops)
 
+    @property
+    def unet_forwards(self) -> int:
+        """Calls of the denoisers so far, counted per picture, those of the refinement included."""
+        return self._inpainting_forwards + self._refining_forwards
+
     def __call__(self, cells: list[int]) -> Float[Tensor, " n"]:
         """The total losses of these regions. Those without an edit are inpainted first."""
         new_cells = [cell for cell in cells if cell not in self._crops]
@@ -75,7 +82,7 @@ class RegionEdits:
             with self._stopwatch.stage("inpainting"):
                 before = self._models.inpainter.unet_forwards
                 crops = self._batches.run(len(new_cells), lambda batch: self._inpaint(new_cells[batch]))
-                self.unet_forwards += self._models.inpainter.unet_forwards - before
+                self._inpainting_forwards += self._models.inpainter.unet_forwards - before
             self._crops.update(zip(new_cells, crops, strict=True))
             with self._stopwatch.stage("losses"), torch.no_grad():
                 pictures = torch.stack([self.composite(cell) for cell in new_cells])
@@ -88,11 +95,12 @@ class RegionEdits:
         return Losses.from_rows(NAMES, torch.stack([self._losses[cell] for cell in cells]))
 
     def candidates(self, cells: list[int]) -> Candidates:
-        """The edits of regions that have one, as candidates."""
+        """The edits of regions that have one, as candidates. They are refined first if the models have a refinement."""
+        crops = self._crops if self._models.refinement is None else self._refined_crops(cells)
         return Candidates(
             regions=self._regions[cells],
             windows_xyxy=self.windows_xyxy[cells],
-            crops=torch.stack([self._crops[cell] for cell in cells]),
+            crops=torch.stack([crops[cell] for cell in cells]),
             seeds=(self._config.seed,) * len(cells),
             feather=self._config.feather,
         )
@@ -136,14 +144,14 @@ class RegionEdits:
         )
 
     def to_dict(self) -> State:
-        """All edits and their losses, as plain values and tensors."""
+        """All edits and their losses, as plain values and tensors; refined edits are made again."""
         cells = list(self._crops)
         return {
             "cells": cells,
             "crops": torch.stack([self._crops[cell] for cell in cells]) if cells else torch.zeros(0),
             "losses": torch.stack([self._losses[cell] for cell in cells]) if cells else torch.zeros(0),
             "batch_size": self._batches.size,
-            "unet_forwards": self.unet_forwards,
+            "unet_forwards": self._inpainting_forwards,
         }
 
     def restore(self, saved: State) -> None:
@@ -160,20 +168,41 @@ class RegionEdits:
             )
         self._crops = dict(zip(saved["cells"], saved["crops"], strict=True))
         self._losses = dict(zip(saved["cells"], saved["losses"], strict=True))
-        self._batches.size, self.unet_forwards = saved["batch_size"], saved["unet_forwards"]
+        self._refined = {}
+        self._batches.size, self._inpainting_forwards = saved["batch_size"], saved["unet_forwards"]
 
     def _inpaint(self, cells: list[int]) -> Tensor:
         """The inpainted windows of regions, [n, 3, S, S] in 0..255, with colours matched to their surroundings."""
-        boxes, windows = self._regions.boxes_xyxy[cells].tolist(), self.windows_xyxy[cells].tolist()
-        config, size = self._config, self._models.inpainter.native_px
-        pictures = torch.stack([crop_window(self._request.image, window, size) for window in windows])
-        masks = torch.stack([window_mask(box, window, size) for box, window in zip(boxes, windows, strict=True)])
+        config = self._config
+        pictures, masks = self._windows(cells, self._models.inpainter.native_px)
         sampling = Sampling(seed=config.seed, steps=config.steps, guidance_scale=config.guidance_scale)
         drawn = self._models.inpainter.inpaint(pictures, masks, self._conditioning, sampling)
-        fitted = [
-            match_surroundings(new / 255, old, mask > 0) for new, old, mask in zip(drawn, pictures, masks, strict=True)
-        ]
-        return (torch.stack(fitted) * 255).round().to(torch.uint8)
+        return _matched(drawn, pictures, masks)
+
+    def _refined_crops(self, cells: list[int]) -> dict[int, Tensor]:
+        """The refined edits so far and those of these cells, each [3, S, S] in 0..255, S = the redrawer's native_px."""
+        redrawer = self._models.redrawer
+        assert redrawer is not None
+        new_cells = [cell for cell in dict.fromkeys(cells) if cell not in self._refined]
+        if new_cells:
+            pictures, masks = self._windows(new_cells, redrawer.native_px)
+            crops = torch.stack([self._crops[cell] for cell in new_cells])
+            texts = (self._request.prompt, self._config.negative_prompt)
+            with self._stopwatch.stage("inpainting"):
+                before = redrawer.unet_forwards
+                drawn = refine(
+                    self._models, pictures, masks, crops, *texts, seed=self._config.seed, batches=self._batches
+                )
+                self._refining_forwards += redrawer.unet_forwards - before
+            self._refined.update(zip(new_cells, _matched(drawn, pictures, masks), strict=True))
+        return self._refined
+
+    def _windows(self, cells: list[int], side: int) -> tuple[Tensor, Tensor]:
+        """The windows of regions, [n, 3, side, side] in [0, 1], and masks of the regions in them, 0 or 1."""
+        boxes, windows = self._regions.boxes_xyxy[cells].tolist(), self.windows_xyxy[cells].tolist()
+        pictures = torch.stack([crop_window(self._request.image, window, side) for window in windows])
+        masks = torch.stack([window_mask(box, window, side) for box, window in zip(boxes, windows, strict=True)])
+        return pictures, masks
 
     def _inpainted_cell(self, cell: int) -> int:
         """The cell whose edit this region has: its own, or another one with the same box."""
@@ -181,3 +210,11 @@ class RegionEdits:
             return cell
         box = self._regions.boxes_xyxy[cell]
         return next(other for other in self._crops if torch.equal(self._regions.boxes_xyxy[other], box))
+
+
+def _matched(drawn: Tensor, pictures: Tensor, masks: Tensor) -> Tensor:
+    """Drawn windows [n, 3, S, S] in 0..255 with their colours matched to the surroundings in the pictures."""
+    fitted = [
+        match_surroundings(new / 255, old, mask > 0) for new, old, mask in zip(drawn, pictures, masks, strict=True)
+    ]
+    return (torch.stack(fitted) * 255).round().to(torch.uint8)

@@ -48,6 +48,7 @@ def make_request(
     require(
         extend is None or task == "extend", f"only the task extend can add canvas (extend), got it with the task {task}"
     )
+    require(isinstance(caption, str), f"caption must be a string, got {caption!r}")
     source = load_image(image)
     size_yx = (source.rgb.shape[1], source.rgb.shape[2])
     region = _region(mask, box, size_yx)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maskless.data.boxes import scale_to_grid
 from maskless.data.config import ResolvedConfig
-from maskless.data.errors import MasklessError
+from maskless.data.errors import MasklessError, require
 from maskless.data.result import EditResult, StepRecord, step_from_dict
 from maskless.data.types import Anchors, EditRequest, Regions
 from maskless.engine.region_edits import RegionEdits
@@ -110,7 +110,8 @@ class SearchRun:
         Raises:
             MasklessError: the state belongs to another task, picture, caption, prompt or seed.
         """
-        assert self._setup is None, "a run is resumed before its first step"
+        require(self._setup is None, "a run can be resumed only before its first step")
+        require("request" in state or "anchor_net" in state, "the state must be that of a run, got something else")
         if "request" in state and state["request"] != fingerprint(self.request, self.config.seed):
             raise MasklessError(
                 "the checkpoint must be of the same task, picture, caption, prompt and seed, got one of another edit"

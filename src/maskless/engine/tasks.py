@@ -34,6 +34,8 @@ from maskless.models.pretrained import EditModels
 SCENERY = ("meadow", "beach", "snow", "desert", "night", "sea", "forest", "city", "room", "street", "sky", "mountains")
 """Kinds of background. If the prompt is empty, CLIP chooses one for the background to continue."""
 REPAIR = FillPlan(strengths=(0.25, 0.5, 1.0), erase=True, thin_marks=True)
+OBJECT = FillPlan(refine=True)
+"""The plan for an object in the user's own mask."""
 REMOVE_MARGIN = 0.03
 """Margin around an object that is removed, as a share of the picture's shorter side, so that its rim is removed too."""
 BACKGROUND_MARGIN = 0.008
@@ -124,20 +126,20 @@ def start_run(
 
 def replace_object(job: Job) -> Run:
     """The paper's edit: learn the region of the caption's object, and draw the prompt there."""
-    return job.fill() if job.request.mask is not None else job.search()
+    return job.fill(OBJECT) if job.request.mask is not None else job.search()
 
 
 def add_object(job: Job) -> Run:
     """Add a new object: the learned region avoids the existing objects."""
     if job.request.mask is not None:
-        return job.fill()
+        return job.fill(OBJECT)
     return job.search(SearchPlan(changes={"max_window_size": new_object_size(job.config)}, avoid=_occupied_by_objects))
 
 
 def creative(job: Job) -> Run:
     """Add a new object for each phrase of the prompt, with one search for each, on the same picture."""
     if job.request.mask is not None:
-        return job.fill()
+        return job.fill(OBJECT)
     prompts = phrases(job.request.prompt) or (job.request.prompt,)
     return SequenceRun(job.request, prompts, job.models, job.config, view=job.view)
 
@@ -161,6 +163,7 @@ def texture(job: Job) -> Run:
 
 def background(job: Job) -> Run:
     """Replace everything except the objects that the caption names, or except all objects if it is empty."""
+    # A new background is not refined, because the effect of that has not been measured.
     if job.request.mask is not None:
         return job.fill()
 
@@ -191,7 +194,7 @@ def style(job: Job) -> Run:
 
 def generate(job: Job) -> Run:
     """Draw the whole frame from the prompt. Only the size of the given picture is used."""
-    plan = _erasing(job) if job.request.mask is None else None
+    plan = _erasing(job) if job.request.mask is None else None  # not refined: that has not been measured
     return replace(job, request=whole(job.request)).fill(plan)
 
 

@@ -29,7 +29,29 @@ REDRAW = "redraw"
 """The optional part of a set of models: the model that redraws pictures."""
 RECOMMENDATIONS = "maskless.json"
 """A file beside model_index.json with the settings that a model works best with: {"steps": ..., "guidance_scale": ...,
-"native_px": ...}. Options that the user sets take precedence."""
+"native_px": ...}. Options that the user sets take precedence. A redrawer's file may also have "refine": the fields of a
+`Refinement`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """How a redrawer refines an object that the inpainter has drawn.
+
+    steps: number of denoising steps from pure noise. guidance_scale: scale of classifier-free guidance; at 1 it is off.
+    strength: share of the steps that are made, above 0 and up to 1; below 1 the redrawer starts from the drawing's own
+    latents.
+    """
+
+    steps: int
+    guidance_scale: float
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.guidance_scale < 1 or not 0 < self.strength <= 1:
+            raise MasklessError(
+                "a refinement must have steps and a guidance_scale of at least 1 and a strength above 0 and up to 1, "
+                f"got {self.steps}, {self.guidance_scale} and {self.strength}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,15 +59,17 @@ class EditModels:
     """The frozen networks of an edit. Simultaneous edits can share them, because only their counters change.
 
     redrawer: a model that takes a picture and draws it as a text describes it, for the tasks that redraw content; None
-    if the inpainter does that. names: the source of each part, with the commit for a model of the hub. options: the
-    options that the models were loaded with; device and dtype are the chosen ones, not "auto". dtype: number format
-    of the denoiser. placement: where `options.memory` keeps the networks, for the user; empty for full.
+    if the inpainter does that. refinement: how the redrawer refines objects that the inpainter has drawn; None if its
+    folder does not recommend it. names: the source of each part, with the commit for a model of the hub. options: the
+    options that the models were loaded with; device and dtype are the chosen ones, not "auto". dtype: number format of
+    the denoiser. placement: where `options.memory` keeps the networks, for the user; empty for full.
     """
 
     dino: Dino
     clip: Clip
     inpainter: InpaintingModel
     redrawer: InpaintingModel | None = None
+    refinement: Refinement | None = None
     names: dict[str, str]
     options: ModelOptions
     device: torch.device
@@ -57,9 +81,16 @@ class EditModels:
         """The memory level: full, balanced, low or minimal."""
         return self.options.memory
 
+    @property
+    def unet_forwards(self) -> int:
+        """Calls of the denoisers so far, counted per picture: the inpainter's and, if it is another model, the
+        redrawer's."""
+        redrawer = None if self.redrawer is self.inpainter else self.redrawer
+        return self.inpainter.unet_forwards + (0 if redrawer is None else redrawer.unet_forwards)
+
     def for_redrawing(self) -> EditModels:
-        """The same models with the redrawer, if there is one, as the inpainter."""
-        return self if self.redrawer is None else replace(self, inpainter=self.redrawer)
+        """The same models with the redrawer, if there is one, as the inpainter. Its drawings are not refined."""
+        return self if self.redrawer is None else replace(self, inpainter=self.redrawer, refinement=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +122,9 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
         clip = _load_part(load_clip, parts["clip"], "CLIP", **common)
         chosen: dict[str, Any] = {"scheduler": options.scheduler, "lora": options.lora or ""}
         inpainter, networks = _load_part(_load_inpainter, parts["inpainting"], "inpainting", **chosen, **for_denoisers)
-        redrawer = None
+        redrawer, refinement = None, None
         if REDRAW in parts:
+            refinement = _load_part(_load_refinement, parts[REDRAW], REDRAW, memory=options.memory)
             redrawer, further = _load_part(_load_redrawer, parts[REDRAW], REDRAW, **for_denoisers)
             networks += further
         try:
@@ -106,6 +138,7 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
         clip=clip,
         inpainter=inpainter,
         redrawer=redrawer,
+        refinement=refinement,
         names={part: local.name for part, local in parts.items()},
         options=replace(options, device=device.type, dtype=str(dtype).removeprefix("torch.")),
         device=device,
@@ -284,6 +317,20 @@ def _load_redrawer(source: Path, **chosen: Any) -> tuple[InpaintingModel, list[t
             f"the redraw model must take the picture that it edits as input, like InstructPix2Pix; {source} does not"
         )
     return model, networks
+
+
+def _load_refinement(source: Path) -> Refinement | None:
+    """What a redrawer's folder recommends under "refine"."""
+    recommended = _recommendations(source).get("refine")
+    if recommended is None:
+        return None
+    try:
+        return Refinement(**recommended)
+    except TypeError as error:
+        raise MasklessError(
+            f'"refine" in {source / RECOMMENDATIONS} must hold steps, guidance_scale and strength as numbers, '
+            f"got {recommended!r}"
+        ) from error
 
 
 def _load_part(load: Any, part: LocalPart, kind: str, *, memory: str, **options: Any) -> Any:

@@ -12,6 +12,7 @@ The first argument is one of:
     judge         a detector that tells evaluation what an edited picture shows
     inpainting    a diffusion model that fills holes; needs autoencoder and clip
     redraw        a diffusion model that changes style and texture; needs inpainting
+    refine        further training of the redrawer, to refine what the inpainter draws; not part of all
     decoder       further training of the autoencoder's decoder alone; not part of all
     all           the first six in this order
     bundle        no training: copy the exported models from OUTPUT/models into the package
@@ -117,7 +118,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=[*SHARE_OF_ALL, "decoder", "all", "bundle"], metavar="WHAT", help="see above")
+    parser.add_argument(
+        "what", choices=[*SHARE_OF_ALL, "refine", "decoder", "all", "bundle"], metavar="WHAT", help="see above"
+    )
     parser.add_argument(
         "--minutes",
         type=float,

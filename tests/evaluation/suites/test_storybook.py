@@ -77,7 +77,8 @@ def test_the_oracle_has_the_true_region_and_nothing_outside_it_changes(finished)
     assert oracle["region IoU"] == oracle["region hit"] == oracle["identical outside"] == 1
     assert (oracle["background PSNR dB"], oracle["background MSE"], oracle["inpaintings"]) == (100, 0, 1)
     assert ours["identical outside"] == 1 and ours["inpaintings"] > 1 and ours["region IoU"] < 1
-    assert ours["UNet forwards"] == 2 * ours["inpaintings"], "one step, with and without the prompt"
+    inpainted = 2 * ours["inpaintings"]  # one step, with and without the prompt
+    assert ours["UNet forwards"] > inpainted, "the candidates are refined, too"
 
 
 def test_the_page_and_the_ledger_hold_the_pictures(finished):

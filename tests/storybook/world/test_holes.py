@@ -8,7 +8,7 @@ import pytest
 from maskless.storybook.world import holes
 from maskless.storybook.world.captions import STYLE_WORDS
 from maskless.storybook.world.graph import KINDS, sample
-from maskless.storybook.world.holes import _style_hole, random_hole
+from maskless.storybook.world.holes import _style_hole, hole_to_fill, random_hole
 from maskless.storybook.world.scenes import Scene, draw, render
 
 
@@ -111,3 +111,18 @@ def test_no_filter_of_one_pixel_is_used(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(holes.ImageFilter, "MaxFilter", lambda size: pytest.fail(f"a filter of {size}"))
     mask = np.eye(8, dtype=bool)
     assert (holes._dilate(mask, 0) == mask).all()
+
+
+def test_a_hole_to_fill_is_rarely_a_whole_window_and_never_names_a_style_that_is_not_there() -> None:
+    rng, whole = np.random.default_rng(0), 0
+    styles = [word for style, words in STYLE_WORDS.items() if style != "flat" for word in words]
+    for seed in range(200):
+        scene = render(seed, 96)
+        hole = hole_to_fill(scene, rng)
+        x0, y0, x1, y1 = hole.window
+        assert hole.mask.any() and hole.mask[y0:y1, x0:x1].sum() == hole.mask.sum(), "the window shows the whole hole"
+        if hole.mask[y0:y1, x0:x1].all():
+            whole += 1
+            assert hole.window == (0, 0, 96, 96)
+        assert scene.graph.style != "flat" or not any(word in hole.text for word in styles)
+    assert whole < 20

@@ -171,3 +171,16 @@ EMPTIED = _named("emptied box seen empty", "the judge sees no object where one w
 OTHERS_SEEN = _named(
     "other objects still seen", "the judge sees every other object that the box leaves whole", "higher"
 )
+
+# crispness: a drawn box compared with what the renderer draws there.
+EDGES = _named("edges relative to the truth", "strongest 5 % of the gradients in the box, as a multiple of the truth's")
+BOX_BACKGROUND = _named(
+    "background difference of 255", "mean absolute difference from the truth in the box, away from the object", "lower"
+)
+NEW_OBJECT_SEEN = _named("requested object seen", "the judge sees its kind and colour in the box", "higher")
+BOX_PSNR = _named("PSNR in the box dB", "of the result and the truth", "higher")
+BOX_AUTOENCODER_PSNR = _named("PSNR of the autoencoder dB", "in the box, of the truth encoded and decoded")
+BOX_PSNR_BEHIND = _named(
+    "dB behind the autoencoder", "the autoencoder's PSNR in the box minus that of the result", "lower"
+)
+BOX_EMPTY = _named("box seen empty", "the judge sees no object in the box", "higher")

@@ -86,14 +86,14 @@ Method = Callable[[Case], Outcome]
 def attempt(method: Method, case: Case) -> Attempt:
     """Run a method and measure its cost. Seconds are those of the whole method, from the request to the picture."""
     reset_peak_memory(case.models.device)
-    forwards, began = case.models.inpainter.unet_forwards, time.perf_counter()
+    forwards, began = case.models.unet_forwards, time.perf_counter()
     try:
         outcome = method(case)
     except MasklessError:
         outcome = None
     cost = Cost(
         inpaintings=0 if outcome is None else outcome.inpaintings,
-        unet_forwards=case.models.inpainter.unet_forwards - forwards,
+        unet_forwards=case.models.unet_forwards - forwards,
         seconds={"total": time.perf_counter() - began},
         peak_memory_mb=peak_memory_mb(case.models.device),
     )

@@ -41,7 +41,7 @@ class RegionTable:
     that were finished in that many steps. scores: the scores that a ranking uses, each [S, R]. column_of: the column of
     each proposal (k, m). boxes_xyxy: pixels, half-open. features: AnchorNet's input for the proposals. config: the
     options of the request. seed: the seed of the request. forwards, seconds: cost of one region for each number of
-    steps; seconds are those of a batch, shared evenly.
+    steps, without its refinement; seconds are those of a batch, shared evenly.
     """
 
     losses: Float[Tensor, "S R"]

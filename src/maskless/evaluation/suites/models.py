@@ -5,29 +5,23 @@ Each gate is one function from the models and scenes under test to rows; to add 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from maskless.data.boxes import context_window
-from maskless.data.config import EditConfig, ModelOptions
-from maskless.data.masks import window_mask
-from maskless.data.paste import crop_window, match_surroundings, paste_back
+from maskless.data.config import ModelOptions
 from maskless.evaluation.measures import figures
-from maskless.evaluation.measures.metrics import centre_in
 from maskless.evaluation.measures.rows import Row, RowNames, mean_row, share_row
+from maskless.evaluation.methods.bench import Bench, inpaint, objects_in, shows
 from maskless.evaluation.methods.cases import Box
 from maskless.evaluation.suite import SuiteOptions, judge_folder
 from maskless.method.anchors import find_anchors
-from maskless.models.inpainters.denoising import Sampling
 from maskless.models.inpainters.latent_unet import StableDiffusionInpainter
-from maskless.models.pretrained import EditModels, load_models
-from maskless.storybook.judge import Detection, Judge, Verdict, match_objects
+from maskless.models.pretrained import load_models
+from maskless.storybook.judge import Judge, Verdict, match_objects
 from maskless.storybook.world.captions import describe_change
 from maskless.storybook.world.edits import choose_other, random_edit, window_around
 from maskless.storybook.world.graph import COLOURS, KINDS
@@ -36,22 +30,6 @@ from maskless.storybook.world.sheets import sheet, to_tensor
 
 TAKES = ("split", "limit", "seed_offset", "models", "steps", "sheets")
 SCENES = 200
-ENGINE = EditConfig()  # the crop and the seam are the engine's own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """The networks under test and the scenes that they are tested on.
-
-    steps: denoising steps, the model's own number where None. sheets: a folder for pictures of what was inpainted.
-    """
-
-    models: EditModels
-    judge: Judge
-    scenes: list[Scene]
-    seeds: list[int]
-    steps: int | None = None
-    sheets: Path | None = None
 
 
 def run(options: SuiteOptions) -> list[Row]:
@@ -171,7 +149,7 @@ def inpainting(bench: Bench) -> list[Row]:
         for i, ((s, _), box, (kind, colour)) in enumerate(zip(jobs, boxes, wanted, strict=True))
     ]
     emptied = [
-        inpaint(bench, s, box, f"empty {s.graph.background}", i)
+        inpaint(bench, s, box, f"empty {s.graph.background}", i, is_object=False)
         for i, ((s, _), box) in enumerate(zip(jobs, boxes, strict=True))
     ]
     seen, bare = bench.judge.detect([_picture(f) for f in filled]), bench.judge.detect([_picture(e) for e in emptied])
@@ -193,33 +171,6 @@ def inpainting(bench: Bench) -> list[Row]:
         share_row(empty, metric=figures.EMPTIED, **_names("inpainting", 0.9)),
         share_row([k for keep in kept for k in keep] or [True], metric=figures.OTHERS_SEEN, **_names("inpainting")),
     ]
-
-
-def inpaint(bench: Bench, scene: Scene, box: Box, prompt: str, seed: int) -> Tensor:
-    """The scene with the box inpainted by the prompt, [3, H, W] in [0, 1], with the engine's own crop and paste."""
-    inpainter = bench.models.inpainter
-    image, size = to_tensor(scene.image), inpainter.native_px
-    steps, guidance = inpainter.recommended_steps, inpainter.recommended_guidance
-    config = replace(ENGINE, steps=bench.steps).resolved(steps=steps, guidance_scale=guidance, batch_size=1, seed=seed)
-    window = context_window(box, (image.shape[1], image.shape[2]), context=ENGINE.context)
-    source, mask = crop_window(image, window, size), window_mask(box, window, size)
-    drawn = inpainter.inpaint(
-        source[None],
-        mask[None],
-        inpainter.encode_prompt(prompt),
-        Sampling(seed=seed, steps=config.steps, guidance_scale=config.guidance_scale),
-    )
-    return paste_back(image, match_surroundings(drawn[0] / 255, source, mask > 0), window, box, feather=ENGINE.feather)
-
-
-def objects_in(verdict: Verdict, box: Sequence[float]) -> list[Detection]:
-    """The detections whose centre lies in the box."""
-    return [seen for seen in verdict.objects if centre_in(seen.box_xyxy, box)]
-
-
-def shows(verdict: Verdict, box: Sequence[float], kind: str, colour: str) -> bool:
-    """Whether the judge sees that kind in that colour in the box."""
-    return any((seen.kind, seen.colour) == (kind, colour) for seen in objects_in(verdict, box))
 
 
 def _others_kept(verdict: Verdict, scene: Scene, edited: VisibleObject) -> list[bool]:

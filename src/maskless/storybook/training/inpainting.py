@@ -245,7 +245,7 @@ def save(
     pipe: StableDiffusionInpaintPipeline | StableDiffusionInstructPix2PixPipeline,
     models: Path,
     name: str,
-    advice: dict[str, float],
+    advice: dict[str, Any],
 ) -> None:
     """Write copies of a pipeline's networks in 16 bits and the exported autoencoder into the folder `name` of `models`.
 

@@ -37,6 +37,7 @@ OUTER_LAYERS = ("conv_in", "conv_out")
 FIRST_SEED = 300_000_000
 EXPORT = "redraw/unet"
 STEPS, GUIDANCE = 5, 2.0
+REFINEMENT = {"steps": 5, "guidance_scale": 2.0, "strength": 0.4}  # how it refines what the inpainter has drawn
 STYLE_SHARE = 0.35  # of the scenes with large objects, the share whose style changes; in the others textures change
 DOUBLE_SIZE = 0.2  # share of the scenes drawn at twice the usual size
 WITHOUT_TEXT = 0.1  # share of the pairs without a text, which guidance needs
@@ -237,7 +238,8 @@ def validate(model: nn.ModuleDict) -> tuple[dict[str, float], Image.Image]:
 
 def export(model: nn.ModuleDict, models: Path) -> None:
     """Write the folder that StableDiffusionInstructPix2PixPipeline.from_pretrained opens, in shards under 15 MiB."""
-    save(pipeline(model), models, "redraw", {"steps": STEPS, "guidance_scale": GUIDANCE, "native_px": SIDE})
+    advice = {"steps": STEPS, "guidance_scale": GUIDANCE, "native_px": SIDE, "refine": REFINEMENT}
+    save(pipeline(model), models, "redraw", advice)
 
 
 def restore(model: nn.ModuleDict, models: Path) -> None:

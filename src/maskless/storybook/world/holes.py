@@ -48,6 +48,28 @@ def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
     return Hole(window=whole, mask=np.ones((side, side), dtype=bool), text=_scene_text(scene, rng))
 
 
+def hole_to_fill(scene: Scene, rng: np.random.Generator) -> Hole:
+    """One of six kinds of hole that are filled, in any style: an object's box, a box that hides no object, the border,
+    scratches, everything around some objects, or the whole picture.
+
+    Those of `random_hole` that are redrawn are left out: textured outlines, and tiles of a picture in another style.
+    """
+    side, choice = scene.image.width, rng.random()
+    whole = (0, 0, side, side)
+    if choice < 0.52 and scene.objects:
+        return _object_hole(scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
+    if choice < 0.8:
+        return _empty_hole(scene, rng)
+    if choice < 0.87:
+        return Hole(window=whole, mask=_border(side, rng), text=_scene_text(scene, rng))
+    if choice < 0.9:
+        text = "" if rng.random() < 0.5 else _scene_text(scene, rng)
+        return Hole(window=whole, mask=_scratches(side, rng), text=text)
+    if choice < 0.96 and scene.objects:
+        return _surroundings_hole(scene, rng)
+    return Hole(window=whole, mask=np.ones((side, side), dtype=bool), text=_scene_text(scene, rng))
+
+
 def window_of(box: tuple[int, int, int, int], side: int, scale: float, rng: np.random.Generator) -> Window:
     """A square window around a box, `scale` times its longer side where there is room, the box near its middle."""
     x0, y0, x1, y1 = box

@@ -1,0 +1,74 @@
+"""One box of a drawn scene inpainted by a prompt, and what the judge sees in it: what suites of models measure with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from maskless.data.boxes import context_window
+from maskless.data.config import EditConfig
+from maskless.data.masks import window_mask
+from maskless.data.paste import crop_window, match_surroundings, paste_back
+from maskless.engine.batching import Batches
+from maskless.engine.refine import refine
+from maskless.evaluation.measures.metrics import centre_in
+from maskless.evaluation.methods.cases import Box
+from maskless.models.inpainters.denoising import Sampling
+from maskless.models.pretrained import EditModels
+from maskless.storybook.judge import Detection, Judge, Verdict
+from maskless.storybook.world.scenes import Scene
+from maskless.storybook.world.sheets import to_tensor
+
+ENGINE = EditConfig()  # the crop and the seam are the engine's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """The networks under test and the scenes that they are tested on.
+
+    steps: denoising steps, the model's own number where None. sheets: a folder for pictures of what was inpainted.
+    """
+
+    models: EditModels
+    judge: Judge
+    scenes: list[Scene]
+    seeds: list[int]
+    steps: int | None = None
+    sheets: Path | None = None
+
+
+def inpaint(bench: Bench, scene: Scene, box: Box, prompt: str, seed: int, *, is_object: bool = True) -> Tensor:
+    """The scene with the box inpainted by the prompt, [3, H, W] in [0, 1], with the engine's own crop and paste.
+
+    is_object: whether the prompt names an object, which is refined if the models have a refinement.
+    """
+    inpainter = bench.models.inpainter
+    image, size = to_tensor(scene.image), inpainter.native_px
+    steps, guidance = inpainter.recommended_steps, inpainter.recommended_guidance
+    config = replace(ENGINE, steps=bench.steps).resolved(steps=steps, guidance_scale=guidance, batch_size=1, seed=seed)
+    window = context_window(box, (image.shape[1], image.shape[2]), context=ENGINE.context)
+    source, mask = crop_window(image, window, size), window_mask(box, window, size)
+    drawn = inpainter.inpaint(
+        source[None],
+        mask[None],
+        inpainter.encode_prompt(prompt),
+        Sampling(seed=seed, steps=config.steps, guidance_scale=config.guidance_scale),
+    )
+    if is_object and bench.models.refinement is not None and bench.models.redrawer is not None:
+        size = bench.models.redrawer.native_px
+        source, mask = crop_window(image, window, size), window_mask(box, window, size)
+        drawn = refine(bench.models, source[None], mask[None], drawn, prompt, seed=seed, batches=Batches(1))
+    return paste_back(image, match_surroundings(drawn[0] / 255, source, mask > 0), window, box, feather=ENGINE.feather)
+
+
+def objects_in(verdict: Verdict, box: Sequence[float]) -> list[Detection]:
+    """The detections whose centre lies in the box."""
+    return [seen for seen in verdict.objects if centre_in(seen.box_xyxy, box)]
+
+
+def shows(verdict: Verdict, box: Sequence[float], kind: str, colour: str) -> bool:
+    """Whether the judge sees that kind in that colour in the box."""
+    return any((seen.kind, seen.colour) == (kind, colour) for seen in objects_in(verdict, box))
