@@ -28,7 +28,8 @@ from maskless import EditConfig, Editor, EditResult
 PACKAGE = Path(str(resources.files("maskless")))
 DESERT, MEADOW, ROOM = (PACKAGE / "assets" / "samples" / f"{name}.png" for name in ("desert", "meadow", "room"))
 CENTRE = (85, 85, 171, 171)
-SHORT: dict[str, Any] = {"iterations": 2, "anchors": 3}
+LEARNED: dict[str, Any] = {"search": "learned"} if hasattr(EditConfig(), "search") else {}  # there was no other before
+SHORT: dict[str, Any] = {"iterations": 2, "anchors": 3, **LEARNED}
 WEIGHT = "location_weight" if hasattr(EditConfig, "location_weight") else "place"  # its name before the redesign
 PAPER: dict[str, Any] = {
     WEIGHT: 0.0,
@@ -119,7 +120,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        editor = Editor.from_pretrained("storybook", config=EditConfig())
+        editor = Editor.from_pretrained("storybook", config=EditConfig(**LEARNED))
         planned = edits(editor, without_redrawer(Path(folder)))
         found = {}
         for name, edit in planned.items():

@@ -33,7 +33,7 @@ def planted_table(losses, *, success=None, previews=None, shared=False, **change
         "column_of": column_of,
         "boxes_xyxy": torch.tensor(boxes),
         "features": torch.randn(K, 12 * M, 8, 8, generator=torch.Generator().manual_seed(0)),
-        "config": EditConfig(anchors=K, max_window_size=10, iterations=6, steps=8, ranking="paper"),
+        "config": EditConfig(anchors=K, max_window_size=10, iterations=6, steps=8, ranking="paper").resolved(),
         "seed": 5,
         "forwards": {8: 16.0, 1: 2.0, 2: 4.0},
         "seconds": {8: 0.8, 1: 0.1, 2: 0.2},

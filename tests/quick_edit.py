@@ -2,7 +2,10 @@
 
 from typing import Any
 
-QUICK = ["--steps", "1", "--anchors", "2", "--iterations", "2", "--views", "1", "--device", "cpu", "--dtype", "float32"]
+QUICK = [
+    "--search", "learned", "--steps", "1", "--anchors", "2", "--iterations", "2", "--views", "1", "--device", "cpu",
+    "--dtype", "float32",
+]  # fmt: skip
 TEXTS = ["--caption", "a red square", "--prompt", "a blue house"]
 LAST = "checkpoints/0_a red square/last.pth"
 

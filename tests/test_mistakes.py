@@ -19,7 +19,7 @@ from maskless.records.names import safe_name
 from planted import K, M, planted_search
 
 TEXTS = {"caption": "a red square", "prompt": "a blue house"}
-FAST = {"iterations": 1, "updates": 2, "anchors": 3}
+FAST = {"search": "learned", "iterations": 1, "updates": 2, "anchors": 3}
 
 
 def test_mistake_01_anchor_net_learns():

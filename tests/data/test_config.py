@@ -38,6 +38,19 @@ def test_a_resolved_config_has_no_none_and_says_what_a_task_changed():
     assert resolved.differences(used) == {"max_window_size": 8, "feather": 0.0}
 
 
+def test_the_search_of_the_paper_leaves_out_what_this_package_adds_unless_it_is_chosen():
+    names = ("anchor_source", "fit_edges", "delta", "location_weight", "ranking")
+    values = [
+        [getattr(config.resolved(), name) for name in names]
+        for config in (EditConfig(), EditConfig(search="paper"), EditConfig(search="paper", delta=4.0, fit_edges=True))
+    ]
+    assert values == [
+        ["both", True, 4.0, 2.0, "located"],
+        ["attention", False, 0.0, 0.0, "paper"],
+        ["attention", True, 4.0, 0.0, "paper"],
+    ]
+
+
 def test_an_option_belongs_to_models_or_to_an_edit_or_to_what_is_kept():
     names = [{option.name for option in fields(kind)} for kind in (EditConfig, ModelOptions, KeepOptions)]
     assert sum(map(len, names)) == len(set.union(*names))

@@ -68,7 +68,8 @@ def test_the_caption_finds_the_place(storybook):
     for task in TASKS:
         image = load_image(task.image).rgb
         attention = storybook.models.dino.features(image).attention
-        relevance = storybook.models.clip.relevance(image, storybook.models.clip.encode_text(task.caption))
+        clip = storybook.models.clip
+        relevance = clip.relevance(clip.relevance_crops(image), clip.encode_text(task.caption))
         anchors = find_anchors(attention, relevance, count=9, source="both")
         boxes = propose_regions(anchors, storybook.config.sizes, (image.shape[1], image.shape[2])).boxes_xyxy
         found += any(is_clean(box, task) for box in boxes.tolist())

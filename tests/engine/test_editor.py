@@ -12,7 +12,7 @@ import maskless
 from maskless import EditRequest, MasklessError
 
 TEXTS = {"caption": "a red square", "prompt": "a blue house"}
-FAST = {"iterations": 2, "updates": 5, "anchors": 4}
+FAST = {"search": "learned", "iterations": 2, "updates": 5, "anchors": 4}
 
 
 @pytest.fixture(scope="module")

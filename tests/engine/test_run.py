@@ -9,7 +9,7 @@ import torch
 from maskless.data.result import StepRecord
 from maskless.engine.run import Steps
 
-FAST = {"iterations": 2, "updates": 5, "anchors": 3}
+FAST = {"search": "learned", "iterations": 2, "updates": 5, "anchors": 3}
 KINDS = {
     "replace": {"caption": "a red square", "prompt": "a blue house"},
     "creative": {"prompt": "a star and a cat"},

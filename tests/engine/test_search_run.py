@@ -13,7 +13,7 @@ from maskless.engine.run import resolved
 from maskless.engine.search_run import OCCUPIED_COST, SearchPlan, SearchRun, fingerprint
 
 TEXTS = {"caption": "a red square", "prompt": "a blue house"}
-FAST = {"iterations": 2, "updates": 5, "anchors": 4}
+FAST = {"search": "learned", "iterations": 2, "updates": 5, "anchors": 4}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,9 @@ def through_a_file(state):
 class TestTheWholeRun:
     def test_the_most_probable_size_of_each_anchor_is_a_candidate(self, done):
         run, result = done
-        chosen = run.probabilities.argmax(dim=1).tolist()
+        tried = ~run.objective.isnan()
+        chosen = (run.probabilities * tried).argmax(dim=1).tolist()  # a size that was never tried is not chosen
+        assert bool((tried.sum(dim=1) >= 2).all()) and not tried.all()
         boxes = run.regions.boxes_xyxy.reshape(4, 6, 4)
         expected = [boxes[anchor, size].tolist() for anchor, size in enumerate(chosen)]
         assert result.candidates.regions.boxes_xyxy.tolist() == expected
@@ -108,6 +110,62 @@ class TestTheWholeRun:
         plain, captionless = search(location_weight=0.0), search(texts={"prompt": "a blue house"})
         assert bool(done[0].setup.search.location_cost.any())
         assert not plain.setup.search.location_cost.any() and not captionless.setup.search.location_cost.any()
+
+
+class TestAPlacedSearch:
+    PLACED = {"search": "placed", "budget": 3}
+
+    @pytest.fixture(scope="class")
+    def placed(self, search):
+        """A placed search of three regions, and its result."""
+        run = search(**self.PLACED)
+        run.setup.search.found = True
+        return run, run.result()
+
+    def test_the_regions_that_fit_best_are_the_candidates_and_the_best_comes_first(self, placed):
+        run, result = placed
+        assert [type(step).__name__ for step in result.history] == ["StepRecord", "DrawnStep"]
+        assert run.total_steps == 1 and run.probabilities is None and result.anchor_net is None
+        placement, boxes = result.placement, result.candidates.regions.boxes_xyxy
+        assert placement.drawn == len(boxes) == result.cost.inpaintings == 3
+        assert torch.equal(placement.boxes_xyxy[:3], boxes)
+        cells = [run.regions.boxes_xyxy.tolist().index(box) for box in boxes.tolist()]
+        assert result.order == (0, 1, 2) and torch.equal(result.scores, run.setup.search.prior.flatten()[cells])
+        assert result.candidates.regions.anchor_index.tolist() == [0, 1, 2], "files are named by this number"
+
+    def test_it_continues_and_repeats_itself(self, editor, search, placed):
+        run, result = placed
+        again = search(**self.PLACED)
+        again.setup.search.found = True
+        for _ in again:
+            pass
+        resumed = search(**self.PLACED)
+        resumed.resume(through_a_file(again.state()))
+        resumed.setup.search.found = True
+        forwards = editor.models.inpainter.unet_forwards
+        end = resumed.result()
+        assert editor.models.inpainter.unet_forwards == forwards, "nothing is inpainted again"
+        assert torch.equal(end.candidates.crops, result.candidates.crops) and end.order == result.order
+
+    def test_a_preview_draws_nothing(self, placed):
+        run, _ = placed
+        assert run.preview().shape == run.view.small.shape
+
+    def test_a_region_for_a_new_object_is_the_largest_free_one(self, search):
+        avoided = torch.zeros(72, 120)
+        avoided[:, :60] = 1
+        run = search(SearchPlan(avoid=lambda _view: avoided), {"prompt": "a cat"}, search="placed", budget=1)
+        (x0, _, x1, _) = run.result().best.box_xyxy
+        assert x0 >= 55, "it lies in the free right half"
+        assert x1 - x0 >= 40
+
+
+class TestAnExhaustiveSearch:
+    def test_every_region_is_inpainted(self, search):
+        run = search(search="exhaustive", anchors=2, window_step=8)
+        result = run.result()
+        different = len({tuple(box) for box in run.regions.boxes_xyxy.tolist()})
+        assert result.cost.inpaintings == different and len(result.candidates) == 2 and result.anchor_net is None
 
 
 class TestThePlan:

@@ -12,7 +12,7 @@ from maskless.engine.sequence_run import MAX_CANDIDATES, NEW_OBJECT_SIZE, Sequen
 from maskless.locating.objects import objects_in
 
 PROMPTS = ("a yellow star", "a blue house")
-FAST = {"iterations": 1, "updates": 2, "anchors": 5, "steps": 1}
+FAST = {"search": "learned", "iterations": 1, "updates": 2, "anchors": 5, "steps": 1}
 SIZE = (72, 120)
 
 

@@ -73,7 +73,8 @@ class TestEdit:
         layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
         save_file({f"{layer}.lora_{side}.weight": torch.ones(32, 32) for side in "AB"}, "style.safetensors")
         given = {
-            "iterations": 1, "epochs": 2, "lr": 0.01, "gradient_accumulation": 3, "updates": 7, "seed": 5, "anchors": 1,
+            "search": "learned", "budget": 2, "iterations": 1, "epochs": 2, "lr": 0.01, "gradient_accumulation": 3,
+            "updates": 7, "seed": 5, "anchors": 1,
             "anchor_source": "attention", "max_window_size": 8, "min_window_size": 6, "window_step": 1, "alpha": 0.5,
             "beta": 0.25, "gamma": 0.125, "views": 1, "ranking_alpha": 3.0, "ranking_beta": 0.5, "steps": 1,
             "guidance_scale": 2.0, "negative_prompt": "grey", "context": 0.25, "feather": 0.1, "batch_size": 2,
@@ -357,8 +358,8 @@ class TestErrors:
 class TestInterruption:
     """Real processes, real signals."""
 
-    SEARCH = ["--steps", "2", "--anchors", "3", "--iterations", "2", "--epochs", "6", "--views", "2",
-              "--device", "cpu", "--dtype", "float32", "--gradient-accumulation", "5"]  # fmt: skip
+    SEARCH = ["--search", "learned", "--steps", "2", "--anchors", "3", "--iterations", "2", "--epochs", "6",
+              "--views", "2", "--device", "cpu", "--dtype", "float32", "--gradient-accumulation", "5"]  # fmt: skip
 
     def command(self, tiny_models: Path, **folders: str) -> list[object]:
         folders = {"output": "output", "checkpoint": "checkpoints"} | folders

@@ -16,7 +16,7 @@ from maskless.interfaces.console import PLAIN_LINES, EditConsole, EvaluationCons
 from maskless.interfaces.gallery import Exhibit, FinishedExhibit
 from maskless.records.outputs import save_edit
 
-FAST = {"iterations": 2, "updates": 2, "anchors": 2, "steps": 1, "views": 1}
+FAST = {"search": "learned", "iterations": 2, "updates": 2, "anchors": 2, "steps": 1, "views": 1}
 TEXTS = {"caption": "a red square", "prompt": "a [blue] house"}
 
 

@@ -66,12 +66,12 @@ def test_flags_of_every_type_reach_their_dataclass(command):
     assert got["models"] == ModelOptions(device="cpu", offline=True, scheduler="lcm")
 
 
-def test_a_switch_that_is_on_by_default_has_a_flag_to_turn_it_off_and_no_other_has(command):
+def test_a_switch_that_can_be_on_by_default_has_a_flag_to_turn_it_off_and_no_other_has(command):
     _, help_text = command("--help")
     switches = [option for kind in (EditConfig, KeepOptions, ModelOptions) for option in fields(kind)]
     for option in switches:
         name = option.name.replace("_", "-")
-        assert (f"--no-{name}" in help_text) == (option.default is True)
+        assert (f"--no-{name}" in help_text) == (option.default is True or option.type == "bool | None")
 
 
 def test_ranges_are_left_to_the_dataclass_whose_message_says_more(command):

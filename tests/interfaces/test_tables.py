@@ -22,7 +22,7 @@ def checkpoint(editor, tmp_path_factory):
     import torch
 
     request = editor.request(torch.full((3, 32, 32), 0.5), prompt="a house")
-    run = editor.start(request, anchors=2, iterations=2, negative_prompt="[/] [grey] :car:")
+    run = editor.start(request, anchors=2, iterations=2, search="learned", negative_prompt="[/] [grey] :car:")
     folder = tmp_path_factory.mktemp("[x]")
     steps = kept(run, folder)
     next(steps)

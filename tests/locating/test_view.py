@@ -22,6 +22,20 @@ def test_nothing_is_computed_twice(editor, view, monkeypatch):
     assert torch.equal(first[4].shown, again[4].shown)
 
 
+def test_boxes_that_were_encoded_for_one_caption_are_known_for_every_other(editor, view, monkeypatch):
+    boxes = torch.tensor([[0, 0, 40, 40], [60, 20, 110, 70]])
+    view.signs(boxes, "a car")
+    encoded = []
+    original = editor.models.clip.encode
+    monkeypatch.setattr(editor.models.clip, "encode", lambda images: encoded.append(len(images)) or original(images))
+    more = torch.cat([boxes, torch.tensor([[10, 10, 30, 30]])])
+    second = view.signs(more, "a house")
+    assert encoded == [1, 1], "the crop of the new box, and the picture without it"
+    fresh = editor.look((view.image * 255).round().byte().permute(1, 2, 0).numpy()).signs(more, "a house")
+    for name in ("shown", "hidden"):
+        assert torch.allclose(getattr(second, name), getattr(fresh, name), atol=1e-5)
+
+
 def test_the_small_picture_is_the_picture_itself_where_it_is_not_large(editor, view):
     assert view.small is view.image and view.small_view is view
     large = PictureView(torch.rand(3, 100, 2 * VIEW_PX, generator=torch.Generator().manual_seed(0)), editor.models)

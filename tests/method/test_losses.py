@@ -62,7 +62,7 @@ def encodings(count: int = 3) -> Encodings:
 
 def test_the_total_is_the_weighted_sum_of_the_terms_for_each_candidate():
     inputs = encodings()
-    config = EditConfig(alpha=1, beta=10, gamma=100, delta=1000)
+    config = EditConfig(alpha=1, beta=10, gamma=100, delta=1000).resolved()
     losses = weighted(inputs, config)
     assert losses.names == ("clip", "directional", "structure", "local") and weights(config) == (1, 10, 100, 1000)
     by_hand = [
@@ -77,7 +77,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms_for_each_candidate():
 
 
 def test_each_term_has_a_weight_among_the_options():
-    assert all(getattr(EditConfig(), term.weight) >= 0 and term.title for term in TERMS)
+    assert all(getattr(EditConfig().resolved(), term.weight) >= 0 and term.title for term in TERMS)
 
 
 def test_the_local_loss_is_the_cosine_distance_of_each_region_from_the_prompt():

@@ -182,5 +182,5 @@ def test_siglip_reads_long_texts_to_the_end_and_finds_relevance(siglip, picture)
     long = "a red car beside a small green house "
     assert float((clip.encode_text(long + "now") - clip.encode_text(long + "then")).norm()) > 1e-3
     assert float(clip.encode_text("").norm()) == pytest.approx(1, abs=1e-5)
-    found = clip.relevance(picture, clip.encode_text("a red square"))
+    found = clip.relevance(clip.relevance_crops(picture), clip.encode_text("a red square"))
     assert float(found.min()) == 0 and float(found.max()) == pytest.approx(1)

@@ -131,7 +131,7 @@ def test_auto_takes_bfloat16_only_where_it_is_native(monkeypatch, has_bf16, expe
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16 or including_emulation
     )
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_bf16)
     assert resolve_dtype("auto", torch.device("cuda")) == expected
     assert resolve_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if has_bf16 else torch.float32)
     assert resolve_dtype("auto", torch.device("mps")) == torch.float32

@@ -14,7 +14,7 @@ from maskless.data.errors import MasklessError
 from maskless.records.checkpoints import checkpoint_content, checkpoint_parts, load_checkpoint, resume
 from maskless.records.keeping import kept
 
-SEARCH = {"anchors": 3, "iterations": 2, "epochs": 3, "gradient_accumulation": 5, "updates": 20}
+SEARCH = {"search": "learned", "anchors": 3, "iterations": 2, "epochs": 3, "gradient_accumulation": 5, "updates": 20}
 
 
 @pytest.fixture

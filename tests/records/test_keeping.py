@@ -13,7 +13,7 @@ from maskless.records.checkpoints import load_checkpoint, resume
 from maskless.records.keeping import continues_from, kept
 from maskless.records.run_file import read_run_file
 
-SEARCH = {"anchors": 3, "iterations": 2, "epochs": 5, "updates": 5}
+SEARCH = {"search": "learned", "anchors": 3, "iterations": 2, "epochs": 5, "updates": 5}
 
 
 @pytest.fixture

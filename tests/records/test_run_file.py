@@ -12,7 +12,8 @@ from maskless.records.run_file import RunFile, is_alive, process_start, read_run
 
 @pytest.fixture
 def run(editor, picture):
-    return editor.start(editor.request(picture, caption="a red square", prompt="a house"), iterations=3)
+    request = editor.request(picture, caption="a red square", prompt="a house")
+    return editor.start(request, iterations=3, search="learned")
 
 
 def test_it_describes_the_run_and_appears_whole(run, tmp_path):

@@ -48,7 +48,7 @@ def folders(tmp_path) -> dict[str, Path]:
 def run(editor, picture):
     """A run of two epochs of two iterations, before its first step."""
     request = editor.request(picture, caption="a red square", prompt="a blue house")
-    return editor.start(request, anchors=2, iterations=2, epochs=2)
+    return editor.start(request, anchors=2, iterations=2, epochs=2, search="learned")
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ class TestDamage:
         assert (status.started, status.state, status.percent) == (True, "unknown", None)
 
     def test_a_checkpoint_with_any_byte_changed(self, editor, picture, folders):
-        run = editor.start(editor.request(picture, prompt="x"), anchors=2, iterations=1)
+        run = editor.start(editor.request(picture, prompt="x"), anchors=2, iterations=1, search="learned")
         path = folders["checkpoint_dir"] / "last.pth"
         next(kept(run, path.parent, keep=KeepOptions(slim_checkpoint=True)))
         (path.parent / "run.json").unlink()

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from maskless.data.errors import MasklessError
 from maskless.data.options import OptionValue, check_all, option
 
+SEARCHES = ("placed", "learned", "paper", "exhaustive")
 ANCHOR_SOURCES = ("attention", "text", "both")
 ESTIMATORS = ("table", "straight-through")
 RANKINGS = ("paper", "located")
@@ -20,6 +21,14 @@ SCHEDULERS = (
     "ddim", "deis", "dpm++", "dpm++-karras", "dpm++-sde", "euler", "euler-a", "heun", "pndm", "unipc", "lcm", "tcd",
     "hyper-sd",
 )  # fmt: skip
+OURS: dict[str, OptionValue] = {
+    "anchor_source": "both", "fit_edges": True, "delta": 4.0, "location_weight": 2.0, "ranking": "located",
+}  # fmt: skip
+"""The defaults of the options that add something to the paper."""
+AS_IN_THE_PAPER: dict[str, OptionValue] = {
+    "anchor_source": "attention", "fit_edges": False, "delta": 0.0, "location_weight": 0.0, "ranking": "paper",
+}  # fmt: skip
+"""The same options without what this package adds, the defaults of the search "paper"."""
 PUBLISHED_STEPS, PUBLISHED_GUIDANCE = 50, 7.5
 """What an inpainting takes where neither the user nor the model says otherwise."""
 
@@ -28,16 +37,35 @@ PUBLISHED_STEPS, PUBLISHED_GUIDANCE = 50, 7.5
 class EditConfig:
     """The options of an edit, checked on construction.
 
-    A field whose type allows None is resolved once, when the editor knows its models: None means "what the model
-    recommends, else the published number". Every field's `metadata` holds `help`, `group`, `minimum`, `maximum`
-    (inclusive) and `choices`, from which the command line's flags are made.
+    A field whose type allows None is resolved once, when the editor knows its models: None means "what the search or
+    the model recommends, else the published number". Every field's `metadata` holds `help`, `group`, `minimum`,
+    `maximum` (inclusive) and `choices`, from which the command line's flags are made.
 
     Raises:
         MasklessError: a value of the wrong type, out of range or not among the choices.
     """
 
+    search: str = option(
+        "placed",
+        group="Search",
+        choices=SEARCHES,
+        help="How the region is found: placed edits the few regions that fit the caption best; learned trains "
+        "AnchorNet on the edits of about forty regions; paper does so without what this package adds; exhaustive "
+        "edits all regions.",
+    )
+    budget: int = option(
+        1,
+        group="Search",
+        minimum=1,
+        maximum=1000,
+        help="How many regions the placed search edits; more if nothing in the picture looks like the caption.",
+    )
     iterations: int = option(
-        10, group="Search", minimum=0, maximum=10_000, help="How many times each anchor tries a region, in every epoch."
+        10,
+        group="Search",
+        minimum=0,
+        maximum=10_000,
+        help="How many times each anchor tries a region, in every epoch of the learned search.",
     )
     epochs: int = option(
         1,
@@ -80,11 +108,12 @@ class EditConfig:
     anchors: int = option(
         9, group="Regions", minimum=1, maximum=256, help="Number of points that boxes are tried around."
     )
-    anchor_source: str = option(
-        "both",
+    anchor_source: str | None = option(
+        None,
         group="Regions",
         choices=ANCHOR_SOURCES,
-        help="How the anchors are found: by DINO's attention (as in the paper), by the caption, or by both.",
+        help="How the anchors are found: by DINO's attention, by the caption, or by both "
+        "[default: both; attention with --search paper].",
     )
     max_window_size: int = option(
         15,
@@ -108,10 +137,11 @@ class EditConfig:
         help="Difference between two half-sides, in 32nds of the picture's shorter side.",
     )
 
-    fit_edges: bool = option(
-        True,
+    fit_edges: bool | None = option(
+        None,
         group="Regions",
-        help="Fit the edges of the best box to the object that the caption names; the paper keeps all boxes square.",
+        help="Fit the edges of the best box to the object that the caption names "
+        "[default: yes; no with --search paper, which keeps all boxes square].",
     )
 
     alpha: float = option(
@@ -135,21 +165,21 @@ class EditConfig:
         maximum=1e6,
         help="Weight of the loss that measures how much the layout changed.",
     )
-    delta: float = option(
-        4.0,
+    delta: float | None = option(
+        None,
         group="Losses",
         minimum=0,
         maximum=1e6,
-        help="Weight of the loss that measures how well the edited region alone shows the prompt; 0 in the paper.",
+        help="Weight of the loss that measures how well the edited region alone shows the prompt "
+        "[default: 4; 0 with --search paper].",
     )
-    location_weight: float = option(
-        2.0,
+    location_weight: float | None = option(
+        None,
         group="Losses",
         minimum=0,
         maximum=1e6,
-        help="How much a region that is not what the caption names costs in the search, in standard "
-        "deviations of the "
-        "losses; 0 in the paper.",
+        help="Penalty for regions that do not match the caption, in standard deviations of the losses "
+        "[default: 2; 0 with --search paper].",
     )
     views: int = option(
         4,
@@ -159,11 +189,12 @@ class EditConfig:
         help="How many crops and mirror images of each candidate CLIP looks at.",
     )
 
-    ranking: str = option(
-        "located",
+    ranking: str | None = option(
+        None,
         group="Ranking",
         choices=RANKINGS,
-        help="How results are ranked: by the region that the caption names, or by the similarities of the paper.",
+        help="How results are ranked: by the region that the caption names, or by the similarities of the paper "
+        "[default: located; paper with --search paper].",
     )
     ranking_alpha: float = option(
         2.0,
@@ -239,7 +270,12 @@ class EditConfig:
         return self.epochs * self.iterations
 
     def resolved(
-        self, *, steps: int | None, guidance_scale: float | None, batch_size: int, seed: int | None
+        self,
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        batch_size: int = 1,
+        seed: int | None = None,
     ) -> ResolvedConfig:
         """These options with no None among them.
 
@@ -248,6 +284,8 @@ class EditConfig:
             batch_size: how many candidates fit the memory. seed: the request's own; None leaves the config's.
         """
         chosen = asdict(self)
+        for name, value in (AS_IN_THE_PAPER if self.search == "paper" else OURS).items():
+            chosen[name] = value if chosen[name] is None else chosen[name]
         chosen["steps"] = self.steps if self.steps is not None else steps or PUBLISHED_STEPS
         if self.guidance_scale is None:
             chosen["guidance_scale"] = guidance_scale or PUBLISHED_GUIDANCE
@@ -262,8 +300,14 @@ class EditConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(EditConfig):
-    """The options of an edit with every choice made: the user's own, else the model's, else the published one."""
+    """The options of an edit with every choice made: the user's own, else the search's or the model's, else the
+    published one."""
 
+    anchor_source: str
+    fit_edges: bool
+    delta: float
+    location_weight: float
+    ranking: str
     steps: int
     guidance_scale: float
     batch_size: int

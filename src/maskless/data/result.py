@@ -92,6 +92,21 @@ class AnchorNetReport:
     expected_loss_after: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placement:
+    """Which regions a placed search considered, best first.
+
+    boxes_xyxy: in pixels of the original, half-open. score: how well each fits the object that the caption names before
+    anything is inpainted, in standard deviations over all proposed regions. drawn: how many of them, from the first,
+    were inpainted. reason: why no more were, as a clause.
+    """
+
+    boxes_xyxy: Int[Tensor, "N 4"]
+    score: Float[Tensor, " N"]
+    drawn: int
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """The cost of an edit.
@@ -217,8 +232,9 @@ class EditedImage:
 class EditResult:
     """The result of an edit: its candidates, their losses and scores, and how they were found.
 
-    A search returns one candidate per anchor. A fill, whose region is known, returns one candidate per try; its anchors
-    and anchor_net are None.
+    A learned or exhaustive search returns one candidate per anchor, a placed search one per inpainted region. A fill,
+    whose region is known, returns one candidate per try; its anchors are None. anchor_net is None where nothing was
+    learned, placement where no placed search was made.
 
     config: the options that the user chose. used: the options that were in effect, which a task may change.
     models: the options that the models were loaded with.
@@ -240,6 +256,7 @@ class EditResult:
     anchor_net: AnchorNetReport | None
     history: tuple[StepRecord, ...]
     cost: Cost = field(repr=False)
+    placement: Placement | None = None
 
     def __post_init__(self) -> None:
         count = len(self.candidates)

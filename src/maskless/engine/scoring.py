@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from maskless.data.config import EditConfig
+from maskless.data.config import ResolvedConfig
 from maskless.data.paste import crop_window
 from maskless.data.types import Losses
 from maskless.locating.view import PictureView, with_margin
@@ -21,7 +21,9 @@ class ClipScorer:
     source picture.
     """
 
-    def __init__(self, view: PictureView, picture: Float[Tensor, "3 h w"], texts: tuple[str, str], config: EditConfig):
+    def __init__(
+        self, view: PictureView, picture: Float[Tensor, "3 h w"], texts: tuple[str, str], config: ResolvedConfig
+    ) -> None:
         """Encode the source picture and the texts.
 
         Args:

@@ -20,23 +20,23 @@ from maskless.data.types import Anchors, EditRequest, Regions
 from maskless.engine.region_edits import RegionEdits
 from maskless.engine.run import Steps, cost_of, gradients
 from maskless.engine.stopwatch import Stopwatch
-from maskless.locating.location import Location, Proposals, locate, propose
+from maskless.locating.location import Location, Proposals, locate, looks_like, propose
 from maskless.locating.view import PictureView
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_free_anchors
+from maskless.method.placed import place
 from maskless.method.ranking import prefer_unoccupied, rank
 from maskless.method.search import (
     SearchState,
     State,
-    evaluate_chosen,
-    final_sizes,
+    evaluate_cells,
     location_cost,
     objective,
     policy,
     report,
-    search,
     start_search,
 )
+from maskless.method.searches import SEARCHES, Search
 from maskless.models.pretrained import EditModels
 
 OCCUPIED_COST = 3.0
@@ -76,7 +76,7 @@ class SearchSetup:
 
 
 class SearchRun:
-    """A run that learns which region to edit; see `Run`.
+    """A run that finds the region to edit, as the option `search` says; see `Run`.
 
     `state()` can be saved between two steps. A run that is resumed from it continues as if it had never stopped.
     """
@@ -127,8 +127,12 @@ class SearchRun:
 
     @property
     def total_steps(self) -> int:
-        """The number of iterations in the whole budget."""
-        return self.used.total_iterations
+        """The number of steps of the search that draw something."""
+        return self._search.total_steps(self.used)
+
+    @property
+    def _search(self) -> Search:
+        return SEARCHES[self.used.search]
 
     def __iter__(self) -> Iterator[StepRecord]:
         """Step 0 analyses the picture; then there is one step per iteration of the budget (method steps 1 to 9)."""
@@ -159,8 +163,10 @@ class SearchRun:
 
     @property
     def probabilities(self) -> Float[Tensor, "K M"] | None:
-        """AnchorNet's present pi(m|k), each row sums to 1; None before step 0."""
-        return None if self._setup is None else policy(self._setup.search, self._setup.features)
+        """AnchorNet's present pi(m|k), each row sums to 1; None before step 0, or if nothing is learned."""
+        if self._setup is None or not self._search.learns:
+            return None
+        return policy(self._setup.search, self._setup.features)
 
     @property
     def objective(self) -> Float[Tensor, "K M"]:
@@ -188,7 +194,7 @@ class SearchRun:
         }
 
     def result(self, ranking: str | None = None) -> EditResult:
-        """The edits of the most probable size of each anchor, ranked (method steps 6, 7 and 10).
+        """The candidates of the search, ranked (method steps 6, 7 and 10).
 
         ranking: a rule to use instead of the config's. A second call with another rule inpaints nothing.
         """
@@ -197,14 +203,14 @@ class SearchRun:
             return self._ranked(self.setup, ranking or self.used.ranking)
 
     def _ranked(self, setup: SearchSetup, rule: str) -> EditResult:
-        chosen = final_sizes(setup.search, setup.features)
-        evaluate_chosen(setup.search, chosen, self._cost_of)
-        size_count = len(self.used.sizes)
-        own = [anchor * size_count + size for anchor, size in enumerate(chosen.tolist())]
+        own = self._search.candidates(setup.search, setup.features, self.used)
+        evaluate_cells(setup.search, torch.tensor(own), self._cost_of)
         cells = setup.search.same_as[own].tolist()
-        learned = report(setup.search, setup.features)
         # Anchors that chose the same box share its edit, but each of them remains a candidate.
-        candidates = replace(setup.edits.candidates(cells), regions=self.regions[own])
+        regions = self.regions[own]
+        if self.used.search == "placed":  # several of its regions may have the same anchor, so they are numbered
+            regions = replace(regions, anchor_index=torch.arange(len(own)))
+        candidates = replace(setup.edits.candidates(cells), regions=regions)
         with self._stopwatch.stage("ranking"):
             scores = setup.edits.scores(cells, setup.proposals.score)
             ranked = rank(scores, rule, alpha=self.used.ranking_alpha, beta=self.used.ranking_beta)
@@ -221,8 +227,9 @@ class SearchRun:
             order=ranked.order,
             attention=self.view.features.attention,
             relevance=setup.location.relevance,
-            anchor_net=learned,
+            anchor_net=report(setup.search, setup.features) if self._search.learns else None,
             history=self.history,
+            placement=place(setup.search, self.used.budget)[0] if self.used.search == "placed" else None,
             cost=cost_of(
                 self.models,
                 self._stopwatch,
@@ -237,7 +244,9 @@ class SearchRun:
         setup = self.setup
         if not self._steps.history:
             yield StepRecord(step=0, total_steps=self.total_steps, inpaintings=0, seconds=time.perf_counter() - began)
-        yield from search(setup.search, setup.features, self._cost_of, self.used, soft_losses=setup.edits.soft_losses)
+        yield from self._search.steps(
+            setup.search, setup.features, self._cost_of, self.used, soft_losses=setup.edits.soft_losses
+        )
 
     def _cost_of(self, cells: list[int]) -> Tensor:
         """The total losses of regions, plus a cost for the objects that they would cover."""
@@ -262,10 +271,11 @@ class SearchRun:
         projection = frozen_projection(view.features.features.shape[0])
         pooled = region_features(view.features.features, boxes, projection, len(location.anchors))
         costly = avoided is None and config.location_weight > 0 and bool(caption.strip())
+        occupied = _occupied_shares(regions, avoided)
         setup = SearchSetup(
             location=location,
             proposals=proposals,
-            occupied=_occupied_shares(regions, avoided),
+            occupied=occupied,
             features=standardised(pooled),
             projection=projection,
             edits=RegionEdits(self.request, view, regions, self.models, config, self._stopwatch),
@@ -277,6 +287,8 @@ class SearchRun:
                 location_cost=location_cost(proposals.score, len(config.sizes), config.location_weight)
                 if costly
                 else None,
+                prior=_prior(proposals.score, regions, occupied).reshape(len(location.anchors), -1),
+                found=avoided is not None or looks_like(view, caption, proposals),
             ),
         )
         self._restore(setup)
@@ -289,6 +301,19 @@ class SearchRun:
             setup.edits.restore(self._state["evaluated"])
         elif "anchor_net" in self._state:
             setup.search.anchor_net.load_state_dict(self._state["anchor_net"])
+
+
+def _prior(location: Float[Tensor, " R"], regions: Regions, occupied: Float[Tensor, " R"]) -> Float[Tensor, " R"]:
+    """How well each region fits before anything is inpainted: by the caption, or by its free area where there is none.
+
+    location: `location_score` of each region; 0 for all without a caption. occupied: share of each region that the edit
+    should avoid.
+    """
+    if bool(occupied.any()):
+        x0, y0, x1, y1 = regions.boxes_xyxy.unbind(1)
+        area = ((x1 - x0) * (y1 - y0)).to(torch.float32)
+        return area / area.max() - OCCUPIED_COST * occupied
+    return location
 
 
 def _occupied_shares(regions: Regions, avoided: Float[Tensor, "H W"] | None) -> Float[Tensor, " R"]:

@@ -59,8 +59,8 @@ class SequenceRun:
 
     @property
     def total_steps(self) -> int:
-        """The number of iterations of all searches together."""
-        return len(self._prompts) * self.used.total_iterations
+        """The number of steps of all searches together."""
+        return len(self._prompts) * self._search.total_steps
 
     @property
     def probabilities(self) -> Float[Tensor, "K M"] | None:
@@ -113,7 +113,7 @@ class SequenceRun:
     def _make_steps(self) -> Iterator[StepRecord]:
         """The steps that are still to be made."""
         while True:
-            before = len(self._results) * self.used.total_iterations
+            before = len(self._results) * self._search.total_steps
             for step in self._search:
                 step = replace(step, step=before + step.step, total_steps=self.total_steps)
                 if step.step > self._last_step:  # step 0 of a later search is not a step of the sequence

@@ -125,12 +125,18 @@ def start_run(
 
 
 def replace_object(job: Job) -> Run:
-    """The paper's edit: learn the region of the caption's object, and draw the prompt there."""
-    return job.fill(OBJECT) if job.request.mask is not None else job.search()
+    """The paper's edit: find the region of the caption's object, and draw the prompt there.
+
+    Without a caption nothing says where the object is, so the region is learned from the edits.
+    """
+    if job.request.mask is not None:
+        return job.fill(OBJECT)
+    unnamed = job.config.search == "placed" and not job.request.caption.strip()
+    return job.search(SearchPlan(changes={"search": "learned"}) if unnamed else None)
 
 
 def add_object(job: Job) -> Run:
-    """Add a new object: the learned region avoids the existing objects."""
+    """Add a new object: the region avoids the existing objects."""
     if job.request.mask is not None:
         return job.fill(OBJECT)
     return job.search(SearchPlan(changes={"max_window_size": new_object_size(job.config)}, avoid=_occupied_by_objects))
@@ -255,7 +261,7 @@ def _named_region(view: PictureView, request: EditRequest, *, margin: float = 0.
     if request.mask is not None:
         return NamedRegion(request=request)
     # The default options are used, because options that shorten a search should not make the mask worse.
-    found = locate(view, request.caption, EditConfig())
+    found = locate(view, request.caption, EditConfig().resolved())
     if found.outline is None:
         mask = objects_in(view)
     else:

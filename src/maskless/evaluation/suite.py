@@ -30,7 +30,8 @@ def _nothing(*_given: object) -> None:
 class SuiteOptions:
     """What a suite may be given. Each suite names those that it takes in its constant `TAKES`.
 
-    split: which scenes of the drawn world: train, validation or held-out. limit: how many requests; the suite's own
+    split: which scenes of the drawn world: train, validation or held-out. requests: the kind of requests, one of
+    `jobs.REQUESTS`. limit: how many requests; the suite's own
     number where None. seed_offset: the first scene of the split, or the first request of a folder. models: the models
     that edit, "storybook" (bundled) or a folder.
     methods: which methods, tasks, groups or policies to measure; all where None. steps, iterations, anchors: fields of
@@ -42,6 +43,7 @@ class SuiteOptions:
     """
 
     split: str = "held-out"
+    requests: str = "plain"
     limit: int | None = None
     seed_offset: int = 0
     models: str = "storybook"

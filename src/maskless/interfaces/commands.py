@@ -105,6 +105,14 @@ def evaluate(
         typer.Argument(metavar="[DIR]", help="A benchmark's folder, for pie-bench.", show_default=False),
     ] = None,
     split: Annotated[str, typer.Option(help="Which scenes: train, validation or held-out.")] = "held-out",
+    requests: Annotated[
+        str | None,
+        typer.Option(
+            help="Kind of requests: plain, crowded (scenes of four objects or more) or paraphrased (captions "
+            "in other words).",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Requests at most.", show_default=False)] = None,
     seed_offset: Annotated[int, typer.Option(min=0, help="First scene of the split.")] = 0,
     models: Annotated[
@@ -147,8 +155,9 @@ def evaluate(
     An evaluation that was stopped continues where it stopped, if it is started again with the same options and models.
     """
     given: dict[str, Any] = {
-        "limit": limit, "models": models, "steps": steps, "iterations": iterations, "anchors": anchors,
-        "folder": folder, "results": results, "clip": clip, "dino": dino, "lpips": lpips, "seeds": seeds,
+        "requests": requests, "limit": limit, "models": models, "steps": steps, "iterations": iterations,
+        "anchors": anchors, "folder": folder, "results": results, "clip": clip, "dino": dino, "lpips": lpips,
+        "seeds": seeds,
         "methods": None if methods is None else [method.strip() for method in methods.split(",") if method.strip()],
     }  # fmt: skip
     module = _suite(suite)
@@ -183,7 +192,7 @@ def _measure(suite: str, module: Suite, chosen: dict[str, Any], output_dir: Path
     from maskless.evaluation.measures.results import write_results
     from maskless.evaluation.suite import SuiteOptions
 
-    name = suite.replace("-", "_")
+    name = "_".join([suite.replace("-", "_"), *([chosen["requests"]] if "requests" in chosen else [])])
     ledger, page, sheets = output_dir / f"{name}.jsonl", output_dir / f"{name}.jpg", output_dir / name
     with console.measuring(suite) as progress:
         options = SuiteOptions(**chosen, ledger=ledger, page=page, sheets=sheets, progress=progress, note=console.note)

@@ -84,13 +84,14 @@ class EditConsole:
         best = result.order[0]
         x0, y0, x1, y1 = result.best.box_xyxy
         learned, cost = result.anchor_net, result.cost
-        around = f", around anchor {int(result.candidates.regions.anchor_index[best])}," if result.anchors else ""
+        around = f", around anchor {int(result.candidates.regions.anchor_index[best])}," if learned else ""
         rows = [
             ("Found", f"the {x1 - x0} × {y1 - y0} box at ({x0}, {y0}){around} is the best of "
                       f"{len(result.candidates)}: score {float(result.scores[best]):.3f}"),
+            *([] if result.placement is None else [("Placed", result.placement.reason)]),
             *([] if learned is None else [("Learned",
-                f"expected loss {learned.expected_loss_before:.4f} → {learned.expected_loss_after:.4f} "
-                f"over {len(result.drawn_steps)} iterations")]),
+                f"expected loss with location cost {learned.expected_loss_before:.4f} → "
+                f"{learned.expected_loss_after:.4f} over {len(result.drawn_steps)} iterations")]),
             ("Cost", f"{cost.inpaintings} inpaintings, {cost.unet_forwards} UNet forwards, "
                      f"{sum(cost.seconds.values()):.1f} s, {cost.peak_memory_mb:.0f} MB"),
             ("Best", str(saved.final)),
@@ -172,6 +173,10 @@ def _loss(step: StepRecord) -> str:
 
 def _region_line(run: Run) -> str:
     """The regions that a search chooses from; for a fill, what it draws in its region. The picture has been read."""
+    from maskless.engine.search_run import SearchRun
+
+    if isinstance(run, SearchRun) and run.probabilities is None:
+        return f"[bold]Regions[/]  {len(run.regions)} boxes to choose from"
     if run.probabilities is not None:
         anchors, sizes = run.probabilities.shape
         return f"[bold]Regions[/]  {anchors} anchors × {sizes} sizes = {anchors * sizes} boxes to choose from"

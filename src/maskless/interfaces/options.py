@@ -90,7 +90,7 @@ def _flag(option: Field[Any]) -> inspect.Parameter:
     text = option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
     name = option.name.replace("_", "-")
     flag = typer.Option(
-        f"--{name}/--no-{name}" if option.default is True else f"--{name}",
+        f"--{name}/--no-{name}" if option.default is True or kind is bool and optional else f"--{name}",
         help=escape(text),
         rich_help_panel=option.metadata["group"],
         show_default=option.default not in (None, "", False),

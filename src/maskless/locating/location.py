@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskless.data.boxes import Box, corners, propose_regions
-from maskless.data.config import EditConfig
+from maskless.data.config import ResolvedConfig
 from maskless.data.masks import mask_box
 from maskless.data.types import Anchors, Regions
 from maskless.locating.objects import named_objects
@@ -38,7 +38,7 @@ class Location:
         return mask_box(self.outline) if self.outline is not None and bool(self.outline.any()) else None
 
 
-def locate(view: PictureView, caption: str, config: EditConfig) -> Location:
+def locate(view: PictureView, caption: str, config: ResolvedConfig) -> Location:
     """The anchors of an edit (method step 2).
 
     They are peaks of DINO's attention. If the caption is used (`config.anchor_source`), they are also peaks of its
@@ -66,27 +66,37 @@ class Proposals:
     score: Float[Tensor, " R"]
 
 
-def propose(view: PictureView, caption: str, location: Location, config: EditConfig) -> Proposals:
+def propose(view: PictureView, caption: str, location: Location, config: ResolvedConfig) -> Proposals:
     """Squares around the anchors (method step 3).
 
     With the option `fit_edges` and a caption, the edges of the square with the highest location score are then moved to
     fit the object.
     """
     regions = propose_regions(location.anchors, config.sizes, view.size_yx)
-    signs = view.location_signs(regions.boxes_xyxy, caption, outline_xyxy=location.outline_xyxy)
+    boxes, outline = regions.boxes_xyxy, location.outline_xyxy
+    signs = view.location_signs(boxes, caption, outline_xyxy=outline)
     score = location_score(signs)
     if not config.fit_edges or float(score.max()) == float(score.min()):
         return Proposals(regions=regions, score=score)
 
     def score_among(boxes: Int[Tensor, "N 4"]) -> Float[Tensor, " N"]:
-        found = view.location_signs(boxes, caption, outline_xyxy=location.outline_xyxy)
+        found = view.location_signs(boxes, caption, outline_xyxy=outline)
         return location_score(found, among=signs)
 
     best = int(score.argmax())
     fitted, score[best] = fit_edges(corners(regions.boxes_xyxy[best]), float(score[best]), score_among, view.size_yx)
-    boxes = regions.boxes_xyxy.clone()
-    boxes[best] = torch.tensor(extend_fitted_box(fitted, location.outline_xyxy, view.size_yx))
+    boxes = boxes.clone()
+    boxes[best] = torch.tensor(extend_fitted_box(fitted, outline, view.size_yx))
     return Proposals(regions=replace(regions, boxes_xyxy=boxes), score=score)
+
+
+def looks_like(view: PictureView, caption: str, proposals: Proposals) -> bool:
+    """Whether the region that fits a caption best is more similar to it than to `clip.GENERIC_TEXTS`, on average; True
+    for an empty caption. If not, nothing in the picture looks like the caption (docs/search.md)."""
+    if not caption.strip():
+        return True
+    best = proposals.regions.boxes_xyxy[int(proposals.score.argmax())][None]
+    return float(view.clip.contrast(view.crop_embeddings(view.scaled(best)), view.text(caption))) > 0
 
 
 def location_scores(

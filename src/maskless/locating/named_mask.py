@@ -63,7 +63,7 @@ def named_mask(
 
 def _fitted_region(view: PictureView, caption: str, location: Location, phrase: str) -> Int[Tensor, " 4"]:
     """The region that fits a phrase best, with fitted edges; (x0, y0, x1, y1) in pixels of the picture."""
-    defaults, size_yx = EditConfig(), view.size_yx
+    defaults, size_yx = EditConfig().resolved(), view.size_yx
     if phrase != caption:
         view = view.small_view
         location = locate(view, phrase, defaults)

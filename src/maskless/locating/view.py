@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from maskless.data.boxes import Box, box_iou, inside_less_outside, scale_boxes
+from maskless.data.boxes import Box, box_iou, corners, inside_less_outside, scale_boxes
 from maskless.data.paste import shrunk_to
 from maskless.data.picture import SourceImage
 from maskless.data.types import LocationSigns, PatchFeatures
 from maskless.method.object_masks import Cells
-from maskless.models.clip import Clip
+from maskless.models.clip import Clip, RelevanceCrops
 from maskless.models.pretrained import EditModels
 
 VIEW_PX = 512
@@ -24,6 +24,8 @@ REGION_MARGIN = 0.15
 """Margin around a region or an object in the crops that CLIP encodes, as a share of its longer side."""
 
 Value = TypeVar("Value")
+EncodeBoxes = Callable[[Float[Tensor, "3 h w"], Int[Tensor, "N 4"]], Float[Tensor, "N D"]]
+"""From a picture and boxes to an embedding for each box."""
 
 
 class PictureView:
@@ -109,7 +111,13 @@ class PictureView:
 
     def relevance(self, caption: str) -> Float[Tensor, "rows columns"]:
         """The relevance of each part of the picture to a caption, from 0 to 1. The caption must not be empty."""
-        return self.cached(f"relevance {caption}", lambda: self.clip.relevance(self.image, self.text(caption)))
+        crops = self.relevance_crops
+        return self.cached(f"relevance {caption}", lambda: self.clip.relevance(crops, self.text(caption)))
+
+    @property
+    def relevance_crops(self) -> RelevanceCrops:
+        """CLIP's embeddings of the crops that the relevance to any caption is computed from."""
+        return self.cached("relevance crops", lambda: self.clip.relevance_crops(self.image))
 
     def location_signs(
         self, boxes_xyxy: Int[Tensor, "N 4"], caption: str, *, outline_xyxy: Box | None = None
@@ -129,7 +137,7 @@ class PictureView:
     ) -> LocationSigns:
         """Four signs of how well each box fits the object that a caption names.
 
-        CLIP encodes two pictures per box; nothing is inpainted.
+        CLIP encodes two pictures per box, for the first two signs; nothing is inpainted.
 
         Args:
             boxes_xyxy: half-open, in pixels of `small`.
@@ -143,11 +151,26 @@ class PictureView:
         relevance = self.relevance(caption) if relevance is None else relevance
         text = self.text(caption)
         return LocationSigns(
-            shown=self.clip.encode_crops(self.small, boxes_xyxy) @ text,
-            hidden=-(self.clip.encode_without(self.small, boxes_xyxy) @ text),
+            shown=self.crop_embeddings(boxes_xyxy) @ text,
+            hidden=-(self._encoded("without", self.clip.encode_without, boxes_xyxy) @ text),
             focus=inside_less_outside(relevance, boxes_xyxy, self.small_yx),
             fit=zeros if outline_xyxy is None else box_iou(boxes_xyxy, outline_xyxy),
         )
+
+    def crop_embeddings(self, boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
+        """CLIP's embedding of each box of `small`, each computed once. boxes_xyxy: half-open, in pixels of `small`."""
+        return self._encoded("crop", self.clip.encode_crops, boxes_xyxy)
+
+    def _encoded(self, kind: str, encode: EncodeBoxes, boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
+        """CLIP's embedding of `small` for each box; those of boxes that were encoded before are kept."""
+        known: dict[tuple[int, ...], Tensor] = self.cached(kind, dict)
+        boxes = [corners(box) for box in boxes_xyxy]
+        new = [number for number, box in enumerate(boxes) if box not in known]
+        if new:
+            with torch.inference_mode(False):
+                found = encode(self.small, boxes_xyxy[new])
+            known.update(zip((boxes[number] for number in new), found, strict=True))
+        return torch.stack([known[box] for box in boxes])
 
 
 def with_margin(box_xyxy: Sequence[int], size_yx: tuple[int, int]) -> Box:

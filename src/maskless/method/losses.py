@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from maskless.data.config import EditConfig
+from maskless.data.config import ResolvedConfig
 from maskless.data.types import Losses
 
 
@@ -105,12 +105,12 @@ TERMS = (
 NAMES = tuple(term.name for term in TERMS)
 
 
-def weights(config: EditConfig) -> tuple[float, ...]:
+def weights(config: ResolvedConfig) -> tuple[float, ...]:
     """The weight of each term, in the order of TERMS."""
     return tuple(float(getattr(config, term.weight)) for term in TERMS)
 
 
-def weighted(encodings: Encodings, config: EditConfig) -> Losses:
+def weighted(encodings: Encodings, config: ResolvedConfig) -> Losses:
     """L = alpha L_clip + beta L_dir + gamma L_str + delta L_local, and its terms. The paper has no L_local."""
     terms = torch.stack([term.function(encodings) for term in TERMS], dim=1)
     total = torch.zeros(len(terms))

@@ -1,4 +1,6 @@
-"""The search over sizes (method steps 6 and 9). Its inputs are regions, a budget and a function that returns losses.
+"""The learned search (method steps 6 and 9), and the state that every search has.
+
+Its inputs are regions, a budget and a function that returns losses.
 
 The inpainting passes no gradient, so AnchorNet learns from a table l(k, m) of the losses that were evaluated. There are
 only K * M regions and the noise is fixed, so the expected loss sum_k sum_m pi(m|k) l(k, m) over the evaluated cells is
@@ -43,7 +45,9 @@ class SearchState:
 
     table: l(k, m), NaN where not evaluated. same_as: for each cell the first cell with the same box, so that boxes
     which coincide at the picture's border count as one region. location_cost: the cost of a region for not fitting the
-    object that the caption names, in standard deviations of the losses; zeros if the caption names nothing.
+    object that the caption names, in standard deviations of the losses; zeros if the caption names nothing. prior: how
+    well each region fits before anything is inpainted; larger is better. boxes_xyxy: the regions, anchor-major. found:
+    whether something in the picture looks like the caption; True without a caption.
     probabilities_before: pi(m|k) before the first update. iteration: number of complete iterations. pending: number of
     region edits since the last update. updates: number of updates so far.
     """
@@ -54,6 +58,9 @@ class SearchState:
     table: Float[Tensor, "K M"]
     same_as: Int[Tensor, " N"]
     location_cost: Float[Tensor, "K M"]
+    prior: Float[Tensor, "K M"]
+    boxes_xyxy: Int[Tensor, "N 4"]
+    found: bool
     probabilities_before: Float[Tensor, "K M"]
     iteration: int = 0
     pending: int = 0
@@ -99,6 +106,8 @@ def start_search(
     *,
     seed: int,
     location_cost: Float[Tensor, "K M"] | None = None,
+    prior: Float[Tensor, "K M"] | None = None,
+    found: bool = True,
 ) -> SearchState:
     """The state of a search in which nothing has been evaluated.
 
@@ -108,6 +117,8 @@ def start_search(
         config: the learning rate is read here.
         seed: seed of AnchorNet's first weights and of the sampled sizes; torch's global generator is not used.
         location_cost: a cost of each region beside its loss, in standard deviations of the losses; None for no cost.
+        prior: how well each region fits before anything is inpainted; None if nothing is known.
+        found: whether something in the picture looks like the caption.
     """
     generator = torch.Generator().manual_seed(seed)
     anchor_count = regions.shape[0]
@@ -125,6 +136,9 @@ def start_search(
         table=torch.full((anchor_count, size_count), torch.nan),
         same_as=torch.tensor(same_as),
         location_cost=torch.zeros(anchor_count, size_count) if location_cost is None else location_cost,
+        prior=torch.zeros(anchor_count, size_count) if prior is None else prior,
+        boxes_xyxy=boxes_xyxy,
+        found=found,
         probabilities_before=before,
     )
 
@@ -179,8 +193,12 @@ def draw_sizes(
 
 
 def final_sizes(state: SearchState, regions: Float[Tensor, "K C 8 8"]) -> Int[Tensor, " K"]:
-    """The most probable size of each anchor, without noise (mistake 10)."""
-    return policy(state, regions).argmax(dim=1)
+    """The most probable size of each anchor among those that were evaluated, without noise (mistake 10).
+
+    AnchorNet knows nothing about a size that was never tried. Where no size of an anchor was, all count.
+    """
+    untried = state.table.isnan() & ~state.table.isnan().all(dim=1, keepdim=True)
+    return policy(state, regions).masked_fill(untried, -1).argmax(dim=1)
 
 
 def policy(state: SearchState, regions: Float[Tensor, "K C 8 8"]) -> Float[Tensor, "K M"]:
@@ -195,8 +213,12 @@ def evaluate_chosen(state: SearchState, chosen: Int[Tensor, " K"], evaluate: Eva
     Raises:
         MasklessError: a loss that is not finite.
     """
-    size_count = state.table.shape[1]
-    cells = state.same_as[torch.arange(len(chosen)) * size_count + chosen]
+    evaluate_cells(state, torch.arange(len(chosen)) * state.table.shape[1] + chosen, evaluate)
+
+
+def evaluate_cells(state: SearchState, cells: Int[Tensor, " n"], evaluate: Evaluate) -> None:
+    """Evaluate those of these regions that have no loss yet; see `evaluate_chosen`."""
+    cells = state.same_as[cells]
     flat = state.table.flatten()
     new_cells = sorted({int(cell) for cell in cells if bool(flat[cell].isnan())})
     if not new_cells:

@@ -61,6 +61,20 @@ class View:
     mirrored: bool
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RelevanceCrops:
+    """The crops of an image that are compared with a text, and CLIP's embeddings of them.
+
+    boxes_xyxy: half-open, in pixels of the image shrunk to size_yx. embeddings: of length 1. grid_yx: rows and columns
+    of the map that is made from them.
+    """
+
+    boxes_xyxy: Int[Tensor, "N 4"]
+    embeddings: Float[Tensor, "N D"]
+    size_yx: tuple[int, int]
+    grid_yx: tuple[int, int]
+
+
 WHOLE = View(x0=0.0, y0=0.0, x1=1.0, y1=1.0, mirrored=False)
 
 
@@ -179,19 +193,8 @@ class Clip:
         return embeddings @ text - (embeddings @ self.generic_texts.T).mean(dim=1)
 
     @torch.no_grad()
-    def relevance(self, image: Float[Tensor, "3 H W"], text: Float[Tensor, " D"]) -> Float[Tensor, "h w"]:
-        """How relevant each location in an image is to a text, before anything is inpainted.
-
-        Square crops of several sizes are compared with the text (`contrast`). The value of a cell of the map is the
-        mean score of the crops, each weighted by a Gaussian around its centre whose standard deviation is a quarter of
-        its side.
-
-        Args:
-            image: RGB in [0, 1].
-            text: embedding of the text, from `encode_text`.
-        Returns:
-            Relevance from 0 to 1, on a grid whose cells have a quarter of the smallest crop's side.
-        """
+    def relevance_crops(self, image: Float[Tensor, "3 H W"]) -> RelevanceCrops:
+        """The crops of an image in [0, 1] that `relevance` compares with a text."""
         height, width = image.shape[1:]
         shorter = min(height, width)
         cell = max(1.0, shorter * CROP_SHARES[0] / 4)
@@ -201,9 +204,30 @@ class Clip:
             height, width = round(height * enough_px / shorter), round(width * enough_px / shorter)
             image = resize(image, (height, width))
         boxes = relevance_boxes((height, width))
-        scores = self.contrast(self.encode_crops(image, boxes), text)
-        boxes_f = boxes.to(torch.float32)
-        x0, y0, x1, y1 = (edge[:, None, None] for edge in boxes_f.unbind(1))
+        return RelevanceCrops(
+            boxes_xyxy=boxes,
+            embeddings=self.encode_crops(image, boxes),
+            size_yx=(height, width),
+            grid_yx=(rows, columns),
+        )
+
+    @torch.no_grad()
+    def relevance(self, crops: RelevanceCrops, text: Float[Tensor, " D"]) -> Float[Tensor, "h w"]:
+        """How relevant each location in an image is to a text, before anything is inpainted.
+
+        Square crops of several sizes are compared with the text (`contrast`). The value of a cell of the map is the
+        mean score of the crops, each weighted by a Gaussian around its centre whose standard deviation is a quarter of
+        its side.
+
+        Args:
+            crops: of the image, from `relevance_crops`; they serve for any number of texts.
+            text: embedding of the text, from `encode_text`.
+        Returns:
+            Relevance from 0 to 1, on a grid whose cells have a quarter of the smallest crop's side.
+        """
+        scores = self.contrast(crops.embeddings, text)
+        (height, width), (rows, columns) = crops.size_yx, crops.grid_yx
+        x0, y0, x1, y1 = (edge[:, None, None] for edge in crops.boxes_xyxy.to(torch.float32).unbind(1))
         ys = ((torch.arange(rows) + 0.5) * height / rows)[None, :, None]
         xs = ((torch.arange(columns) + 0.5) * width / columns)[None, None, :]
         sigma = (x1 - x0) / 4

@@ -18,7 +18,7 @@ import torch
 from maskless.data.canvas import without_margins
 from maskless.data.files import finite, one_line_write_errors, require_writable
 from maskless.data.picture import save_image
-from maskless.data.result import EditResult
+from maskless.data.result import EditResult, Placement
 from maskless.data.tasks import FACTS
 from maskless.data.types import EditRequest
 from maskless.records.names import safe_name
@@ -193,6 +193,7 @@ def edit_record(result: EditResult, files: list[str], image_id: str) -> dict[str
             "expected_loss_before": finite(learned.expected_loss_before),
             "expected_loss_after": finite(learned.expected_loss_after),
         },
+        "placement": None if result.placement is None else _placement(result.placement),
         "history": [
             {name: finite(value) if isinstance(value, float) else value for name, value in step.to_dict().items()}
             for step in result.history
@@ -204,6 +205,18 @@ def edit_record(result: EditResult, files: list[str], image_id: str) -> dict[str
             "peak_memory_mb": round(result.cost.peak_memory_mb, 1),
         },
         "versions": library_versions(),
+    }
+
+
+def _placement(placement: Placement) -> dict[str, Any]:
+    """The regions that a placed search considered, best first, and why it inpainted no more of them."""
+    boxes, scores = placement.boxes_xyxy.tolist(), placement.score.tolist()
+    return {
+        "considered": [
+            {"box_xyxy": box, "score": finite(score), "inpainted": number < placement.drawn}
+            for number, (box, score) in enumerate(zip(boxes, scores, strict=True))
+        ],
+        "reason": placement.reason,
     }
 
 

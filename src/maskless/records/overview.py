@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskless.data.result import EditResult, SearchStep
+from maskless.data.result import EditResult, Placement, SearchStep
 from maskless.data.tasks import FACTS
 from maskless.data.types import Anchors
 
@@ -165,7 +165,7 @@ def _boxes(axes: Axes, result: EditResult) -> None:
 
 def _result(axes: Axes, result: EditResult, index: int, rank: int, picture: Image.Image) -> None:
     number = int(result.candidates.regions.anchor_index[index])
-    name = f"anchor {number}" if result.anchors else f"try {number}"
+    name = f"place {number}" if result.placement else f"anchor {number}" if result.anchors else f"try {number}"
     width, height = result.request.image.shape[2], result.request.image.shape[1]
     _picture(axes, picture, (0, width, height, 0))
     axes.set_title(
@@ -182,7 +182,11 @@ def _result(axes: Axes, result: EditResult, index: int, rank: int, picture: Imag
 
 
 def _charts(figure: Figure, cell: Any, result: EditResult) -> None:
-    """Draw AnchorNet's distribution before and after, and the loss of each iteration; for a fill only the losses."""
+    """Draw AnchorNet's distribution before and after, and the loss of each iteration; the scores of the regions that a
+    placed search considered; for a fill only the losses."""
+    if result.placement is not None:
+        _considered(figure.add_subplot(cell), result.placement)
+        return
     if result.anchor_net is None:
         _curve(figure.add_subplot(cell), result)
         return
@@ -195,7 +199,7 @@ def _charts(figure: Figure, cell: Any, result: EditResult) -> None:
     ):
         axes = figure.add_subplot(cells[column])
         image = axes.imshow(table, cmap="Blues", vmin=0, vmax=top, aspect="auto")
-        axes.set_title(f"AnchorNet {title} · expected loss {_number(expected)}")
+        axes.set_title(f"AnchorNet {title} · expected loss with location cost {_number(expected)}", fontsize=8.5)
         axes.set_xlabel("half-size of the box (32nds of the shorter side)")
         axes.set_xticks(range(table.shape[1]), [str(size) for size in _size_labels(result, table.shape[1])])
         if table.shape[0] <= 16:
@@ -208,6 +212,18 @@ def _charts(figure: Figure, cell: Any, result: EditResult) -> None:
         if column == 1 and table.shape[0] > 16:
             figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02).outline.set_visible(False)
     _curve(figure.add_subplot(cells[2]), result)
+
+
+def _considered(axes: Axes, placement: Placement) -> None:
+    """Draw how well each region that was considered fits the caption; those that were inpainted are in colour."""
+    scores = placement.score.tolist()
+    colours = [ACCENT if number < placement.drawn else FAINT for number in range(len(scores))]
+    axes.barh(range(len(scores)), scores, color=colours, height=0.6)
+    axes.set_yticks(range(len(scores)), [f"place {number}" for number in range(len(scores))])
+    axes.invert_yaxis()
+    axes.set_xlabel("fit to the caption before anything is drawn, in standard deviations")
+    axes.set_title(f"Regions considered, the inpainted ones in red: {placement.reason}")
+    axes.tick_params(axis="y", length=0)
 
 
 def _cell_labels(axes: Axes, table: np.ndarray, top: float) -> None:

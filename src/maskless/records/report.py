@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maskless.data.boxes import corners
 from maskless.data.config import EditConfig, ModelOptions
-from maskless.data.result import AnchorNetReport, Cost, EditResult
+from maskless.data.result import AnchorNetReport, Cost, EditResult, Placement
 from maskless.data.tasks import FACTS
 from maskless.method.losses import TERMS
 from maskless.records.html import (
@@ -62,6 +62,7 @@ def edit_report(
         _head(result),
         _best(result, before, after),
         _candidates(result, edited, files),
+        "" if result.placement is None else _considered(result.placement),
         "" if result.anchor_net is None else _learned(result, result.anchor_net),
         _curve(result),
         "" if command is None else _reproduction(command),
@@ -107,7 +108,8 @@ def _best(result: EditResult, before: Image.Image, after: Image.Image) -> str:
         summary["best of"] = f"{len(result.candidates)} candidates, by the ranking “{result.used.ranking}”"
     if result.anchor_net is not None:
         learned = result.anchor_net
-        summary["expected loss"] = f"{_number(learned.expected_loss_before)} → {_number(learned.expected_loss_after)}"
+        expected = (learned.expected_loss_before, learned.expected_loss_after)
+        summary["expected loss with location cost"] = " → ".join(map(_number, expected))
         summary["iterations"] = len(result.drawn_steps)
     summary["inpaintings"] = result.cost.inpaintings
     summary["time"] = f"{sum(result.cost.seconds.values()):.1f} s"
@@ -136,7 +138,8 @@ def _card(result: EditResult, rank: int, picture: Image.Image, file: str) -> str
     index = result.order[rank - 1]
     anchor = int(result.candidates.regions.anchor_index[index])
     encoded = picture_bytes(picture, longest_px=CARD_PX, most_bytes=CARD_BYTES)
-    numbers: dict[str, object] = {} if result.anchors is None else {"anchor": anchor}
+    kind = "anchor" if result.placement is None else "place"
+    numbers: dict[str, object] = {} if result.anchors is None else {kind: anchor}
     losses = result.losses.of(index)
     numbers |= {title: _number(losses[name]) for name, title in LOSSES.items()}
     x0, y0, x1, y1 = _box(result, index)
@@ -150,10 +153,33 @@ def _card(result: EditResult, rank: int, picture: Image.Image, file: str) -> str
     )
 
 
+def _considered(placement: Placement) -> str:
+    """The regions that a placed search considered, and why it inpainted no more of them."""
+    rows = "".join(
+        f'<tr><th scope="row">place {number}</th><td>{x1 - x0} × {y1 - y0} at ({x0}, {y0})</td>'
+        f"<td>{_number(score)}</td><td>{'yes' if number < placement.drawn else 'no'}</td></tr>"
+        for number, ((x0, y0, x1, y1), score) in enumerate(
+            zip(placement.boxes_xyxy.tolist(), placement.score.tolist(), strict=True)
+        )
+    )
+    lead = (
+        '<p class="faint">The regions that fit the caption best, before anything was inpainted. The score is in '
+        f"standard deviations over all proposed regions. {text(placement.reason[:1].upper() + placement.reason[1:])}."
+        "</p>"
+    )
+    head = '<tr><td></td><th scope="col">region</th><th scope="col">score</th><th scope="col">inpainted</th></tr>'
+    table = f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+    return _section("Regions considered", lead + table)
+
+
 def _learned(result: EditResult, learned: AnchorNetReport) -> str:
     """AnchorNet's distribution before and after, as tables."""
     tables = "".join(
-        _distribution(table.float().cpu().numpy(), f"{when}: expected loss {_number(expected)}", result.used.sizes)
+        _distribution(
+            table.float().cpu().numpy(),
+            f"{when}: expected loss with location cost {_number(expected)}",
+            result.used.sizes,
+        )
         for table, when, expected in (
             (learned.probabilities_before, "Before", learned.expected_loss_before),
             (learned.probabilities_after, "After", learned.expected_loss_after),
@@ -187,7 +213,7 @@ def _distribution(table: np.ndarray, title: str, sizes: Sequence[int]) -> str:
 
 def _curve(result: EditResult) -> str:
     """A chart of the loss of each step, with the second curve of the overview."""
-    if not result.drawn_steps:
+    if not result.drawn_steps or result.placement is not None:
         return ""
     name, second = second_curve(result)
     chart = curve(

@@ -7,7 +7,7 @@ import torch
 
 from maskless.evaluation.methods.baselines import METHODS
 from maskless.evaluation.methods.cases import Case
-from maskless.evaluation.methods.release import release_anchors, release_boxes
+from maskless.evaluation.methods.release import release_anchors, release_boxes, untrained_sizes
 
 
 def _source(case: Case) -> np.ndarray:
@@ -32,6 +32,18 @@ def test_boxes_are_transposed_and_clipped():
     boxes = release_boxes(torch.tensor([[4, 20], [0, 31]]), torch.tensor([4, 6]), 256)
     assert boxes[0].tolist() == [0, 132, 66, 198], "low column count, high row count: x from the row"
     assert boxes[1].tolist() == [0, 206, 50, 255], "cut at the border, not shifted"
+
+
+def test_the_untrained_network_prefers_some_sizes():
+    """Nine anchors over many seeds do not get the six sizes equally often, as they would by chance."""
+    features = torch.rand(16, 32, 32, generator=torch.Generator().manual_seed(0))
+    points, sizes = torch.tensor([[8, 8], [16, 20], [20, 9]] * 3), (4, 6, 8, 10, 12, 14)
+    drawn = [untrained_sizes(features, points, sizes, torch.Generator().manual_seed(seed)) for seed in range(60)]
+    assert all(set(each.tolist()) <= set(sizes) for each in drawn)
+    again = untrained_sizes(features, points, sizes, torch.Generator().manual_seed(3))
+    assert torch.equal(again, drawn[3])
+    most = [max(each.tolist().count(size) for size in sizes) for each in drawn]
+    assert sum(most) / len(most) > 2.95, "the mean of the largest count among nine uniform draws of six is 2.9"
 
 
 def test_the_edit_lies_beside_an_object_off_the_diagonal(case):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from maskless.evaluation.requests.jobs import JOBS, NEW_OBJECT, OTHERS_KEPT, draw_jobs, judged
+from maskless.data.errors import MasklessError
+from maskless.evaluation.requests.jobs import CROWD, JOBS, NEW_OBJECT, OTHERS_KEPT, draw_jobs, judged
 from maskless.storybook.judge import Detection
 from maskless.storybook.world.scenes import draw
 from verdicts import true_verdict
@@ -35,6 +36,19 @@ def test_the_scene_as_it_would_be_is_a_success(task):
 @pytest.mark.parametrize("task", ["add", "extend", "creative"])
 def test_an_edit_that_may_go_anywhere_has_no_onetrue_verdict(task):
     assert draw_jobs(task, "validation", 1)[0].truth is None
+
+
+def test_crowded_and_paraphrased_requests_are_what_they_say():
+    crowded = draw_jobs("replace", "validation", 2, 900, requests="crowded")
+    assert all(len(job.scene.objects) >= CROWD for job in crowded)
+    plain = draw_jobs("replace", "validation", 3, 900)
+    other = draw_jobs("replace", "validation", 3, 900, requests="paraphrased")
+    for one, two in zip(plain, other, strict=True):
+        _, colour, kind = one.caption.split(" ", 2)
+        assert one.caption != two.caption and colour in two.caption and kind in two.caption
+        assert one.prompt == two.prompt and one.image == two.image
+    with pytest.raises(MasklessError, match="requests must be one of plain, crowded, paraphrased, got 'hard'"):
+        draw_jobs("replace", "validation", 1, requests="hard")
 
 
 def test_a_lost_bystander_is_named():

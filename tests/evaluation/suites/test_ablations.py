@@ -20,7 +20,7 @@ ONE_REQUEST = {
     **dict.fromkeys([figures.REGION_IOU, figures.REGION_SIZE, *LOSSES, figures.INPAINTINGS], 0.5),
 }
 """Figures of one request, as a replay gives them."""
-QUICK = {"steps": 1, "iterations": 2, "anchors": 3, "updates": 100}
+QUICK = {"search": "learned", "steps": 1, "iterations": 2, "anchors": 3, "updates": 100}
 CHANGED = (
     {},
     {"beta": 0.0},

@@ -7,6 +7,7 @@ from maskless.evaluation.suites.search_study import (
     anchor_rows,
     draw_tasks,
     estimator_rows,
+    found_rows,
     is_clean,
     learning_rows,
     location_rows,
@@ -36,9 +37,10 @@ def test_a_clean_region_covers_the_object_and_spares_the_others():
 
 def test_every_figure_is_a_row_with_an_interval(editor):
     tasks = draw_tasks("validation", 2)
-    quick = type(editor)(editor.models, editor.config.__class__(steps=1, guidance_scale=1.0, iterations=1, updates=20))
+    config = editor.config.__class__(search="learned", steps=1, guidance_scale=1.0, iterations=1, updates=20)
+    quick = type(editor)(editor.models, config)
     rows = anchor_rows(quick, tasks) + location_rows(quick, tasks)
-    rows += learning_rows(quick, tasks[:1]) + estimator_rows(quick, tasks[:1])
+    rows += found_rows(quick, tasks) + learning_rows(quick, tasks[:1]) + estimator_rows(quick, tasks[:1])
     assert {row["suite"] for row in rows} == {"search"}
-    assert {row["task"] for row in rows} == {"anchors", "location", "learning", "ranking", "estimators"}
+    assert {row["task"] for row in rows} == {"anchors", "location", "found", "learning", "ranking", "estimators"}
     assert all(row["low"] <= row["value"] <= row["high"] and row["n"] in (1, 2) for row in rows)

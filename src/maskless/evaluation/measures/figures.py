@@ -147,6 +147,7 @@ PICK_IOU = _named("IoU of the best with the object", "of the region that is rank
 PICK_CLEAN = _named(
     "the best is clean", "the region that is ranked first covers the named object and little of the others", "higher"
 )
+CAPTION_FOUND = _named("caption found", "some region is more similar to the caption than to generic texts")
 LOSS_FELL = _named("expected loss fell", "AnchorNet's expected loss is lower after learning than before", "higher")
 LOSS_FALL = _named("fall of the expected loss", "before learning minus after it", "higher")
 GAP_CLOSED = _named(

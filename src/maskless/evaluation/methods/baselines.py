@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,14 +42,6 @@ from maskless.method.ranking import location_score, rank
 from maskless.models.inpainters.denoising import PromptEmbedding, Sampling
 from maskless.models.inpainters.protocol import InpaintingModel
 
-AS_IN_THE_PAPER: dict[str, Any] = {
-    "anchor_source": "attention",
-    "fit_edges": False,
-    "delta": 0.0,
-    "location_weight": 0.0,
-    "ranking": "paper",
-}
-"""Options that leave out what this package adds to the paper."""
 SDEDIT_STRENGTHS = (0.35, 0.5, 0.65, 0.8)
 DIFFERENCE_NOISES = 8
 DIFFERENCE_STRENGTH = 0.5
@@ -63,6 +54,16 @@ def maskless(case: Case) -> Outcome:
     return _finished(start_run(case.request, case.models, case.config))
 
 
+def learned(case: Case) -> Outcome:
+    """The learned search: AnchorNet learns the size of each anchor's region from the edits of about forty regions."""
+    return _finished(start_run(case.request, case.models, replace(case.config, search="learned")))
+
+
+def first_region(case: Case) -> Outcome:
+    """The proposal that fits the caption best, with fitted edges, inpainted once: this package without any search."""
+    return _finished(start_run(case.request, case.models, replace(case.config, search="placed", budget=1)))
+
+
 def release_fixed(case: Case) -> Outcome:
     """The paper without the mistakes of its release: anchors by attention, sizes learned from the paper's losses, and
     the paper's ranking.
@@ -70,8 +71,7 @@ def release_fixed(case: Case) -> Outcome:
     Its budget is that of the release, nine anchors times ten iterations and nine at the end; since no region is
     inpainted twice, it needs at most 54 inpaintings, one for each proposal.
     """
-    config = replace(case.config, **AS_IN_THE_PAPER)
-    return _finished(start_run(case.request, case.models, config))
+    return _finished(start_run(case.request, case.models, replace(case.config, search="paper")))
 
 
 def random_anchor_random_size(case: Case) -> Outcome:
@@ -86,12 +86,12 @@ def dino_anchor_random_size(case: Case) -> Outcome:
 
 
 def random_at_budget(case: Case) -> Outcome:
-    """Random anchors with a random size each, as many as `maskless` inpaints: random search at equal cost."""
+    """Random anchors with a random size each, as many as `learned` inpaints: random search at equal cost."""
     return _best_of(case, _one_size_each(case, random_anchors(case, budget(case))))
 
 
 def random_9(case: Case) -> Outcome:
-    """Nine random ones of the proposals that `maskless` searches: its anchors and ranking without the search."""
+    """Nine random ones of the proposals that `learned` searches: its anchors and ranking without the search."""
     regions = own_regions(case)
     order = torch.randperm(len(regions), generator=torch.Generator().manual_seed(case.seed))
     return _best_of(case, regions[order[: min(9, len(regions))]])
@@ -130,7 +130,7 @@ def caption_relevance_box(case: Case) -> Outcome:
 
 
 def best_of_n_seeds(case: Case) -> Outcome:
-    """The box of `caption_relevance_box`, inpainted from as many noises as `maskless` inpaints regions."""
+    """The box of `caption_relevance_box`, inpainted from as many noises as `learned` inpaints regions."""
     return _best_of(case, _one(_box_by_clip(case)), seeds=range(case.seed, case.seed + budget(case)))
 
 
@@ -148,6 +148,8 @@ METHODS: dict[str, Method] = {
     method.__name__: method
     for method in (
         maskless,
+        learned,
+        first_region,
         release,
         release_fixed,
         random_anchor_random_size,
@@ -166,13 +168,13 @@ METHODS: dict[str, Method] = {
 
 
 def own_regions(case: Case) -> Regions:
-    """The K x M proposals that `maskless` searches, anchor-major."""
-    view, caption, config = case.view, case.request.caption, case.config
+    """The K x M proposals that this package searches, anchor-major."""
+    view, caption, config = case.view, case.request.caption, case.resolved
     return propose(view, caption, locate(view, caption, config), config).regions
 
 
 def budget(case: Case) -> int:
-    """How many inpaintings `maskless` makes at most: one for each anchor in each iteration and at the end, and never
+    """How many inpaintings `learned` makes at most: one for each anchor in each iteration and at the end, and never
     more than there are different boxes."""
     different = len(own_regions(case).boxes_xyxy.unique(dim=0))
     return min(different, case.config.anchors * (case.config.total_iterations + 1))

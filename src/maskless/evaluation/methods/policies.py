@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskless.data.config import EditConfig
+from maskless.data.config import ResolvedConfig
 from maskless.evaluation.methods.region_table import RegionTable
 from maskless.method.ranking import rank
 from maskless.method.search import evaluate_chosen, final_sizes, location_cost, search, start_search
@@ -204,7 +204,7 @@ def policies(previews: Sequence[int], proposals: int = 54) -> dict[str, Policy]:
     return named
 
 
-def _learn(table: RegionTable, noise: int, config: EditConfig) -> tuple[list[int], int]:
+def _learn(table: RegionTable, noise: int, config: ResolvedConfig) -> tuple[list[int], int]:
     """The method's search on the table: one column for each anchor, and how many regions were inpainted."""
     flat, losses, inpainted = table.column_of.flatten(), table.losses[noise], set()
 

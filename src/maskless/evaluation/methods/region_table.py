@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskless.data.boxes import corners, scale_to_grid
-from maskless.data.config import EditConfig, ResolvedConfig
+from maskless.data.config import ResolvedConfig
 from maskless.data.errors import require
 from maskless.data.result import EditedImage
 from maskless.data.types import Regions, Scores
@@ -52,7 +52,7 @@ class RegionTable:
     column_of: Int[Tensor, "K M"]
     boxes_xyxy: Int[Tensor, "R 4"]
     features: Float[Tensor, "K C 8 8"]
-    config: EditConfig
+    config: ResolvedConfig
     seed: int
     forwards: Mapping[int, float]
     seconds: Mapping[int, float]
@@ -68,7 +68,6 @@ class RegionTable:
     @property
     def steps(self) -> int:
         """Denoising steps of a finished edit."""
-        assert self.config.steps is not None
         return self.config.steps
 
     @property

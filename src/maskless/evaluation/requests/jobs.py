@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from maskless.data.errors import require
 from maskless.storybook.judge import Detection, Verdict, iou
 from maskless.storybook.world.backgrounds import BACKGROUNDS
 from maskless.storybook.world.captions import STYLE_WORDS
@@ -25,6 +26,15 @@ SAME_OBJECT_IOU = 0.3
 """A detection whose box has this IoU with an object's is that object: edits move edges."""
 NEW_OBJECT, NAMED_GONE, OTHERS_KEPT = "new object seen", "named object gone", "all other objects still seen"
 """Parts of an edit's success that several kinds of edit share."""
+
+REQUESTS = ("plain", "crowded", "paraphrased")
+"""Kinds of requests: any scene that a task can use; scenes of at least CROWD objects; the caption in other words."""
+CROWD = 4
+PARAPHRASES = (
+    "the one {kind} that is {colour}", "a {kind} of {colour} colour", "{colour} coloured {kind}",
+    "the {kind} which looks {colour}", "that {colour} {kind} over there", "a {kind}, {colour}",
+)  # fmt: skip
+"""Wordings that no model was trained on; some of their words are not in the vocabulary of the drawn world."""
 
 Check = Callable[[Verdict, Sequence[Detection]], dict[str, bool]]
 """From what the judge sees in the result, and the objects in the picture before, to what was achieved, by name."""
@@ -51,17 +61,32 @@ class Job:
     truth: SceneGraph | None = None
 
 
-def draw_jobs(task: str, split: str, count: int, offset: int = 0) -> list[Job]:
-    """The first `count` jobs that the scenes of a split give; the same in each call."""
+def draw_jobs(task: str, split: str, count: int, offset: int = 0, *, requests: str = "plain") -> list[Job]:
+    """The first `count` jobs that the scenes of a split give; the same in each call.
+
+    requests: one of REQUESTS; "paraphrased" is only for tasks whose caption names one object.
+
+    Raises:
+        MasklessError: another kind of requests.
+    """
+    require(requests in REQUESTS, f"requests must be one of {', '.join(REQUESTS)}, got {requests!r}")
     jobs: list[Job] = []
     index = offset
     while len(jobs) < count:
         seed = split_seed(split, index)
-        job = JOBS[task](render(seed), np.random.default_rng(seed))
-        if job is not None:
-            jobs.append(job)
+        scene, rng = render(seed), np.random.default_rng(seed)
+        if requests != "crowded" or len(scene.objects) >= CROWD:
+            job = JOBS[task](scene, rng)
+            if job is not None:
+                jobs.append(_paraphrased(job, rng) if requests == "paraphrased" else job)
         index += 1
     return jobs
+
+
+def _paraphrased(job: Job, rng: np.random.Generator) -> Job:
+    """The job with its caption, such as "a red car", in a random one of PARAPHRASES."""
+    _, colour, kind = job.caption.split(" ", 2)
+    return dataclasses.replace(job, caption=str(rng.choice(PARAPHRASES)).format(colour=colour, kind=kind))
 
 
 def judged(job: Job, verdict: Verdict, before: Verdict) -> dict[str, bool]:

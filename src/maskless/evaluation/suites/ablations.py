@@ -17,14 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.boxes import corners
-from maskless.data.config import EditConfig
+from maskless.data.config import AS_IN_THE_PAPER, ResolvedConfig
 from maskless.data.result import EditedImage
 from maskless.engine.run import resolved
 from maskless.engine.search_run import SearchPlan, SearchRun
 from maskless.evaluation.measures import figures
 from maskless.evaluation.measures.metrics import centre_in, mask_iou, mask_of_box
 from maskless.evaluation.measures.rows import Figures, Row, RowNames, difference_row, rows_of_figures
-from maskless.evaluation.methods.baselines import AS_IN_THE_PAPER
 from maskless.evaluation.methods.cases import Box, Case, random_anchors, random_sizes
 from maskless.evaluation.methods.trials import case_of
 from maskless.evaluation.requests.jobs import Job, draw_jobs, judged
@@ -66,7 +65,7 @@ class Variant:
         return json.dumps({**self.options, "at random": at_random}, sort_keys=True)
 
 
-def variants(config: EditConfig) -> list[Variant]:
+def variants(config: ResolvedConfig) -> list[Variant]:
     """Every change, by group; the default is the first one of its group."""
     sizes: dict[int, dict[str, Any]] = {
         1: {"min_window_size": 8, "max_window_size": 8},
@@ -89,7 +88,8 @@ def variants(config: EditConfig) -> list[Variant]:
             sizes_at_random=True,
         ),
     ]
-    for group, options in (("losses", {}), ("losses as in the paper", AS_IN_THE_PAPER)):
+    groups: tuple[tuple[str, dict[str, Any]], ...] = (("losses", {}), ("losses as in the paper", AS_IN_THE_PAPER))
+    for group, options in groups:
         made.append(Variant(group=group, label="all", options=options))
         for weight, left_out in (("alpha", "L_clip"), ("beta", "L_dir"), ("gamma", "L_str"), ("delta", "L_local")):
             if weight not in options:  # the paper has no L_local
@@ -129,8 +129,8 @@ def run(options: SuiteOptions) -> list[Row]:
     Raises:
         MasklessError: an unknown group, an option out of range, a file that cannot be written.
     """
-    config = options.edit_config("steps")
-    every = variants(config)
+    config = replace(options.edit_config("steps"), search="learned")
+    every = variants(config.resolved())
     groups = chosen(options.methods, dict.fromkeys(v.group for v in every), what="the groups of ablations")
     bench = prepare(options, "ablations", [__file__], config)
     jobs = draw_jobs("replace", options.split, options.limit or REQUESTS, options.seed_offset)

@@ -20,7 +20,7 @@ from maskless.evaluation.measures import figures
 from maskless.evaluation.measures.rows import Figures, Row, RowNames, rows_of_figures, share_row
 from maskless.evaluation.methods.cases import Box
 from maskless.evaluation.suite import SuiteOptions
-from maskless.locating.location import locate, propose
+from maskless.locating.location import locate, looks_like, propose
 from maskless.method.anchors import find_anchors
 from maskless.method.ranking import location_score
 from maskless.storybook.world.graph import COLOURS, KINDS
@@ -55,10 +55,11 @@ def run(options: SuiteOptions) -> list[Row]:
     steps: denoising steps, 4 by default.
     """
     steps = options.steps or STEPS
-    editor = Editor.from_pretrained(options.models, steps=steps, guidance_scale=1.0)
+    editor = Editor.from_pretrained(options.models, steps=steps, guidance_scale=1.0, search="learned")
     tasks = draw_tasks(options.split, options.limit or TASKS, options.seed_offset)
     rows = anchor_rows(editor, tasks)
     rows += location_rows(editor, tasks)
+    rows += found_rows(editor, tasks)
     rows += learning_rows(editor, tasks[:LEARNED])
     rows += estimator_rows(editor, tasks[: max(1, LEARNED // 10)])
     return rows
@@ -127,14 +128,15 @@ def location_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
     of the first proposal were fitted.
     """
     picked: dict[str, list[Box]] = {}
+    config = editor.config.resolved()
     for task in tasks:
         view = editor.look(task.image)
-        found = locate(view, task.caption, editor.config)
-        boxes = propose_regions(found.anchors, editor.config.sizes, view.size_yx).boxes_xyxy
+        found = locate(view, task.caption, config)
+        boxes = propose_regions(found.anchors, config.sizes, view.size_yx).boxes_xyxy
         signs = view.signs(view.scaled(boxes), task.caption, outline_xyxy=found.outline_xyxy)
         for sign, score in {**vars(signs), "all four": location_score(signs)}.items():
             picked.setdefault(sign, []).append(corners(boxes[int(score.argmax())]))
-        fitted = propose(view, task.caption, found, replace(editor.config, fit_edges=True))
+        fitted = propose(view, task.caption, found, replace(config, fit_edges=True))
         best = fitted.regions.boxes_xyxy[int(fitted.score.argmax())]
         picked.setdefault("all four, edges fitted", []).append(corners(best))
     return _pick_rows(picked, tasks, task="location")
@@ -149,6 +151,19 @@ def _pick_rows(picked: Mapping[str, Sequence[Box]], tasks: Sequence[Task], *, ta
             {figures.PICK_IOU: _overlap(box, each), figures.PICK_CLEAN: is_clean(box, each)} for box, each in pairs
         ]
     return _rows(task, found)
+
+
+def found_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:
+    """How often the picture is taken to show what a caption names: the named object, and an object that is not in the
+    picture (the prompt's)."""
+    found: dict[str, list[Figures]] = {"an object of the picture": [], "an object that is not in it": []}
+    config = editor.config.resolved()
+    for task in tasks:
+        view = editor.look(task.image)
+        for method, caption in zip(found, (task.caption, task.prompt), strict=True):
+            proposals = propose(view, caption, locate(view, caption, config), config)
+            found[method].append({figures.CAPTION_FOUND: looks_like(view, caption, proposals)})
+    return _rows("found", found)
 
 
 def learning_rows(editor: Editor, tasks: Sequence[Task]) -> list[Row]:

@@ -1,17 +1,19 @@
 """The suite `storybook`: one object of a held-out scene becomes another, by every method, judged against the truth.
 
 Each method's figures for each request are kept in the ledger; for the first PICTURED requests also the pictures, for
-one page that shows all methods side by side.
+one page that shows all methods side by side. A plot shows the success of every method against what it costs.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from maskless.data.files import write_bytes
 from maskless.evaluation.measures import side_by_side
-from maskless.evaluation.measures.figures import FIGURES, SUCCESS
+from maskless.evaluation.measures.figures import FIGURES, SUCCESS, UNET_FORWARDS
 from maskless.evaluation.measures.ledger import decoded
 from maskless.evaluation.measures.rows import Figures, Row, RowNames, difference_row, rows_of_figures, share_row
 from maskless.evaluation.methods import trials
@@ -19,10 +21,11 @@ from maskless.evaluation.methods.baselines import METHODS
 from maskless.evaluation.methods.trials import case_of, measure
 from maskless.evaluation.requests.jobs import Job, draw_jobs
 from maskless.evaluation.suite import SuiteOptions, chosen, prepare
+from maskless.records.overview import ACCENT, FAINT, INK, STYLE
 
 TAKES = (
-    "split", "limit", "seed_offset", "models", "methods", "steps", "iterations", "anchors", "ledger", "page",
-    "progress",
+    "split", "requests", "limit", "seed_offset", "models", "methods", "steps", "iterations", "anchors", "ledger",
+    "page", "sheets", "progress", "note",
 )  # fmt: skip
 REQUESTS = 100
 TASK = "replace"
@@ -31,7 +34,7 @@ OURS = "maskless"
 
 
 def run(options: SuiteOptions) -> list[Row]:
-    """Every method on `limit` requests (100). methods: names among METHODS.
+    """Every method on `limit` requests (100). methods: names among METHODS. requests: see `jobs.REQUESTS`.
 
     Raises:
         MasklessError: an unknown method, an option out of range, a file that cannot be written.
@@ -39,18 +42,24 @@ def run(options: SuiteOptions) -> list[Row]:
     names = chosen(options.methods, METHODS, what="methods")
     config = options.edit_config("steps", "iterations", "anchors")
     bench = prepare(options, "storybook", [trials.__file__], config)
-    jobs = draw_jobs(TASK, options.split, options.limit or REQUESTS, options.seed_offset)
+    jobs = draw_jobs(TASK, options.split, options.limit or REQUESTS, options.seed_offset, requests=options.requests)
     found: dict[str, list[Figures]] = {name: [] for name in names}
     for number, job in enumerate(jobs):
         case, seed = case_of(bench.editor, job), job.scene.graph.detail_seed
         for name in names:
             pictured = number < PICTURED
             measured = partial(measure, name, case, job, bench.judge, pictured=pictured)
-            found[name].append(bench.ledger.measured(name, _key(seed, pictured), measured))
+            key = _key(seed, pictured) if options.requests == "plain" else f"{_key(seed, pictured)} {options.requests}"
+            found[name].append(bench.ledger.measured(name, key, measured))
             options.progress(sum(map(len, found.values())), len(jobs) * len(names))
     if options.page is not None:
         draw_page(jobs[:PICTURED], found, options.page)
-    return rows_of(found)
+    rows = rows_of(found)
+    if options.sheets is not None:
+        file = options.sheets / "success-against-cost.png"
+        write_bytes(file, draw_success_against_cost(rows))
+        options.note(f"Success against cost: {file}")
+    return rows
 
 
 def rows_of(found: Mapping[str, Sequence[Figures]]) -> list[Row]:
@@ -70,6 +79,40 @@ def rows_of(found: Mapping[str, Sequence[Figures]]) -> list[Row]:
         rows += rows_of_figures(parts, dict.fromkeys(name for one in parts for name in one), **names)
         rows += rows_of_figures(each, [metric for metric in FIGURES if metric != SUCCESS], **names)
     return rows
+
+
+def draw_success_against_cost(rows: Sequence[Row]) -> bytes:
+    """A PNG: the success of each method with its 95 % interval, against its UNet forwards for one request."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    at: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        at.setdefault(row["method"], {}).setdefault(row["metric"], row)
+    measured = {name: each for name, each in at.items() if UNET_FORWARDS in each}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 5.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        for number, (name, each) in enumerate(measured.items()):
+            x, value, ours = each[UNET_FORWARDS]["value"], each[SUCCESS], name == OURS
+            bar = [100 * value["low"], 100 * value["high"]]
+            axes.plot([x, x], bar, color=ACCENT if ours else FAINT, linewidth=1.2, zorder=1)
+            axes.plot(
+                x, 100 * value["value"], "o", color=ACCENT if ours else INK, markersize=6 if ours else 4, zorder=2
+            )
+            label = name.replace("_", " ")
+            offset = ((6, 4), (6, -11))[number % 2]
+            axes.annotate(label, (x, 100 * value["value"]), xytext=offset, textcoords="offset points", fontsize=8)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _position: f"{value:g}")
+        axes.set_xlabel("UNet forwards for one request, mean")
+        axes.set_ylabel("success, %")
+        axes.set_title("Success against cost, with 95 % intervals")
+        out = io.BytesIO()
+        figure.savefig(out, format="png", dpi=110)
+    return out.getvalue()
 
 
 def draw_page(jobs: Sequence[Job], found: Mapping[str, Sequence[Figures]], file: Path) -> None:

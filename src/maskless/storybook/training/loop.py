@@ -222,7 +222,7 @@ def _update(task: Task, run: Run, state: TrainingState, batch: dict[str, torch.T
         group["lr"] = rate
     generator = torch.Generator(run.device).manual_seed(state.step * run.ranks + run.rank)
     state.model.train()
-    with torch.autocast(run.device.type, torch.bfloat16), _attention(run.device):
+    with _half_precision(run.device), _attention(run.device):
         value = task.loss(state.model, batch, generator)
     value.backward()
     trained = [p for p in state.model.parameters() if p.grad is not None]
@@ -238,6 +238,13 @@ def _update(task: Task, run: Run, state: TrainingState, batch: dict[str, torch.T
     if hasattr(task, "after_step"):
         task.after_step(state.model, state.step)
     return value.detach()
+
+
+def _half_precision(device: torch.device) -> AbstractContextManager[None]:
+    """bfloat16 where it is faster than float32: on a GPU, and on a CPU with AMX (docs/performance.md)."""
+    if device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def _attention(device: torch.device) -> AbstractContextManager[None]:
@@ -268,7 +275,7 @@ def _average_gradients(trained: list[nn.Parameter], run: Run) -> None:
 
 def _validate(task: Task, run: Run, state: TrainingState) -> dict[str, float]:
     """Measure and export the moving average; the figures, which are logged too."""
-    with torch.no_grad(), torch.autocast(run.device.type, torch.bfloat16):
+    with torch.no_grad(), _half_precision(run.device):
         figures, sheet = task.validate(state.average)
     sheet.save(run.folder / f"samples-{state.step:07d}.png")
     sheet.save(run.folder / "samples.png")
