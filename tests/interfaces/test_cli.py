@@ -69,6 +69,15 @@ class TestEdit:
         assert (status, out, err) == (0, "", "")
         assert Path("output/0_a red square/result.json").is_file()
 
+    def test_a_warning_is_one_line_and_the_edit_goes_on(self, maskless, scene, tiny_models, tmp_path):
+        build_family("flux", tmp_path / "flux")
+        parts = ["--models", tmp_path / "flux", "--dino", tiny_models / "dino", "--clip", tiny_models / "clip"]
+        long = "a house with the blue tree " * 200
+        status, out, err = maskless("edit", scene, "--box", "8,8,40,40", "-p", long, *parts, *QUICK)
+        lines = [line for line in err.splitlines() if line.startswith("maskless: ")]
+        assert status == 0 and "final_output.png" in out and len(lines) == 1
+        assert "FluxInpaintPipeline, which leaves out its end" in lines[0]
+
     def test_every_option_reaches_the_config(self, maskless, scene, tiny_models):
         layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
         save_file({f"{layer}.lora_{side}.weight": torch.ones(32, 32) for side in "AB"}, "style.safetensors")

@@ -1,8 +1,16 @@
-"""The only exception that callers have to know. It is separate from the types, so reading options needs no torch."""
+"""The only exception and the only warning that callers have to know.
+
+They are separate from the types, so reading options needs no torch.
+"""
 
 
 class MasklessError(ValueError):
     """Invalid input. The message is one line that says what was expected and what was given."""
+
+
+class MasklessWarning(UserWarning):
+    """Something that the user should know about an edit that continues. The message is one line, which the command line
+    prints on stderr."""
 
 
 def require(condition: bool, message: str) -> None:

@@ -12,6 +12,7 @@ from maskless.data.types import Losses
 from maskless.locating.view import PictureView, with_margin
 from maskless.method.losses import Encodings, weighted
 from maskless.models.clip import draw_views
+from maskless.models.inpainters.weighting import without_weights
 
 
 class ClipScorer:
@@ -35,7 +36,7 @@ class ClipScorer:
         """
         self._clip, self._config = view.clip, config
         self._views = draw_views(config.views, torch.Generator().manual_seed(config.seed))
-        self.caption, self.prompt = (view.text(text) for text in texts)
+        self.caption, self.prompt = (view.text(without_weights(text)) for text in texts)
         with torch.no_grad():
             self.source = self._clip.encode_views(picture[None], self._views)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from maskless.data.config import EditConfig, KeepOptions, ModelOptions
-from maskless.data.errors import MasklessError
+from maskless.data.errors import MasklessError, MasklessWarning
 from maskless.data.instructions import Instruction, parse_instruction
 from maskless.data.tasks import FACTS
 from maskless.interfaces import commands
@@ -32,6 +32,7 @@ from maskless.interfaces.options import (
     TaskName,
     with_options,
 )
+from maskless.interfaces.tables import printable
 
 if TYPE_CHECKING:
     from maskless.data.result import EditResult
@@ -61,8 +62,17 @@ def main(arguments: list[str] | None = None) -> None:
     Ctrl-C. Every failure prints one line on stderr."""
     import warnings
 
-    # The libraries' warnings are meant for developers; this package prints its own messages for users.
-    warnings.filterwarnings("ignore")
+    with warnings.catch_warnings():
+        # The libraries' warnings are meant for developers; this package prints its own messages for users.
+        warnings.filterwarnings("ignore")
+        warnings.simplefilter("default", MasklessWarning)
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        status = _status_of(arguments)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _status_of(arguments: list[str] | None) -> object:
+    """Run a command and return its exit status; None stands for 0."""
     command = typer.main.get_command(app)
     try:
         status = command.main(args=arguments, prog_name="maskless", standalone_mode=False)
@@ -80,7 +90,12 @@ def main(arguments: list[str] | None = None) -> None:
         if not is_out_of_memory(error):
             raise
         status = _complain("out of memory; try a lower --memory level, or a smaller model (see maskless models)", 1)
-    sys.exit(status if isinstance(status, int) else 0)
+    return status
+
+
+def _show_warning(message: Warning | str, *_where: object) -> None:
+    """Print a warning as one line on stderr."""
+    print(f"maskless: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 def _complain(message: str, status: int) -> int:

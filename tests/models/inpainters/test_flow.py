@@ -84,24 +84,36 @@ def test_only_unets_can_be_followed_step_by_step(family_model):
     assert unet.draw_noise(1) is not None and flow.draw_noise(1) is None
 
 
-@pytest.mark.parametrize("family", ["flux", "sd3"])
-def test_two_threads_can_share_a_flow(family_model, draw, family):
-    """Each call counts the steps of its own scheduler."""
-    model = family_model(family)
-    expected = draw(model, count=2)
-    found: list[torch.Tensor] = []
-    threads = [threading.Thread(target=lambda: found.append(draw(model, count=2))) for _ in range(2)]
+@pytest.mark.parametrize("name", BUILDERS)
+def test_simultaneous_edits_can_share_a_model(family_model, draw, name):
+    """Each has its own scheduler, which counts its steps: two texts at once give the pictures that they give alone."""
+    model, prompts = family_model(name), ("a blue house", "the red tree")
+    alone = {prompt: draw(model, steps=4, prompt=prompt) for prompt in prompts}
+    found: dict[str, torch.Tensor] = {}
+    threads = [
+        threading.Thread(target=lambda prompt=prompt: found.update({prompt: draw(model, steps=4, prompt=prompt)}))
+        for prompt in prompts
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 2 and all(torch.equal(one, expected) for one in found)
+    assert found.keys() == alone.keys() and all(torch.equal(found[prompt], alone[prompt]) for prompt in prompts)
 
 
 def test_a_flow_keeps_its_scheduler(family_model, draw):
     with pytest.raises(MasklessError, match="scheduler lcm does not work with FluxInpaintPipeline"):
         family_model("flux", scheduler="lcm")
     assert torch.equal(draw(family_model("flux", scheduler="euler")), draw(family_model("flux")))
+
+
+def test_a_flow_with_another_scheduler_is_refused(family_folder):
+    from diffusers import FlowMatchHeunDiscreteScheduler
+
+    pipeline = load_pipeline(str(family_folder("flux")))
+    pipeline.scheduler = FlowMatchHeunDiscreteScheduler()
+    with pytest.raises(MasklessError, match="must be FlowMatchEulerDiscreteScheduler, got FlowMatchHeunDiscrete"):
+        make_inpainter(pipeline)
 
 
 def test_a_flow_draws_nothing_from_the_global_seed(family_folder, draw):

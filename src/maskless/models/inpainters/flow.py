@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,48 +19,34 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from maskless.data.errors import MasklessError
+from maskless.data.errors import MasklessError, MasklessWarning
 from maskless.models.inpainters.denoising import Sampling
+from maskless.models.inpainters.flow_families import FlowFamily
+from maskless.models.inpainters.overflow import is_finite, leave_float16, not_finite
+from maskless.models.inpainters.weighting import NOTATION, is_weighted, without_weights
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 TRAINED_PX = 1024
 """Side in pixels of the squares that all of these models were trained on."""
+FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+"""The scheduler of all of these families."""
+SHOWN_LETTERS = 60
+"""How much of a text that is left out a warning shows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PipelinePrompt:
-    """An encoded prompt: arguments of the pipeline's call by name, each for one picture."""
+    """An encoded prompt: arguments of the pipeline's call by name, each for one picture; and the prompt and negative
+    prompt that they encode."""
 
     arguments: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowFamily:
-    """How one family's pipeline is called.
-
-    pipeline: class of diffusers. opens: the classes in model_index.json whose folders it opens. steps, guidance_scale:
-    what the authors recommend. encode: from pipeline, prompt and negative prompt to arguments of the call. guidance:
-    the argument that gets guidance_scale. settings: further arguments of every call. reads_picture: whether the
-    pipeline encodes the prompt together with the picture, for one picture at a time. negative: whether it has a
-    negative prompt. parts: from the source to components that replace those that the pipeline would load.
-    """
-
-    pipeline: str
-    opens: tuple[str, ...]
-    steps: int
-    guidance_scale: float
-    encode: Callable[[DiffusionPipeline, str, str], dict[str, Any]]
-    guidance: str = "guidance_scale"
-    settings: dict[str, Any] = field(default_factory=dict)
-    reads_picture: bool = False
-    negative: bool = True
-    parts: Callable[[str], dict[str, Any]] | None = None
+    texts: tuple[str, str]
 
 
 class FlowInpainter:
-    """A pipeline of one of the families below.
+    """A pipeline of one of the families in flow_families.py.
 
     The attributes are those of InpaintingModel; unet_forwards counts calls of the transformer. A pipeline of diffusers
     can only run from its first step to its last, so `denoiser` is None. A scheduler counts its steps, so each call
@@ -84,6 +71,12 @@ class FlowInpainter:
                 f"scheduler {scheduler} does not work with {family.pipeline}, a flow-matching model; leave the "
                 "option out"
             )
+        own = type(pipeline.scheduler).__name__
+        if own != FLOW_SCHEDULER:
+            raise MasklessError(
+                f"the scheduler of {family.pipeline} must be {FLOW_SCHEDULER}, got {own}; other schedulers are not "
+                "supported for flow-matching models"
+            )
         for part in pipeline.components.values():
             if isinstance(part, torch.nn.Module):
                 part.eval().requires_grad_(False)
@@ -107,6 +100,8 @@ class FlowInpainter:
         self.unet_forwards = 0
         # A fast tokenizer keeps its padding between calls, and some families call one with two kinds of it.
         self._encoding = threading.Lock()
+        # Another thread must not use the networks while they change their number format.
+        self._in_float16 = threading.Lock()
         pipeline.transformer.register_forward_hook(self._count, with_kwargs=True)
 
     @property
@@ -115,15 +110,35 @@ class FlowInpainter:
 
     @torch.no_grad()
     def encode_prompt(self, prompt: str, negative_prompt: str = "") -> PipelinePrompt:
-        """Both texts, encoded once for all candidates.
+        """Both texts, encoded once for all candidates. A text may be longer than the model can read; then the user is
+        warned of the part that is left out.
 
         Raises:
-            MasklessError: a negative prompt, if the family has none.
+            MasklessError: a negative prompt, if the family has none, or words with a weight.
         """
         if negative_prompt and not self._family.negative:
             raise MasklessError(f"{self._family.pipeline} has no negative prompt; leave --negative-prompt out")
-        with self._encoding:
-            return PipelinePrompt(arguments=self._family.encode(self.pipeline, prompt, negative_prompt))
+        if is_weighted(prompt, negative_prompt):
+            raise MasklessError(
+                f"weights such as {NOTATION} work with Stable Diffusion 1.5, 2 and XL only, not with "
+                f"{self._family.pipeline}; write the words without"
+            )
+        with self._encoding, _quiet_libraries():
+            texts = (self._readable(without_weights(prompt)), self._readable(without_weights(negative_prompt)))
+            return PipelinePrompt(arguments=self._family.encode(self.pipeline, *texts), texts=texts)
+
+    def _readable(self, text: str) -> str:
+        """The part of a text that the model can read; a warning names the rest."""
+        text, rest = self._family.split(self.pipeline, text)
+        if rest:
+            shown = rest if len(rest) <= SHOWN_LETTERS else f"{rest[:SHOWN_LETTERS]}…"
+            warnings.warn(
+                f"the text is too long for {self._family.pipeline}, which leaves out its end, {len(rest)} letters: "
+                f"“{shown.strip()}”",
+                MasklessWarning,
+                stacklevel=3,
+            )
+        return text
 
     def draw_noise(self, seed: int, side_px: int | None = None) -> None:
         """None: the pipeline draws the noise from the seed itself."""
@@ -138,19 +153,34 @@ class FlowInpainter:
     ) -> UInt8[Tensor, "N 3 S S"]:
         """Repaint the masked part of each picture; see InpaintingModel.inpaint. `sampling.noise` must be None."""
         assert sampling.noise is None
-        if self._family.reads_picture:
-            drawn = torch.cat(
-                [
-                    self._run_pipeline(_to_pil(image[None]), mask[None], prompt, 1, sampling)
-                    for image, mask in zip(images, masks, strict=True)
-                ]
-            )
-        else:
-            drawn = self._run_pipeline(images, masks, prompt, len(images), sampling)
+        with self._in_float16 if self._dtype == torch.float16 else contextlib.nullcontext():
+            drawn = self._draw(images, masks, prompt, sampling)
+            if not is_finite(drawn) and self._dtype == torch.float16:
+                networks = [part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+                leave_float16([self.pipeline.transformer, *networks])
+                drawn = self._draw(images, masks, self.encode_prompt(*prompt.texts), sampling)
+        if not is_finite(drawn):
+            raise not_finite(self._dtype)
         size = (images.shape[2], images.shape[3])
         if tuple(drawn.shape[2:]) != size:
             drawn = F.interpolate(drawn, size=size, mode="bicubic", antialias=True, align_corners=False)
         return (drawn.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.pipeline.transformer.dtype
+
+    def _draw(
+        self, images: Float[Tensor, "N 3 S S"], masks: Float[Tensor, "N 1 S S"], prompt: PipelinePrompt,
+        sampling: Sampling,
+    ) -> Float[Tensor, "N 3 s s"]:  # fmt: skip
+        """The drawn pictures in [0, 1], at the pipeline's own size."""
+        if not self._family.reads_picture:
+            return self._run_pipeline(images, masks, prompt, len(images), sampling)
+        pairs = zip(images, masks, strict=True)
+        return torch.cat(
+            [self._run_pipeline(_to_pil(image[None]), mask[None], prompt, 1, sampling) for image, mask in pairs]
+        )
 
     def _run_pipeline(
         self,
@@ -166,7 +196,7 @@ class FlowInpainter:
             guidance["guidance_scale"] = 0.0
         pipeline = copy.copy(self.pipeline)
         pipeline.scheduler = copy.deepcopy(self.pipeline.scheduler)
-        with _quiet_diffusers():
+        with _quiet_libraries():
             output = pipeline(
                 image=images,
                 mask_image=masks,
@@ -186,16 +216,20 @@ class FlowInpainter:
 
 
 @contextlib.contextmanager
-def _quiet_diffusers() -> Iterator[None]:
-    """Hide the advice that diffusers' pipelines log in a block; the log level is restored afterwards."""
-    from diffusers.utils import logging
+def _quiet_libraries() -> Iterator[None]:
+    """Hide what diffusers and transformers log in a block for developers; their levels are restored afterwards."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
+    libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
 
 
 def _repeated(value: Any, count: int) -> Any:
@@ -209,125 +243,3 @@ def _to_pil(image: Float[Tensor, "1 3 S S"]) -> list[Any]:
     from diffusers.image_processor import VaeImageProcessor
 
     return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(image))
-
-
-def _encode_sd3(pipeline: DiffusionPipeline, prompt: str, negative_prompt: str) -> dict[str, Any]:
-    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
-    encoded = pipeline.encode_prompt(prompt, prompt, prompt, negative_prompt=negative_prompt)
-    return dict(zip(names, encoded, strict=True))
-
-
-def _encode_flux(pipeline: DiffusionPipeline, prompt: str, negative_prompt: str) -> dict[str, Any]:
-    hidden, pooled, _ids = pipeline.encode_prompt(prompt, prompt)
-    found = {"prompt_embeds": hidden, "pooled_prompt_embeds": pooled}
-    if negative_prompt:
-        hidden, pooled, _ids = pipeline.encode_prompt(negative_prompt, negative_prompt)
-        found |= {"negative_prompt_embeds": hidden, "negative_pooled_prompt_embeds": pooled}
-        found["true_cfg_scale"] = TRUE_GUIDANCE
-    return found
-
-
-def _encode_klein(pipeline: DiffusionPipeline, prompt: str, negative_prompt: str) -> dict[str, Any]:
-    texts = {"prompt_embeds": prompt, "negative_prompt_embeds": negative_prompt}
-    return {name: pipeline.encode_prompt(text)[0] for name, text in texts.items()}
-
-
-def _encode_qwen(pipeline: DiffusionPipeline, prompt: str, negative_prompt: str) -> dict[str, Any]:
-    found = {}
-    # An empty negative prompt is given as a space, as in the model's own examples.
-    for name, text in {"prompt": prompt, "negative_prompt": negative_prompt or " "}.items():
-        found[f"{name}_embeds"], found[f"{name}_embeds_mask"] = pipeline.encode_prompt(text)
-    return found
-
-
-def _pass_texts(_pipeline: DiffusionPipeline, prompt: str, negative_prompt: str) -> dict[str, Any]:
-    return {"prompt": prompt, "negative_prompt": negative_prompt or " "}
-
-
-def _picture_processor(source: str) -> dict[str, Any]:
-    """Qwen-VL's processor for pictures and texts only. That of transformers needs torchvision for videos."""
-    from transformers import Qwen2VLProcessor
-    from transformers.processing_utils import ProcessorMixin
-
-    class PictureProcessor(Qwen2VLProcessor):
-        def __init__(self, image_processor: Any, tokenizer: Any, chat_template: Any = None, **_ignored: Any) -> None:
-            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-    return {"processor": PictureProcessor.from_pretrained(source, subfolder="processor")}
-
-
-def _encode_z_image(pipeline: DiffusionPipeline, prompt: str, negative_prompt: str) -> dict[str, Any]:
-    encoded = pipeline.encode_prompt(prompt, negative_prompt=negative_prompt)
-    return dict(zip(("prompt_embeds", "negative_prompt_embeds"), encoded, strict=True))
-
-
-TRUE_GUIDANCE = 2.0
-"""Guidance scale for negative prompts of FLUX. Its guidance_scale, an input of the network, does not affect them."""
-
-FAMILIES = (
-    FlowFamily(
-        pipeline="StableDiffusion3InpaintPipeline",
-        opens=("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"),
-        steps=40,
-        guidance_scale=7.0,
-        encode=_encode_sd3,
-    ),
-    FlowFamily(
-        pipeline="FluxFillPipeline",
-        opens=("FluxFillPipeline",),
-        steps=50,
-        guidance_scale=30.0,
-        encode=_encode_flux,
-        negative=False,
-    ),
-    FlowFamily(
-        pipeline="FluxInpaintPipeline",
-        opens=("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
-        steps=28,
-        guidance_scale=7.0,
-        encode=_encode_flux,
-    ),
-    FlowFamily(
-        pipeline="FluxKontextInpaintPipeline",
-        opens=("FluxKontextPipeline", "FluxKontextInpaintPipeline"),
-        steps=28,
-        guidance_scale=3.5,
-        encode=_encode_flux,
-        settings={"_auto_resize": False},
-    ),
-    FlowFamily(
-        pipeline="Flux2KleinInpaintPipeline",
-        opens=("Flux2KleinPipeline", "Flux2KleinInpaintPipeline"),
-        steps=50,
-        guidance_scale=4.0,
-        encode=_encode_klein,
-    ),
-    FlowFamily(
-        pipeline="QwenImageInpaintPipeline",
-        opens=("QwenImagePipeline", "QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline"),
-        steps=50,
-        guidance_scale=4.0,
-        guidance="true_cfg_scale",
-        encode=_encode_qwen,
-    ),
-    FlowFamily(
-        pipeline="QwenImageEditInpaintPipeline",
-        opens=("QwenImageEditPipeline", "QwenImageEditPlusPipeline", "QwenImageEditInpaintPipeline"),
-        steps=50,
-        guidance_scale=4.0,
-        guidance="true_cfg_scale",
-        encode=_pass_texts,
-        reads_picture=True,
-        parts=_picture_processor,
-    ),
-    FlowFamily(
-        pipeline="ZImageInpaintPipeline",
-        opens=("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
-        steps=50,
-        guidance_scale=5.0,
-        encode=_encode_z_image,
-    ),
-)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from maskless.models.inpainters.denoising import PromptEmbedding, Sampling
 from maskless.models.inpainters.protocol import Denoiser
+from maskless.models.inpainters.schedulers import data_std, share_of_noise
 
 
 @torch.no_grad()
@@ -27,7 +28,7 @@ def flowedit(
     from an empty text to each of them, which would draw the objects that both texts name once more, in every tile.
 
     The input of a diffusion model is z = sqrt(a) x + sqrt(1 - a) e. Divided by the sum of the two factors, it is the
-    (1 - t) x + t e of a flow.
+    (1 - t) x + t e of a flow. A timestep that a second-order scheduler evaluates twice counts once.
 
     Args:
         images: RGB in [0, 1], S = native_px.
@@ -43,25 +44,20 @@ def flowedit(
     source = model.latents_of(images * 2 - 1)
     change = torch.zeros_like(source)
     generator = torch.Generator().manual_seed(sampling.seed)
-    shares = [_share_of_noise(run.scheduler, timestep) for timestep in run.timesteps] + [0.0]
-    for timestep, now, after in zip(run.timesteps, shares[:-1], shares[1:], strict=True):
+    timesteps, deviation = run.timesteps.unique_consecutive(), data_std(run.scheduler)
+    shares = [share_of_noise(run.scheduler, timestep) for timestep in timesteps] + [0.0]
+    for timestep, now, after in zip(timesteps, shares[:-1], shares[1:], strict=True):
         noise = torch.randn(source[:1].shape, generator=generator).to(source.device)
         noisy = (1 - now) * source + now * noise
-        of_source = model.predict_clean(run, noisy * _scale(now), timestep, source_text, 1.0)
+        of_source = model.predict_clean(run, noisy * _scale(now, deviation), timestep, source_text, 1.0)
         of_target = model.predict_clean(
-            run, (noisy + change) * _scale(now), timestep, target_text, sampling.guidance_scale
+            run, (noisy + change) * _scale(now, deviation), timestep, target_text, sampling.guidance_scale
         )
         change = change + (now - after) / now * (of_target - of_source - change)
     return model.decode(source + change)
 
 
-def _share_of_noise(scheduler: object, timestep: Tensor) -> float:
-    """The time t of a flow with the noise level of this timestep of the diffusion."""
-    kept = float(scheduler.alphas_cumprod[int(timestep)])  # type: ignore[attr-defined]
-    signal, noise = kept**0.5, (1 - kept) ** 0.5
-    return noise / (signal + noise)
-
-
-def _scale(share: float) -> float:
-    """The factor from a flow's noisy latents to those of a diffusion: 1 / sqrt((1 - t)^2 + t^2)."""
-    return 1 / ((1 - share) ** 2 + share**2) ** 0.5
+def _scale(share: float, deviation: float) -> float:
+    """The factor from a flow's noisy latents to those of a diffusion, whose clean latents have this standard deviation:
+    1 / sqrt((1 - t)^2 deviation^2 + t^2)."""
+    return 1 / ((deviation * (1 - share)) ** 2 + share**2) ** 0.5

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from maskless.data.errors import MasklessError
-from maskless.models.clip import text_pieces
 from maskless.models.inpainters.denoising import Denoising, PromptEmbedding, Sampling
-from maskless.models.inpainters.schedulers import choose_scheduler, set_steps, step_options
-from maskless.models.inpainters.weighting import encode_weighted, is_weighted
+from maskless.models.inpainters.overflow import is_finite, leave_float16, not_finite
+from maskless.models.inpainters.schedulers import choose_scheduler, clean_latents, set_steps, start_at, step_options
+from maskless.models.inpainters.weighting import WeightedPiece, weighted_pieces, with_weights
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, SchedulerMixin
@@ -71,6 +73,9 @@ class StableDiffusionInpainter:
         self.recommended_steps = recommended_steps
         self.recommended_guidance = recommended_guidance
         self.unet_forwards = 0
+        self._statistics = _latent_statistics(self.vae)
+        # Another thread must not use the UNet while it changes its number format.
+        self._in_float16 = threading.Lock()
         self._latents_cache: OrderedDict[bytes, Tensor] = OrderedDict()
 
     @property
@@ -87,25 +92,20 @@ class StableDiffusionInpainter:
         """Both texts, encoded once for all candidates.
 
         A text longer than the context is encoded in pieces, whose hidden states are concatenated, so that nothing is
-        cut off (mistake 12). The shorter of the two texts is padded with empty pieces. compel encodes texts with
-        weights.
+        cut off (mistake 12). The shorter of the two texts is padded with empty pieces. Words can have weights; see
+        weighting.py.
         """
-        if is_weighted(prompt, negative_prompt):
-            return encode_weighted(self.pipeline, prompt, negative_prompt)
         hidden, pooled = [], None
         for tokenizer, encoder in self._texts:
             context = int(encoder.config.max_position_embeddings)
-            texts = [text_pieces(tokenizer, text, context) for text in (prompt, negative_prompt)]
+            texts = [weighted_pieces(tokenizer, text, context) for text in (prompt, negative_prompt)]
             longest = max(len(pieces) for pieces in texts)
-            empty = text_pieces(tokenizer, "", context)
-            both, pools = [], []
-            for pieces in texts:
-                ids = [piece.ids for piece in pieces + empty * (longest - len(pieces))]
-                states, pool = self._encode_pieces(encoder, torch.tensor(ids, device=self.device))
-                both.append(states)
-                pools.append(pool)
-            hidden.append(both)
-            pooled = pools
+            empty = weighted_pieces(tokenizer, "", context)
+            encoded = [
+                self._encode_pieces(encoder, pieces + empty * (longest - len(pieces)), empty) for pieces in texts
+            ]
+            hidden.append([states for states, _pool in encoded])
+            pooled = [pool for _states, pool in encoded]
         if len(hidden) == 1:
             return PromptEmbedding(prompt=hidden[0][0], negative=hidden[0][1])
         longest = max(both[0].shape[1] for both in hidden)
@@ -115,14 +115,25 @@ class StableDiffusionInpainter:
             joined[1], pooled[1] = torch.zeros_like(joined[0]), torch.zeros_like(pooled[0])
         return PromptEmbedding(prompt=joined[0], negative=joined[1], pooled=pooled[0], negative_pooled=pooled[1])
 
-    def _encode_pieces(self, encoder: Any, ids: Tensor) -> tuple[Tensor, Any]:
-        """The concatenated hidden states of all pieces [1, T, C] and, for SDXL, the first's pooled state [1, P]."""
-        if len(self._texts) == 1:
-            states, pooled = encoder(input_ids=ids).last_hidden_state, None
-        else:
-            output = encoder(input_ids=ids, output_hidden_states=True)
-            states, pooled = output.hidden_states[-2], output[0][:1]
+    def _encode_pieces(
+        self, encoder: Any, pieces: list[WeightedPiece], empty: list[WeightedPiece]
+    ) -> tuple[Tensor, Any]:
+        """The concatenated hidden states of all pieces [1, T, C] and, for SDXL, the first's pooled state [1, P].
+
+        empty: the one piece of an empty text, from which weights lead away.
+        """
+        states, pooled = self._hidden_states(encoder, pieces)
+        if any(weight != 1 for piece in pieces for weight in piece.weights):
+            states = with_weights(states, self._hidden_states(encoder, empty)[0], pieces)
         return states.reshape(1, -1, states.shape[-1]), pooled
+
+    def _hidden_states(self, encoder: Any, pieces: list[WeightedPiece]) -> tuple[Tensor, Any]:
+        """The hidden states of each piece [N, T, C] and, for SDXL, the first's pooled state [1, P]."""
+        ids = torch.tensor([piece.ids for piece in pieces], device=self.device)
+        if len(self._texts) == 1:
+            return encoder(input_ids=ids).last_hidden_state, None
+        output = encoder(input_ids=ids, output_hidden_states=True)
+        return output.hidden_states[-2], output[0][:1]
 
     def draw_noise(self, seed: int, side_px: int | None = None) -> Float[Tensor, "1 C h w"]:
         """The noise of all candidates of one image (mistake 9), drawn on the CPU, so the same for every device."""
@@ -152,7 +163,7 @@ class StableDiffusionInpainter:
         scheduler = copy.deepcopy(self._scheduler)
         noise = (self.draw_noise(sampling.seed) if sampling.noise is None else sampling.noise).to(self.device)
         set_steps(scheduler, sampling.steps, self.device)
-        timesteps, latents = self._start(scheduler, images, noise, sampling.strength)
+        timesteps, latents = self._start(scheduler, images, noise, sampling)
         around = (images * 2 - 1) * (masks < 0.5) if self._takes_mask else images * 2 - 1
         known = self.latents_of(around)
         return Denoising(
@@ -178,18 +189,18 @@ class StableDiffusionInpainter:
         """
         scheduler, count = copy.deepcopy(run.scheduler), len(run.latents)
         stop = len(run.timesteps) if steps is None else min(len(run.timesteps), run.step + steps)
-        latents, clean_latents = run.latents, run.clean_latents
+        latents, clean = run.latents, run.clean_latents
         for step in range(run.step, stop):
             timestep = run.timesteps[step]
             scaled = scheduler.scale_model_input(latents, timestep)
             prediction = self._predict(run, scaled, timestep, run.prompt, run.guidance_scale)
             if step + 1 == stop < len(run.timesteps):
-                clean_latents = _clean_latents(scheduler, prediction, timestep, scaled)
+                clean = clean_latents(scheduler, prediction, timestep, scaled)
             options = step_options(scheduler, run.seed, step, count)
             latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
             if not self._takes_mask:
                 latents = _restore_outside(run, scheduler, latents, step + 1)
-        return replace(run, step=max(stop, run.step), latents=latents, clean_latents=clean_latents, scheduler=scheduler)
+        return replace(run, step=max(stop, run.step), latents=latents, clean_latents=clean, scheduler=scheduler)
 
     def predict_clean(
         self,
@@ -200,11 +211,22 @@ class StableDiffusionInpainter:
         guidance_scale: float,
     ) -> Float[Tensor, "N C h w"]:
         """The clean latents that the model predicts from noisy ones, with the mask and surroundings of a run."""
-        return _clean_latents(
+        return clean_latents(
             run.scheduler, self._predict(run, noisy, timestep, prompt, guidance_scale), timestep, noisy
         )
 
     def _predict(
+        self, run: Denoising, scaled: Tensor, timestep: Tensor, prompt: PromptEmbedding, guidance_scale: float
+    ) -> Tensor:
+        """The UNet's prediction for scaled latents. If it overflows in float16, the UNet leaves float16 for good."""
+        with self._in_float16 if self.unet.dtype == torch.float16 else nullcontext():
+            prediction = self._guided(run, scaled, timestep, prompt, guidance_scale)
+            if self.unet.dtype == torch.float16 and not is_finite(prediction):
+                leave_float16([self.unet])
+                prediction = self._guided(run, scaled, timestep, prompt, guidance_scale)
+        return prediction
+
+    def _guided(
         self, run: Denoising, scaled: Tensor, timestep: Tensor, prompt: PromptEmbedding, guidance_scale: float
     ) -> Tensor:
         """The UNet's prediction for scaled latents, with classifier-free guidance (arXiv 2207.12598)."""
@@ -225,7 +247,7 @@ class StableDiffusionInpainter:
         """The other input channels: mask and surroundings, or for InstructPix2Pix the picture's unscaled latents."""
         if self._takes_mask:
             return [run.mask, run.known]
-        return [run.known / self.vae.config.scaling_factor] if self.takes_picture else []
+        return [self._unscaled(run.known)] if self.takes_picture else []
 
     @torch.no_grad()
     def picture(self, run: Denoising) -> UInt8[Tensor, "N 3 S S"]:
@@ -234,8 +256,14 @@ class StableDiffusionInpainter:
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "N C h w"]) -> UInt8[Tensor, "N 3 S S"]:
-        """The pictures of scaled latents, RGB 0..255 on the CPU."""
-        decoded = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
+        """The pictures of scaled latents, RGB 0..255 on the CPU.
+
+        Raises:
+            MasklessError: the latents or the autoencoder's pictures contain NaN.
+        """
+        decoded = self.vae.decode(self._unscaled(latents).to(self.vae.dtype)).sample.float()
+        if not is_finite(decoded):
+            raise not_finite(self.unet.dtype)
         return ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
     @torch.no_grad()
@@ -244,24 +272,28 @@ class StableDiffusionInpainter:
         encoded = self.vae.encode(pictures.to(self.vae.dtype))
         return (encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()).float()
 
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        """Scaled latents as the autoencoder decodes them."""
+        latents = latents / self.vae.config.scaling_factor
+        if self._statistics is None:
+            return latents
+        mean, deviation = (each.to(latents) for each in self._statistics)
+        return latents * deviation + mean
+
     @property
     def _takes_guidance(self) -> bool:
         """Whether the guidance scale is an input of the UNet, as it is of those distilled to few steps."""
         return self.unet.config.time_cond_proj_dim is not None
 
     def _start(
-        self, scheduler: SchedulerMixin, images: Tensor, noise: Tensor, strength: float
+        self, scheduler: SchedulerMixin, images: Tensor, noise: Tensor, sampling: Sampling
     ) -> tuple[Tensor, Tensor]:
         """The timesteps of a run and its initial latents: pure noise, or the noised latents of the pictures."""
         noise = noise.expand(images.shape[0], -1, -1, -1)
-        timesteps = scheduler.timesteps
-        if strength >= 1:
-            return timesteps, noise * scheduler.init_noise_sigma
-        first = len(timesteps) - max(1, round(len(timesteps) * strength))
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
-        latents = self.latents_of(images * 2 - 1)
-        return timesteps[first:], scheduler.add_noise(latents, noise, timesteps[first].expand(images.shape[0]))
+        if sampling.strength >= 1:
+            return scheduler.timesteps, noise * scheduler.init_noise_sigma
+        timesteps, latents = start_at(scheduler, sampling.steps, sampling.strength), self.latents_of(images * 2 - 1)
+        return timesteps, scheduler.add_noise(latents, noise, timesteps[0].expand(images.shape[0]))
 
     @torch.no_grad()
     def latents_of(self, pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
@@ -274,7 +306,11 @@ class StableDiffusionInpainter:
         digest = hashlib.blake2b(content.reshape(-1).numpy().data, digest_size=16).digest()
         key = digest + bytes(str(content.shape), "ascii")
         if key not in self._latents_cache:
-            self._latents_cache[key] = self.encode(pictures.to(self.device)) * self.vae.config.scaling_factor
+            latents = self.encode(pictures.to(self.device))
+            if self._statistics is not None:
+                mean, deviation = (each.to(latents) for each in self._statistics)
+                latents = (latents - mean) / deviation
+            self._latents_cache[key] = latents * self.vae.config.scaling_factor
             if len(self._latents_cache) > CACHED_BATCHES:
                 self._latents_cache.popitem(last=False)
         self._latents_cache.move_to_end(key)
@@ -314,6 +350,15 @@ def _text_encoders(pipeline: DiffusionPipeline) -> list[tuple[Any, Any]]:
     return [(tokenizer, encoder.eval().requires_grad_(False)) for tokenizer, encoder in pairs]
 
 
+def _latent_statistics(vae: Any) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of each channel of the autoencoder's latents, [1, C, 1, 1], by which they are
+    standardised before they are scaled; None if its configuration has none."""
+    mean, deviation = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    if mean is None or deviation is None:
+        return None
+    return torch.tensor(mean).reshape(1, -1, 1, 1), torch.tensor(deviation).reshape(1, -1, 1, 1)
+
+
 def _zero_padded(states: Tensor, length: int) -> Tensor:
     """Hidden states [1, T, C] padded with zeros to [1, length, C]."""
     return F.pad(states, (0, 0, 0, length - states.shape[1]))
@@ -326,18 +371,3 @@ def _restore_outside(run: Denoising, scheduler: SchedulerMixin, latents: Tensor,
         noise = run.noise.expand(len(known), -1, -1, -1)
         known = scheduler.add_noise(known, noise, run.timesteps[step].expand(len(known)))
     return (1 - run.mask) * known + run.mask * latents
-
-
-def _clean_latents(scheduler: SchedulerMixin, prediction: Tensor, timestep: Tensor, scaled: Tensor) -> Tensor:
-    """The clean latents that a prediction implies.
-
-    scaled: the UNet's input, which is sqrt(a) clean + sqrt(1 - a) noise for every scheduler here, where a is the
-    cumulative alpha of DDPM (arXiv 2006.11239, eq. 4).
-    """
-    a = scheduler.alphas_cumprod[int(timestep)].to(scaled)
-    kind = scheduler.config.prediction_type
-    if kind == "sample":
-        return prediction
-    if kind == "v_prediction":
-        return a.sqrt() * scaled - (1 - a).sqrt() * prediction
-    return (scaled - (1 - a).sqrt() * prediction) / a.sqrt()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from maskless.data.errors import MasklessError
-from maskless.models.inpainters.flow import FAMILIES, FlowInpainter
+from maskless.models.inpainters.flow import FlowInpainter
+from maskless.models.inpainters.flow_families import FAMILIES
 from maskless.models.inpainters.latent_unet import StableDiffusionInpainter
 from maskless.models.inpainters.lora import add_lora, parse_loras
 from maskless.models.inpainters.protocol import InpaintingModel
