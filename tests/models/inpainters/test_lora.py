@@ -1,5 +1,7 @@
 """LoRA files, as training programs write them."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -111,6 +113,90 @@ def test_what_is_no_lora_is_one_clear_line(family_editor, family_folder, tmp_pat
     ):
         with pytest.raises(MasklessError, match=message):
             add_lora(pipeline, LoraFile(source=str(tmp_path / name)))
+
+
+def test_a_pickle_is_refused_by_its_name(family_folder, tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pickled.bin")
+    with pytest.raises(MasklessError) as caught:
+        add_lora(load_pipeline(str(family_folder("sd"))), LoraFile(source=str(tmp_path / "pickled.bin")))
+    assert str(tmp_path / "pickled.bin") in str(caught.value) and "--allow-pickle" in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", ["nan", "inf", "-inf", "1e999"])
+def test_a_scale_that_is_not_finite_is_refused(scale):
+    with pytest.raises(MasklessError, match="scale of a LoRA must be a finite number"):
+        parse_loras(f"style.safetensors:{scale}")
+
+
+def test_a_comma_in_the_name_of_a_file_does_not_separate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("red, green.safetensors", "a,b,c", "plain"):
+        (tmp_path / name).touch()
+    assert parse_loras("plain:0.5, red, green.safetensors:0.25 ,a,b,c,gone") == (
+        LoraFile(source="plain", scale=0.5), LoraFile(source="red, green.safetensors", scale=0.25),
+        LoraFile(source="a,b,c"), LoraFile(source="gone"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("by_root", [False, True])
+def test_a_file_of_peft_has_its_prefix_and_its_scale_beside_it(family_folder, tmp_path, by_root):
+    first, second = pair(16, 16), pair(16, 16, rank=4, seed=1)
+    prefix = "base_model.model."
+    write(
+        tmp_path / "adapter_model.safetensors",
+        {f"{prefix}{ATTENTION}.to_q": first, f"{prefix}{ATTENTION}.to_k": second},
+    )
+    settings = {"lora_alpha": 8, "r": 2, "alpha_pattern": {"attn1.to_k": 2}, "use_rslora": by_root}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    for source in (tmp_path / "adapter_model.safetensors", tmp_path):
+        pipeline = load_pipeline(str(family_folder("sd")))
+        layers = [pipeline.unet.get_submodule(f"{ATTENTION}.{name}").weight for name in ("to_q", "to_k")]
+        before = [weight.detach().clone() for weight in layers]
+        assert add_lora(pipeline, LoraFile(source=str(source))) == 2
+        for weight, old, (down, up), alpha in zip(layers, before, (first, second), (8, 2), strict=True):
+            rank = len(down) ** 0.5 if by_root else len(down)
+            assert torch.allclose(weight - old, alpha / rank * up @ down, atol=1e-5)
+
+
+def test_the_header_of_a_file_of_diffusers_has_its_scale(family_folder, tmp_path):
+    down, up = pair(16, 16)
+    tensors = {f"unet.{ATTENTION}.to_q.lora_{side}.weight": value for side, value in (("A", down), ("B", up))}
+    header = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 6, "unet.r": 2})}
+    save_file(tensors, tmp_path / "a.safetensors", metadata=header)
+    pipeline = load_pipeline(str(family_folder("sd")))
+    weight = pipeline.unet.get_submodule(f"{ATTENTION}.to_q").weight
+    before = weight.detach().clone()
+    add_lora(pipeline, LoraFile(source=str(tmp_path / "a.safetensors")))
+    assert torch.allclose(weight - before, 3 * up @ down, atol=1e-5)
+
+
+def test_a_file_that_diffusers_would_read_in_part_is_refused(family_folder, tmp_path):
+    """It drops the names of one program where a file has those of two."""
+    names = ["lora_unet_" + f"{ATTENTION}.to_q".replace(".", "_"), "lora_unet_middle_block_1_proj_in"]
+    path = write(tmp_path / "a.safetensors", {name: pair(16, 16) for name in names}, "lora_down", "lora_up")
+    pipeline = load_pipeline(str(family_folder("sd")))
+    with pytest.raises(MasklessError, match="names of several programs, and only 1 of its 2 layers can be read"):
+        add_lora(pipeline, LoraFile(source=str(path)))
+
+
+@pytest.mark.parametrize("program", ["diffusers", "kohya"])
+def test_the_weights_are_those_that_diffusers_loads(family_folder, tmp_path, program):
+    pytest.importorskip("peft")
+    layers = {f"{ATTENTION}.to_q": pair(16, 16), f"{ATTENTION}.to_out.0": pair(16, 16, seed=1),
+              f"{ATTENTION}.to_v": pair(16, 16, seed=2)}  # fmt: skip
+    if program == "kohya":
+        named = {"lora_unet_" + name.replace(".", "_"): layer for name, layer in layers.items()}
+        alphas = {f"{name}.alpha": torch.tensor(1.0) for name in named}
+        path = write(tmp_path / "a.safetensors", named, "lora_down", "lora_up", **alphas)
+    else:
+        path = write(tmp_path / "a.safetensors", {f"unet.{name}": layer for name, layer in layers.items()})
+    theirs, ours = (load_pipeline(str(family_folder("sd"))) for _ in range(2))
+    theirs.load_lora_weights(str(path))
+    theirs.fuse_lora(lora_scale=0.7)
+    theirs.unload_lora_weights()
+    assert add_lora(ours, LoraFile(source=str(path), scale=0.7)) == 3
+    expected = theirs.unet.state_dict()
+    assert all(torch.allclose(value, expected[name], atol=1e-5) for name, value in ours.unet.state_dict().items())
 
 
 def test_several_files_with_their_scales(tmp_path):

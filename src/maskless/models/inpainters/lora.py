@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import re
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from maskless.data.errors import MasklessError, first_line
-
-PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
-"""Parts of a pipeline that a LoRA may change. A key that begins with none of them belongs to the denoiser."""
-LAYER = re.compile(
-    r"(?P<module>.+?)(?:\.lora_linear_layer|\.lora|_lora)?(?:\.|_)(?P<side>down|up|A|B)(?:\.default)?\.weight"
+from maskless.data.errors import MasklessError
+from maskless.models.inpainters.lora_files import (
+    LAYER,
+    ScaleSettings,
+    alpha_of,
+    find_file,
+    module_name,
+    read_file,
+    scale_settings,
+    weight_of,
+    without_side,
 )
+from maskless.models.inpainters.lycoris import DecomposedLayer, decomposed_layers, is_beyond_lora
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -47,26 +53,57 @@ class Layer:
         rank = self.down.shape[0]
         return (self.alpha / rank) * (self.up.flatten(1).float() @ self.down.flatten(1).float())
 
+    def merged(self, weight: Tensor, scale: float) -> Tensor:
+        """The weight with the share `scale` of the trained change. weight: in float32."""
+        return weight + (scale * self.change().to(weight.device)).reshape(weight.shape)
+
+    def fits(self, weight: Tensor | None) -> bool:
+        """Whether the shapes of the matrices fit the weight."""
+        return (
+            weight is not None
+            and self.up.shape[0] == weight.shape[0]
+            and self.down[0].numel() == weight[0].numel()
+            and self.up[0].numel() == self.down.shape[0]
+        )
+
 
 def parse_loras(text: str) -> tuple[LoraFile, ...]:
     """The LoRA files in a string FILE[:SCALE], in which several are separated by commas.
 
+    A comma that is in the name of an existing file does not separate.
+
     Raises:
-        MasklessError: a scale that is not a number.
+        MasklessError: a scale that is not a finite number.
     """
-    found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        source, colon, scale = part.rpartition(":")
-        if not colon or Path(part).exists() or not source:
-            found.append(LoraFile(source=part))
-            continue
-        try:
-            found.append(LoraFile(source=source, scale=float(scale)))
-        except ValueError as error:
-            raise MasklessError(
-                f"no such LoRA file: {part}; write FILE or FILE:SCALE, such as style.safetensors:0.8"
-            ) from error
+    found, parts = [], text.split(",")
+    while parts:
+        several = range(len(parts), 1, -1)
+        count = next((count for count in several if _exists(",".join(parts[:count]).strip())), 1)
+        part, parts = ",".join(parts[:count]).strip(), parts[count:]
+        if part:
+            found.append(_parse_lora(part))
     return tuple(found)
+
+
+def _exists(part: str) -> bool:
+    """Whether FILE[:SCALE] names an existing file or folder."""
+    source, _colon, scale = part.rpartition(":")
+    return Path(part).exists() or ("," not in scale and Path(source or part).exists())
+
+
+def _parse_lora(part: str) -> LoraFile:
+    source, colon, scale = part.rpartition(":")
+    if not colon or Path(part).exists() or not source:
+        return LoraFile(source=part)
+    try:
+        number = float(scale)
+    except ValueError as error:
+        raise MasklessError(
+            f"no such LoRA file: {part}; write FILE or FILE:SCALE, such as style.safetensors:0.8"
+        ) from error
+    if not math.isfinite(number):
+        raise MasklessError(f"the scale of a LoRA must be a finite number, such as 0.8, got {scale} for {source}")
+    return LoraFile(source=source, scale=number)
 
 
 def add_lora(pipeline: DiffusionPipeline, lora: LoraFile, *, allow_pickle: bool = False) -> int:
@@ -77,13 +114,22 @@ def add_lora(pipeline: DiffusionPipeline, lora: LoraFile, *, allow_pickle: bool 
     Returns:
         The number of changed layers.
     Raises:
-        MasklessError: a missing file, a file without LoRA weights, or a LoRA that was made for another model.
+        MasklessError: a missing file, a file without LoRA weights or with parts that are not supported, or a LoRA that
+            was made for another model.
     """
-    layers = _layers(pipeline, lora, allow_pickle)
+    if not hasattr(pipeline, "lora_state_dict"):
+        raise MasklessError(f"{type(pipeline).__name__} does not support LoRA")
+    path = find_file(lora.source)
+    content, settings = read_file(path, allow_pickle=allow_pickle), scale_settings(path)
+    layers: dict[str, Layer] | dict[str, DecomposedLayer]
+    if is_beyond_lora(content):
+        layers = decomposed_layers(pipeline, content, lora.source, settings)
+    else:
+        layers = _layers(pipeline, lora.source, content, settings)
     if not layers:
         raise MasklessError(f"{lora.source} contains no LoRA weights")
-    weights = {name: _weight(pipeline, name) for name in layers}
-    wrong = [name for name, weight in weights.items() if not _fits(weight, layers[name])]
+    weights = {name: weight_of(pipeline, name) for name in layers}
+    wrong = [name for name, weight in weights.items() if not layers[name].fits(weight)]
     if wrong:
         raise MasklessError(
             f"LoRA {lora.source} was made for another model: {len(wrong)} of its {len(layers)} layers do not fit "
@@ -93,104 +139,52 @@ def add_lora(pipeline: DiffusionPipeline, lora: LoraFile, *, allow_pickle: bool 
         for name, layer in layers.items():
             weight = weights[name]
             assert weight is not None
-            change = lora.scale * layer.change().to(weight.device)
-            weight.copy_(weight.float() + change.reshape(weight.shape))
+            weight.copy_(layer.merged(weight.float(), lora.scale))
     return len(layers)
 
 
-def _layers(pipeline: DiffusionPipeline, lora: LoraFile, allow_pickle: bool) -> dict[str, Layer]:
+def _layers(
+    pipeline: DiffusionPipeline, source: str, content: dict[str, Tensor], settings: dict[str, ScaleSettings]
+) -> dict[str, Layer]:
     """The changes by the name of the layer in the pipeline, such as unet.mid_block.attentions.0.proj_in."""
-    weights, alphas, metadata = _read(pipeline, lora, allow_pickle)
+    pairs = sum(found is not None and found["side"] in ("down", "A") for found in map(LAYER.fullmatch, content))
+    weights, alphas = _renamed(pipeline, source, content)
     sides: dict[str, dict[str, Tensor]] = {}
     for key, value in weights.items():
         found = LAYER.fullmatch(key)
         if found is None:
-            raise MasklessError(f"LoRA {lora.source} contains a weight that is not of a LoRA layer: {key}")
+            raise MasklessError(f"LoRA {source} contains a weight that is not of a LoRA layer: {key}")
         side = "down" if found["side"] in ("down", "A") else "up"
-        sides.setdefault(_module_name(pipeline, found["module"]), {})[side] = value
-    alphas = {_module_name(pipeline, _without_side(key.removesuffix(".alpha"))): each for key, each in alphas.items()}
+        sides.setdefault(module_name(pipeline, found["module"]), {})[side] = value
+    if len(sides) < pairs:
+        raise MasklessError(
+            f"LoRA {source} mixes the names of several programs, and only {len(sides)} of its {pairs} layers can be "
+            "read; use another file"
+        )
+    alphas = {module_name(pipeline, without_side(key.removesuffix(".alpha"))): each for key, each in alphas.items()}
     layers = {}
     for name, pair in sides.items():
         if set(pair) != {"down", "up"}:
-            raise MasklessError(f"LoRA {lora.source} is incomplete: {name} has only one of its two matrices")
-        alpha = alphas.get(name, metadata.get(f"{name.split('.')[0]}.lora_alpha", pair["down"].shape[0]))
+            raise MasklessError(f"LoRA {source} is incomplete: {name} has only one of its two matrices")
+        alpha = alphas[name] if name in alphas else alpha_of(settings, name, pair["down"].shape[0])
         layers[name] = Layer(down=pair["down"], up=pair["up"], alpha=float(alpha))
     return layers
 
 
-def _read(
-    pipeline: DiffusionPipeline, lora: LoraFile, allow_pickle: bool
-) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Weights, alphas and metadata, under the names that diffusers uses, whatever program wrote the file."""
-    read = getattr(pipeline, "lora_state_dict", None)
-    if read is None:
-        raise MasklessError(f"{type(pipeline).__name__} does not support LoRA")
-    path, source = Path(lora.source), lora.source
-    options: dict[str, Any] = {}
-    if path.is_file():
-        source, options = str(path.parent), {"weight_name": path.name}
-    elif not path.is_dir() and (source.count("/") != 1 or source.startswith((".", "/"))):
-        raise MasklessError(f"no such LoRA file: {source}")
-    if path.is_file() and path.suffix != ".safetensors" and not allow_pickle:
-        raise MasklessError(
-            f"LoRA {source} is not a .safetensors file; other formats can contain code and need --allow-pickle"
-        )
-    if hasattr(pipeline, "unet"):
-        options["unet_config"] = pipeline.unet.config
+def _renamed(
+    pipeline: DiffusionPipeline, source: str, content: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and alphas under the names that diffusers uses, whatever program wrote the file."""
+    read: Any = pipeline.lora_state_dict
+    options: dict[str, Any] = {"unet_config": pipeline.unet.config} if hasattr(pipeline, "unet") else {}
     if "return_alphas" in inspect.signature(read).parameters:
         options["return_alphas"] = True
-    from safetensors import SafetensorError
-
     try:
-        found = read(source, use_safetensors=None if allow_pickle else True, return_lora_metadata=True, **options)
-    except (ValueError, KeyError, IndexError, AttributeError, RuntimeError, OSError, SafetensorError) as error:
-        reason = first_line(error)
+        found = read(dict(content), **options)
+    except (ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise MasklessError(
-            f"cannot read {lora.source} as a LoRA for {type(pipeline).__name__}: {reason}; use one for this family"
+            f"cannot read {source} as a LoRA for {type(pipeline).__name__}: {reason}; use one for this family"
         ) from error
-    weights, alphas = found[0], found[1] if len(found) == 3 and found[1] else {}
-    return weights, alphas, found[-1] or {}
-
-
-def _without_side(key: str) -> str:
-    """The name of the module in a key of a LoRA file."""
-    found = LAYER.fullmatch(key)
-    return key if found is None else found["module"]
-
-
-def _module_name(pipeline: DiffusionPipeline, name: str) -> str:
-    """The layer's name in the pipeline; the file may use a name of an older version of diffusers."""
-    name = name.replace(".processor", "")
-    if name.split(".")[0] not in PARTS:
-        name = f"{_denoiser(pipeline)}.{name}"
-    if name.startswith("text_encoder"):
-        return re.sub(r"\.self_attn\.to_(q|k|v|out)$", r".self_attn.\1_proj", name)
-    return re.sub(r"\.to_out$", ".to_out.0", name)
-
-
-def _denoiser(pipeline: DiffusionPipeline) -> str:
-    """The name of the pipeline's denoiser."""
-    return "unet" if hasattr(pipeline, "unet") else "transformer"
-
-
-def _weight(pipeline: DiffusionPipeline, name: str) -> Tensor | None:
-    """The weight that a LoRA layer changes; None if the pipeline has no layer of this name."""
-    part, _, module = name.partition(".")
-    root = getattr(pipeline, part, None)
-    # transformers 5.6 removed a level of modules from CLIP's text model; LoRA files still use the old names.
-    for path in (module, module.removeprefix("text_model."), f"text_model.{module}"):
-        try:
-            return root.get_submodule(path).weight if root is not None else None
-        except AttributeError:
-            continue
-    return None
-
-
-def _fits(weight: Tensor | None, layer: Layer) -> bool:
-    """Whether the shapes of a layer's matrices fit the weight."""
-    return (
-        weight is not None
-        and layer.up.shape[0] == weight.shape[0]
-        and layer.down[0].numel() == weight[0].numel()
-        and layer.up[0].numel() == layer.down.shape[0]
-    )
+    weights, alphas = found if isinstance(found, tuple) else (found, None)
+    return weights, alphas or {}
