@@ -143,3 +143,81 @@ def test_one_view_serves_many_edits_and_changes_none_of_them(editor, image, resu
 def test_models_and_options_are_recorded_as_they_were_used(editor, result):
     assert result.models == editor.models.options and result.models.device == "cpu"
     assert result.config == result.used and result.config.batch_size >= 1
+
+
+def test_what_is_no_request_state_or_config_is_one_line(unchecked, editor, image, tiny_models):
+    from maskless import Editor
+
+    request, folder = editor.request(image, **TEXTS), str(tiny_models)
+    for wrong, message in [
+        (lambda: editor.start("desert.png"), "start needs a request, from editor.request.*got 'desert.png'"),
+        (lambda: editor.start(image), "start needs a request, from editor.request.*got a Image"),
+        (lambda: list(editor.stream("desert.png")), "start needs a request"),
+        (lambda: editor.start(request, state="last.pth"), "state must be the state.. of a run, got 'last.pth'.*resume"),
+        (lambda: editor.start(request, state=[1]), "state must be the state.. of a run, got a list"),
+        (lambda: Editor.from_pretrained(folder, config={"steps": 2}), "config must be an EditConfig.*got a dict"),
+        (lambda: Editor(editor.models, {"steps": 2}), "config must be an EditConfig.*got a dict"),
+        (lambda: Editor.from_pretrained(folder, output_dir="x"), "output_dir is an option of KeepOptions.*kept.run"),
+        (lambda: Editor.from_pretrained(folder, stepz=3), "unknown option 'stepz'"),
+    ]:
+        with pytest.raises(MasklessError, match=message) as caught:
+            wrong()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"caption": "a car"}, {"prompt": "a tree"}, {"task": "add"}, {"seed": 0}, {"box": (0, 0, 8, 8)}, {"extend": 64}],
+)
+def test_what_a_whole_request_already_has_is_refused_beside_it(editor, image, extra):
+    name = next(iter(extra))
+    with pytest.raises(MasklessError, match=f"whole request, which has its own {name}: give {name} to editor.request"):
+        editor.edit(editor.request(image, **TEXTS), **extra)
+
+
+def test_a_request_from_a_view_shares_it(editor, image, result, monkeypatch):
+    view = editor.look(image)
+    assert view.features.grid_yx
+    monkeypatch.setattr(editor.models.dino, "features", lambda _image: pytest.fail("the picture is known"))
+    request = editor.request(view, **TEXTS)
+    for again in (editor.start(request, **FAST).result(), editor.edit(request, **FAST)):
+        assert torch.equal(again.candidates.crops, result.candidates.crops)
+
+
+def test_an_equal_picture_shares_a_view_and_another_is_refused(editor, image, result, monkeypatch):
+    view = editor.look(image)
+    assert view.features.grid_yx
+    other = editor.request(image.rotate(180), **TEXTS)
+    with pytest.raises(MasklessError, match="the view must be of the request's picture, 120 x 72, got one of another"):
+        editor.start(other, view=view)
+    monkeypatch.setattr(editor.models.dino, "features", lambda _image: pytest.fail("the picture is known"))
+    run = editor.start(editor.request(image, **TEXTS), view=view, **FAST)
+    assert torch.equal(run.result().candidates.crops, result.candidates.crops)
+
+
+def test_a_view_serves_tasks_that_change_the_picture_first(editor, image):
+    view = editor.look(image)
+    extended = editor.edit(view, task="extend", extend="left=16", prompt="a house")
+    assert extended.best.pixels().shape == (72, 136, 3)
+
+
+def test_a_view_of_other_models_is_refused(editor, image, tiny_models):
+    from maskless import Editor
+
+    other = Editor.from_pretrained(str(tiny_models), device="cpu", dtype="float32")
+    with pytest.raises(MasklessError, match="the view must be made with the same models"):
+        editor.edit(other.look(image), **TEXTS)
+
+
+def test_a_state_continues_only_with_its_options(editor, image, result):
+    request = editor.request(image, **TEXTS)
+    run = editor.start(request, **FAST)
+    steps = iter(run)
+    next(steps), next(steps)
+    state = run.state()
+    for option, value in (("delta", 1.0), ("steps", 3), ("context", 0.5)):
+        message = f"must be of the same options, but it was made with {option} .*{value}"
+        with pytest.raises(MasklessError, match=message):
+            editor.start(request, state=state, **FAST, **{option: value})
+    continued = editor.start(request, state=state, **FAST | {"iterations": 2, "updates": 5})
+    assert torch.equal(continued.result().candidates.crops, result.candidates.crops)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 from maskless.data.canvas import Extend
 from maskless.data.config import EditConfig, KeepOptions, ModelOptions
@@ -36,7 +37,9 @@ class Editor:
 
     def __init__(self, models: EditModels, config: EditConfig | None = None) -> None:
         self.models = models
-        self.config = config or EditConfig()
+        self.config = _checked_config(config)
+        # The views that are in use, by the identity of their picture, so that a request from a view shares it.
+        self._views: WeakValueDictionary[int, PictureView] = WeakValueDictionary()
 
     @classmethod
     def from_pretrained(
@@ -55,11 +58,14 @@ class Editor:
             MasklessError: unknown or damaged models, a device that is not available, an option that is unknown or out
                 of range.
         """
+        config = _checked_config(config)
         for name in options:
+            if name in KEEP:
+                raise _option_of_keeping(name)
             if name not in EDIT | MODEL:
                 raise MasklessError(f"unknown option {name!r}; the options are {', '.join(sorted(EDIT | MODEL))}")
         edit: dict[str, Any] = {name: value for name, value in options.items() if name in EDIT}
-        chosen = replace(config or EditConfig(), **edit)
+        chosen = replace(config, **edit)
         rest: dict[str, Any] = {name: value for name, value in options.items() if name not in EDIT}
         return cls(load_models(ModelOptions(models=str(models), **rest)), chosen)
 
@@ -71,11 +77,13 @@ class Editor:
         second = editor.edit(view, caption="a tree", prompt="a tent")
         """
         source = load_image(image)
-        return PictureView(source.rgb, self.models, source=source)
+        view = PictureView(source.rgb, self.models, source=source)
+        self._views[id(view.image)] = view
+        return view
 
     def request(
         self,
-        image: ImageLike,
+        image: ImageLike | PictureView,
         *,
         caption: str = "",
         prompt: str = "",
@@ -85,9 +93,14 @@ class Editor:
         extend: Extend | None = None,
         seed: int | None = None,
     ) -> EditRequest:
-        """A request from a path, a PIL image, an array or a tensor; see `edit` for the arguments."""
+        """A request from a path, a PIL image, an array, a tensor or a view; see `edit` for the arguments.
+
+        A run of the request uses the view as long as it exists.
+        """
+        if isinstance(image, PictureView):
+            self._views[id(image.image)] = image
         return make_request(
-            image, caption=caption, prompt=prompt, task=task, mask=mask, box=box, extend=extend, seed=seed
+            _picture(image), caption=caption, prompt=prompt, task=task, mask=mask, box=box, extend=extend, seed=seed
         )
 
     def start(
@@ -100,13 +113,36 @@ class Editor:
     ) -> Run:
         """A run to iterate over, from the beginning or from the `state` of a run that was stopped.
 
-        view: a view of the same picture, from `look`. options: fields of EditConfig to change for this edit.
+        view: a view of the same picture, from `look`; None takes that which the request was made from, if any.
+        options: fields of EditConfig to change for this edit.
+
+        Raises:
+            MasklessError: something else than a request, a view of another picture, or a state of another edit or of
+                other options.
         """
-        return start_run(request, self.models, _changed(self.config, options), view=view, state=state)
+        return self._start(request, _changed(self.config, options), view, state)
+
+    def _start(
+        self, request: EditRequest, config: EditConfig, view: PictureView | None = None, state: State | None = None
+    ) -> Run:
+        """See `start`. config: the options of this edit."""
+        if not isinstance(request, EditRequest):
+            raise MasklessError(f"start needs a request, from editor.request(image, ...), got {_shown(request)}")
+        if state is not None and not isinstance(state, Mapping):
+            raise MasklessError(
+                f"state must be the state() of a run, got {_shown(state)}; to continue from a checkpoint file, start "
+                "without it and call maskless.records.checkpoints.resume(run, load_checkpoint(file))"
+            )
+        return start_run(request, self.models, config, view=view or self._view_of(request), state=state)
+
+    def _view_of(self, request: EditRequest) -> PictureView | None:
+        """The view that a request was made from, if it still exists."""
+        view = self._views.get(id(request.image))
+        return view if view is not None and view.image is request.image else None
 
     def stream(self, request: EditRequest, **options: OptionValue) -> Iterator[StepRecord]:
         """The steps of an edit as they are made. To get the result as well, use `start` and keep the run."""
-        yield from start_run(request, self.models, _changed(self.config, options))
+        yield from self._start(request, _changed(self.config, options))
 
     def edit(
         self,
@@ -138,13 +174,47 @@ class Editor:
             MasklessError: an unusable input; the message says what was expected and what was given.
         """
         config = _changed(self.config, options)
+        texts: dict[str, Any] = {"caption": caption, "prompt": prompt, "task": task}
+        others: dict[str, Any] = {"mask": mask, "box": box, "extend": extend, "seed": seed}
         if isinstance(image, EditRequest):
-            return start_run(image, self.models, config).result()
-        view, picture = (image, image.source or image.image) if isinstance(image, PictureView) else (None, image)
-        request = self.request(
-            picture, caption=caption, prompt=prompt, task=task, mask=mask, box=box, extend=extend, seed=seed
-        )
-        return start_run(request, self.models, config, view=view).result()
+            usual = {"caption": "", "prompt": "", "task": "replace"}
+            extras = [name for name, value in texts.items() if value != usual[name]]
+            extras += [name for name, value in others.items() if value is not None]
+            if extras:
+                raise MasklessError(
+                    f"edit got a whole request, which has its own {extras[0]}: give {', '.join(extras)} to "
+                    "editor.request instead"
+                )
+            return self._start(image, config).result()
+        return self._start(self.request(image, **texts, **others), config).result()
+
+
+def _picture(image: ImageLike | PictureView) -> ImageLike:
+    """What a request is made from: a picture, or that of a view."""
+    return (image.source or image.image) if isinstance(image, PictureView) else image
+
+
+def _shown(value: object) -> str:
+    """A value that the user gave, short enough for a message."""
+    return repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+
+
+def _checked_config(config: EditConfig | None) -> EditConfig:
+    """The options of every edit; the defaults for None.
+
+    Raises:
+        MasklessError: something else than an EditConfig.
+    """
+    if config is not None and not isinstance(config, EditConfig):
+        raise MasklessError(f"config must be an EditConfig, such as EditConfig(steps=20), got {_shown(config)}")
+    return config or EditConfig()
+
+
+def _option_of_keeping(name: str) -> MasklessError:
+    return MasklessError(
+        f"{name} is an option of KeepOptions, for what is kept on the disk: give it to "
+        "maskless.records.keeping.kept(run, folder, keep=KeepOptions(...)), not to an edit"
+    )
 
 
 def _changed(config: EditConfig, options: Mapping[str, OptionValue]) -> EditConfig:
@@ -159,7 +229,7 @@ def _changed(config: EditConfig, options: Mapping[str, OptionValue]) -> EditConf
                 f"{name} is an option of loading models: give it to Editor.from_pretrained, not to an edit"
             )
         if name in KEEP:
-            raise MasklessError(f"{name} is an option of KeepOptions, for what is kept on the disk, not of an edit")
+            raise _option_of_keeping(name)
         if name not in EDIT:
             raise MasklessError(f"unknown option {name!r}; the options are {', '.join(config.to_dict())}")
     return replace(config, **cast(dict[str, Any], dict(options)))

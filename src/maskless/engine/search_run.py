@@ -15,10 +15,11 @@ from torch import Tensor
 from maskless.data.boxes import scale_to_grid
 from maskless.data.config import ResolvedConfig
 from maskless.data.errors import MasklessError, require
+from maskless.data.options import OptionValue
 from maskless.data.result import EditResult, StepRecord, step_from_dict
 from maskless.data.types import Anchors, EditRequest, Regions
 from maskless.engine.region_edits import RegionEdits
-from maskless.engine.run import Steps, cost_of, gradients
+from maskless.engine.run import Run, Steps, cost_of, gradients
 from maskless.engine.stopwatch import Stopwatch
 from maskless.locating.location import Location, Proposals, locate, looks_like, propose
 from maskless.locating.view import PictureView
@@ -39,6 +40,13 @@ from maskless.method.search import (
 from maskless.method.searches import SEARCHES, Search
 from maskless.models.pretrained import EditModels
 
+FREE_OPTIONS = {
+    "iterations", "epochs", "lr", "gradient_accumulation", "updates", "estimator", "seed", "ranking", "ranking_alpha",
+    "ranking_beta", "batch_size",
+}  # fmt: skip
+"""Options that may differ when a run is resumed: the length and intensity of the search, and the ranking after it."""
+MODEL_OPTIONS = ("scheduler", "lora", "dtype")
+"""Those of the ModelOptions that influence the pictures."""
 OCCUPIED_COST = 3.0
 """Cost that is added to the losses of a region in proportion to the share of it that is occupied by objects."""
 
@@ -103,12 +111,12 @@ class SearchRun:
     def resume(self, state: State) -> None:
         """Continue an earlier run. Call it before the first step only.
 
-        state: the `state()` of a run of the same request, or {"anchor_net": weights} to start from a trained AnchorNet.
-        The options must be those of the earlier run, too. The state does not contain them, so they are not compared
-        here; the checkpoints of `records/checkpoints.py` contain and compare them.
+        state: the `state()` of a run of the same request and options, or {"anchor_net": weights} to start from a
+        trained AnchorNet.
 
         Raises:
-            MasklessError: the state belongs to another task, picture, caption, prompt or seed.
+            MasklessError: the state belongs to another task, picture, caption, prompt or seed, or an option other than
+                FREE_OPTIONS differs.
         """
         require(self._setup is None, "a run can be resumed only before its first step")
         require("request" in state or "anchor_net" in state, "the state must be that of a run, got something else")
@@ -116,6 +124,9 @@ class SearchRun:
             raise MasklessError(
                 "the checkpoint must be of the same task, picture, caption, prompt and seed, got one of another edit"
             )
+        now = options_of(self)
+        different = different_option(state.get("options", now), now)
+        require(different is None, f"the state must be of the same options, but {different}")
         self._state = state
         self._stopwatch = Stopwatch(state.get("seconds"))
         self._steps = Steps(self._make_steps, [step_from_dict(step) for step in state.get("history", ())])
@@ -186,6 +197,7 @@ class SearchRun:
             return None
         return {
             "request": fingerprint(self.request, self.config.seed),
+            "options": options_of(self),
             "search": self._setup.search.to_dict(),
             "evaluated": self._setup.edits.to_dict(),
             "projection": self._setup.projection,
@@ -328,3 +340,16 @@ def fingerprint(request: EditRequest, seed: int) -> dict[str, str | int]:
     digest = hashlib.sha256(request.image.contiguous().numpy().data).hexdigest()
     texts = {"task": request.task, "caption": request.caption, "prompt": request.prompt}
     return {"image": digest, **texts, "seed": seed}
+
+
+def options_of(run: Run) -> dict[str, OptionValue]:
+    """The options that influence the pictures of a run: those of the edit, and those of loading its models."""
+    return run.used.to_dict() | {name: getattr(run.models.options, name) for name in MODEL_OPTIONS}
+
+
+def different_option(saved: Mapping[str, OptionValue], now: Mapping[str, OptionValue]) -> str | None:
+    """The first option that prevents a run from continuing, in a few words; None if there is none."""
+    for name, value in now.items():
+        if name not in FREE_OPTIONS and saved.get(name) != value:
+            return f"it was made with {name} {saved.get(name)}, this edit has {value}"
+    return None

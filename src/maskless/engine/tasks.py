@@ -110,18 +110,30 @@ def start_run(
     """The run for the request's task. Nothing is computed or drawn yet.
 
     Args:
-        view: a view of the same picture, from another edit. It is not used if it is of another picture.
+        view: a view of the same picture, from another edit. It is not used if the task changes the picture first.
         state: the `state()` of an earlier run to continue.
     Raises:
-        MasklessError: the state belongs to another edit, or the task does not learn a region.
+        MasklessError: the view is of another picture or was made with other models, the state belongs to another edit,
+            or the task does not learn a region.
     """
-    if view is None or view.image is not request.image:
-        view = PictureView(request.image, models)
+    view = PictureView(request.image, models) if view is None else _fitting(view, request, models)
     models = models.for_redrawing() if request.task in REDRAWS else models
     run = RUNS[request.task](Job(request=request, models=models, config=resolved(config, request, models), view=view))
     if state is not None:
         run.resume(state)
     return run
+
+
+def _fitting(view: PictureView, request: EditRequest, models: EditModels) -> PictureView:
+    """The user's view, or a new one if the task changes the picture before it is edited."""
+    if not view.made_with(models):
+        raise MasklessError("the view must be made with the same models, by look of the same editor")
+    if view.image is request.image or torch.equal(view.image, request.image):
+        return view
+    if request.task in CHANGE_THE_PICTURE:
+        return PictureView(request.image, models)
+    sizes = [" x ".join(map(str, reversed(size))) for size in (request.size_yx, view.size_yx)]
+    raise MasklessError(f"the view must be of the request's picture, {sizes[0]}, got one of another, {sizes[1]}")
 
 
 def replace_object(job: Job) -> Run:
@@ -232,6 +244,8 @@ RUNS: dict[str, Callable[[Job], Run]] = {
     "creative": creative,
     "generate": generate,
 }
+CHANGE_THE_PICTURE = ("complete", "extend", "repair")
+"""The tasks whose requests may have another picture than the file: with added canvas, or without transparency."""
 REDRAWS = ("style", "texture")
 """The tasks that draw with the redrawer, if there is one."""
 

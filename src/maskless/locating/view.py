@@ -40,6 +40,10 @@ class PictureView:
         self.image, self.source, self._models = image, source, models
         self._cache: dict[str, object] = {}
 
+    def made_with(self, models: EditModels) -> bool:
+        """Whether the features are those of these models."""
+        return self._models.dino is models.dino and self._models.clip is models.clip
+
     @property
     def size_yx(self) -> tuple[int, int]:
         """Height and width in pixels."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from maskless.data.config import ResolvedConfig
 from maskless.data.errors import MasklessError
 from maskless.engine.run import Run
-from maskless.engine.search_run import fingerprint
+from maskless.engine.search_run import different_option, fingerprint, options_of
 from maskless.method.anchor_net import AnchorNet
 from maskless.method.search import State
 from maskless.models.pretrained import PARTS
@@ -31,13 +31,6 @@ from maskless.records.outputs import library_versions
 FORMAT, VERSION = "maskless", 2
 LAST = "last.pth"
 RELEASE_PREFIX = "module."
-# Options that may differ when a run is resumed: the length and intensity of the search, and the ranking after it.
-FREE_OPTIONS = {
-    "iterations", "epochs", "lr", "gradient_accumulation", "updates", "estimator", "seed", "ranking", "ranking_alpha",
-    "ranking_beta", "batch_size",
-}  # fmt: skip
-MODEL_OPTIONS = ("scheduler", "lora", "dtype")
-"""Those of the ModelOptions that influence the pictures."""
 LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, OSError)
 
 
@@ -69,7 +62,9 @@ class Checkpoint:
     def state(self) -> State:
         """The state that `Run.resume` takes to continue."""
         search = dict(self.run["search"]) | {"anchor_net": dict(self.anchor_net), "optimizer": dict(self.optimizer)}
-        return dict(self.run) | {"search": search, "projection": self.projection["weight"]}
+        return dict(self.run) | {
+            "search": search, "projection": self.projection["weight"], "options": dict(self.config)
+        }  # fmt: skip
 
     def difference(self, run: Run) -> str | None:
         """The reason why the run cannot continue from this checkpoint, in a few words; None if it can."""
@@ -79,10 +74,9 @@ class Checkpoint:
         for name, value in self.run["request"].items():
             if expected[name] != value:
                 return f"it belongs to an edit with another {name}"
-        options = run.used.to_dict() | {name: getattr(run.models.options, name) for name in MODEL_OPTIONS}
-        for name, value in options.items():
-            if name not in FREE_OPTIONS and self.config.get(name) != value:
-                return f"it was made with {name} {self.config.get(name)}, this edit has {value}"
+        different = different_option(self.config, options_of(run))
+        if different is not None:
+            return different
         if any(self.models.get(part) != run.models.names[part] for part in PARTS):
             return "it was made with other models"
         return None
@@ -98,7 +92,7 @@ def checkpoint_content(run: Run, *, dino: Mapping[str, Tensor] | None = None) ->
     if state is None:
         return None
     rest = dict(state)
-    search = dict(rest.pop("search"))
+    search, options = dict(rest.pop("search")), rest.pop("options")
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -106,7 +100,7 @@ def checkpoint_content(run: Run, *, dino: Mapping[str, Tensor] | None = None) ->
         "projection": {"weight": rest.pop("projection")},
         "dino": dict(dino or {}),
         "optimizer": search.pop("optimizer"),
-        "config": run.used.to_dict() | {name: getattr(run.models.options, name) for name in MODEL_OPTIONS},
+        "config": options,
         "progress": _progress(run.used, search),
         "models": dict(run.models.names),
         "run": rest | {"search": search},
