@@ -108,3 +108,47 @@ def test_the_margin_of_a_dilated_mask_is_a_share_of_the_shorter_side():
     mask[20:30, 40:60] = True
     assert mask_box(dilate(mask, 0.1)) == (35, 15, 65, 35)
     assert mask_box(dilate(mask, 0.001)) == (39, 19, 61, 31), "the margin is at least one pixel"
+
+
+@pytest.mark.parametrize("feather", [0.06, 0.3])
+def test_several_thin_parts_are_painted_whole(feather):
+    bars, middles = torch.zeros(900, 1200, dtype=torch.bool), torch.zeros(900, 1200, dtype=torch.bool)
+    for row in range(30, 900, 100):
+        bars[row : row + 10, 50:1150] = True
+        middles[row + 4 : row + 6, 80:1120] = True
+    weight = torch.zeros(bars.shape)
+    x0, y0, x1, y1 = box = mask_box(bars)
+    weight[y0:y1, x0:x1] = mask_weight(bars, box, feather)
+    assert float(weight[middles].min()) == 1 and float(weight[bars].mean()) > 0.9
+
+
+def test_hair_lines_of_a_large_mask_are_painted_whole():
+    mask = torch.zeros(1500, 3000, dtype=torch.bool)
+    for column in range(100, 3000, 70):  # one pixel wide, which a smaller copy of the mask cannot show
+        mask[100:1400, column] = True
+    mask[300:900, 1000:1600] = True
+    x0, y0, x1, y1 = box = mask_box(mask)
+    weight = mask_weight(mask, box, 0.1)
+    assert float(weight[: 250 - y0].max()) == 1 and bool((weight[: 250 - y0][mask[y0:250, x0:x1]] == 1).all())
+    assert float(weight[310 - y0, 1300 - x0]) < 0.5 < float(weight[600 - y0, 1300 - x0]), "the block has its seam"
+
+
+def test_a_thin_part_of_a_thick_mask_has_a_seam_of_its_own_width():
+    rows, columns = torch.meshgrid(torch.arange(900), torch.arange(1200), indexing="ij")
+    disc = (rows - 450) ** 2 + (columns - 300) ** 2 < 200**2
+    handle = (rows > 440) & (rows < 460) & (columns > 300) & (columns < 1100)
+    box = mask_box(disc | handle)
+    x0, y0, x1, y1 = box
+    weight, alone = mask_weight(disc | handle, box, 0.1), mask_weight(disc, mask_box(disc), 0.1)
+    assert float(weight[450 - y0, 600 - x0 : 1090 - x0].min()) == 1
+    assert float(weight[450 - y0, 2]) < 0.1 and float(alone[450 - y0, 2]) < 0.1, "the disc keeps its wide seam"
+
+
+@pytest.mark.parametrize("side", [300, 700, 2000])
+def test_a_mask_of_any_size_has_its_seam_on_every_side(side):
+    mask = torch.zeros(side + 200, side + 200, dtype=torch.bool)
+    mask[100 : 100 + side, 100 : 100 + side] = True
+    weight = mask_weight(mask, mask_box(mask), 0.1)
+    middle, edge = side // 2, round(0.02 * side)
+    for row, column in ((edge, middle), (side - edge, middle), (middle, edge), (middle, side - edge)):
+        assert 0 < float(weight[row, column]) < 0.3

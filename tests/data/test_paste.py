@@ -14,7 +14,15 @@ from maskless.data.errors import MasklessError
 from maskless.data.masks import (
     crop_mask,
 )
-from maskless.data.paste import continue_outwards, crop_window, match_surroundings, paste_back, paste_pixels, shrunk_to
+from maskless.data.paste import (
+    continue_outwards,
+    crop_window,
+    match_surroundings,
+    paste_alpha,
+    paste_back,
+    paste_pixels,
+    shrunk_to,
+)
 from random_boxes import anchors_on_grids, small_sides
 
 
@@ -115,3 +123,31 @@ def test_a_picture_is_shrunk_and_never_enlarged():
     picture = torch.rand(3, 60, 120, generator=torch.Generator().manual_seed(0))
     assert shrunk_to(picture, 120) is picture and shrunk_to(picture, 500) is picture
     assert shrunk_to(picture, 40).shape == (3, 20, 40)
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_what_is_painted_on_a_transparent_ground_is_opaque_with_its_seam(depth):
+    white = np.iinfo(depth).max
+    original, alpha = np.zeros((60, 80, 3), depth), np.zeros((60, 80), depth)
+    alpha[:, :30] = white
+    box = (20, 10, 60, 50)
+    pasted = paste_alpha(alpha, box, feather=0.2)
+    outside = np.ones((60, 80), bool)
+    outside[10:50, 20:60] = False
+    assert pasted.dtype == depth and np.array_equal(pasted[outside], alpha[outside])
+    assert (pasted[20:40, 30:50] == white).all() and (pasted[10:50, 20:30] == white).all()
+    assert 0 < pasted[30, 59] < pasted[30, 55] < white, "the seam falls towards the transparent ground"
+    pixels = paste_pixels(original, torch.ones(3, 40, 40), box, box, feather=0.2, alpha=alpha)
+    assert (pixels[20:40, 31:60] == white).all(), "no colour of the invisible ground is in the seam"
+    assert 0 < pixels[30, 20, 0] < white, "an opaque ground is blended as before"
+
+
+def test_on_an_opaque_picture_the_alpha_channel_changes_nothing():
+    original = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    crop, box = torch.rand(3, 40, 40), (20, 10, 60, 50)
+    opaque = np.full((60, 80), 255, np.uint8)
+    assert np.array_equal(
+        paste_pixels(original, crop, box, box, feather=0.2, alpha=opaque),
+        paste_pixels(original, crop, box, box, feather=0.2),
+    )
+    assert np.array_equal(paste_alpha(opaque, box, feather=0.2), opaque)

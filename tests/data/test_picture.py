@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from maskless.data.errors import MasklessError
+from maskless.data.metadata import Metadata
 from maskless.data.picture import SourceImage, load_image, save_image
 from maskless.data.sixteen_bit import encode_png
 from raw_pictures import chunk, raw_png, raw_tiff
@@ -210,7 +211,10 @@ class TestSaving:
         exif = Image.Exif()
         exif[0x010F], exif[0x0131] = "Maker", "Soft"
         source = SourceImage(
-            rgb=load_image(noise(3, dtype)).rgb, pixels=noise(3, dtype), exif=exif.tobytes(), icc_profile=SRGB
+            rgb=load_image(noise(3, dtype)).rgb,
+            pixels=noise(3, dtype),
+            metadata=Metadata(exif=exif.tobytes()),
+            icc_profile=SRGB,
         )
         save_image(tmp_path / "a.png", source.pixels, source=source, text={"maskless": '{"prompt": "ein Baum 🌳"}'})
         stored = Image.open(tmp_path / "a.png")

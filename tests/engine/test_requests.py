@@ -110,3 +110,46 @@ def test_the_source_is_not_changed():
     source = load_image(with_hole())
     make_request(source, task="complete")
     assert (source.alpha == 0).sum() == 200
+
+
+def drawn(mask: np.ndarray, colour: int, *, inverted: bool = False) -> Image.Image:
+    """A mask as a picture of one colour whose alpha channel is opaque where the mask is, or elsewhere."""
+    grey = np.full((*mask.shape, 3), colour, np.uint8)
+    return Image.fromarray(np.dstack([grey, ((mask ^ inverted) * 255).astype(np.uint8)]))
+
+
+def test_a_mask_in_the_alpha_channel_is_read_or_asked_about():
+    wanted = np.zeros((48, 80), bool)
+    wanted[10:20, 30:50] = True
+    with_holes = Image.fromarray(np.dstack([PIXELS, (~wanted * 255).astype(np.uint8)]))
+    strokes = np.zeros((48, 80, 4), np.uint8)
+    strokes[wanted] = 255  # white strokes on an empty canvas: what is not drawn is black and transparent
+    for mask, mode in (
+        (with_holes, None),
+        (Image.fromarray(strokes), None),
+        (drawn(wanted, 0), "opaque"),
+        (drawn(wanted, 255), "opaque"),
+        (drawn(wanted, 255, inverted=True), "transparent"),
+        (drawn(wanted, 120, inverted=True).convert("LA"), "transparent"),
+        (Image.fromarray(wanted.astype(np.uint8) * 255), "bright"),
+    ):
+        found = make_request(PIXELS, prompt="x", mask=mask, mask_mode=mode).mask
+        assert np.array_equal(found.numpy(), wanted), mode
+    other_picture = Image.fromarray(np.dstack([PIXELS[::-1], (~wanted * 255).astype(np.uint8)]))
+    for mask in (drawn(wanted, 0), drawn(wanted, 255), drawn(wanted, 90, inverted=True), other_picture):
+        with pytest.raises(MasklessError, match="opaque .--mask-mode opaque. or where it is transparent"):
+            make_request(PIXELS, prompt="x", mask=mask)
+
+
+@pytest.mark.parametrize(
+    "mask,mode,message",
+    [
+        (np.full((48, 80), 255, np.uint8), "opaque", "needs a mask with transparency"),
+        (np.full((48, 80), 255, np.uint8), "dark", "must be one of bright, opaque, transparent, got 'dark'"),
+        (np.full((48, 80, 4), 255, np.uint8), "transparent", "must be transparent where .* opaque everywhere"),
+        (None, "opaque", "there is no mask"),
+    ],
+)
+def test_a_mask_mode_that_does_not_fit_is_one_line(mask, mode, message):
+    with pytest.raises(MasklessError, match=message):
+        make_request(PIXELS, prompt="x", mask=mask, mask_mode=mode)

@@ -161,3 +161,17 @@ def test_a_picture_without_anything_in_it(editor):
     for task in ("add", "remove", "texture", "background"):
         result = editor.edit(flat, task=task, **ASKED[task], **FAST)
         assert result.best.pixels().shape == flat.shape
+
+
+@pytest.mark.parametrize("task,options,opaque", [
+    ("replace", {}, True), ("replace", {"keep_alpha": True}, False), ("background", {}, True), ("style", {}, False),
+    ("texture", {}, False),
+])  # fmt: skip
+def test_what_is_painted_on_a_transparent_ground_can_be_seen(editor, task, options, opaque):
+    pixels = np.dstack([scene(task)[..., :3], np.zeros(scene(task).shape[:2], np.uint8)])
+    pixels[20:44, 84:108, 3] = 255
+    edited = editor.edit(pixels, task=task, **ASKED[task], **FAST, **options).best
+    alpha, touched = edited.source.alpha, edited.touched().numpy()
+    assert np.array_equal(alpha[~touched], pixels[..., 3][~touched])
+    changed = alpha != pixels[..., 3]
+    assert changed.any() == opaque and (not opaque or (alpha[touched] > 0).all())

@@ -108,10 +108,14 @@ def test_the_final_picture_is_the_best_and_contains_its_settings(make_result, sc
 
 def test_candidates_keep_sixteen_bits_and_alpha(make_result, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 65536, (64, 64, 4), dtype=np.uint16)
-    saved = save_edit(make_result(pixels), tmp_path)
-    stored = load_image(saved.final)
+    result = make_result(pixels)
+    stored = load_image(save_edit(result, tmp_path).final)
     assert stored.bit_depth == 16 and stored.alpha is not None
-    assert np.array_equal(stored.alpha, pixels[..., 3])
+    outside = ~result.best.touched().numpy()
+    assert np.array_equal(stored.alpha[outside], pixels[..., 3][outside])
+    assert (stored.alpha >= pixels[..., 3]).all() and (stored.alpha == 65535).any(), "what was painted is opaque"
+    kept = save_edit(make_result(pixels, caption="kept", keep_alpha=True), tmp_path)
+    assert np.array_equal(load_image(kept.final).alpha, pixels[..., 3])
 
 
 def test_saving_again_with_fewer_anchors_removes_stale_candidates(make_result, scene, tmp_path):

@@ -241,6 +241,12 @@ class EditConfig:
         maximum=0.5,
         help="Width of the blended seam inside a region, as a fraction of its side.",
     )
+    keep_alpha: bool = option(
+        False,
+        group="Inpainting",
+        help="Leave the transparency of the picture as it is. By default, what an edit paints becomes opaque; style "
+        "and texture always leave it.",
+    )
     batch_size: int | None = option(
         None,
         group="Inpainting",

@@ -13,6 +13,10 @@ from maskless.data.boxes import Box, box_in_window
 
 SEAM_PX = 512
 """`mask_weight` computes the fall towards a mask's outline on a copy whose longer side is at most this long."""
+THICKNESS_PX, THICKNESS_FACTOR, COMPACTNESS = 128, 0.8, 1.5
+"""`_local_rounds` measures the thickness of a mask on a copy whose longer side is at most THICKNESS_PX, by squares each
+of which is THICKNESS_FACTOR of the one before. COMPACTNESS: a part has the seam of the whole mask if the root of the
+mask's area is at most this many times the part's thickness."""
 
 
 def crop_mask(mask: Bool[Tensor, "H W"], window_xyxy: Box, size_px: int) -> Bool[Tensor, "1 S S"]:
@@ -48,17 +52,24 @@ def seam_weight(box_xyxy: Box, size_yx: tuple[int, int], feather: float) -> Floa
 def mask_weight(mask: Bool[Tensor, "H W"], box_xyxy: Box, feather: float) -> Float[Tensor, "h w"]:
     """`seam_weight` for a mask of any shape: 0 outside, and rising inwards from the outline.
 
+    In the middle of every part of the mask the weight is 1, however thin the part is, so that nothing of what was there
+    shows through: there the rise is only as wide as the part allows.
+
     feather: the width of the rise, as a share of the square root of the mask's area. box_xyxy: the part of the picture
     that the weights are returned for; the mask must be False outside of it.
     """
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
     inside = mask[y0:y1, x0:x1].to(torch.float32)
-    # One pixel is added on each side where the picture continues; along the picture's own border there is no seam.
-    left, top = int(x0 > 0), int(y0 > 0)
-    around = mask[y0 - top : y1 + 1, x0 - left : x1 + 1].to(torch.float32)[None, None]
+    # A margin of at least one pixel of the small copy is added on each side where the picture continues; along the
+    # picture's own border there is no seam.
+    margin = math.ceil((max(inside.shape) + 2) / SEAM_PX)
+    left, top = margin * (x0 > 0), margin * (y0 > 0)
+    right, bottom = margin * (x1 < mask.shape[1]), margin * (y1 < mask.shape[0])
+    around = F.pad(inside, (left, right, top, bottom))[None, None]
     scale = min(1.0, SEAM_PX / max(around.shape[2:]))
     small_yx = tuple(max(1, round(side * scale)) for side in around.shape[2:])
-    small = (F.interpolate(around, size=small_yx, mode="area") >= 0.5).to(torch.float32)
+    shares = F.interpolate(around, size=small_yx, mode="area")
+    small = (shares >= 0.5).to(torch.float32)
     rounds = round(feather * math.sqrt(float(small.sum())))
     if rounds < 1:
         return inside
@@ -66,9 +77,49 @@ def mask_weight(mask: Bool[Tensor, "H W"], box_xyxy: Box, feather: float) -> Flo
     for _ in range(rounds):
         depth = depth + eroded
         eroded = -F.max_pool2d(-eroded, 3, stride=1, padding=1)
-    rise = F.interpolate(((depth - 0.5) / (rounds - 0.5)).clamp(min=0), size=around.shape[2:], mode="bilinear")
+    rise = ((depth - 0.5) / (_local_rounds(small, rounds, feather) - 0.5)).clamp(min=0, max=1)
+    rise = F.interpolate(rise, size=around.shape[2:], mode="bilinear")
+    thin = (shares > 0).to(torch.float32) * (1 - _grown(_opened(small, 2), 3))
+    if bool(thin.any()):  # hair lines, which the small copy does not show as they are
+        rise = torch.maximum(rise, F.interpolate(_grown(thin, 2), size=around.shape[2:], mode="bilinear"))
     rise = rise[0, 0, top : top + y1 - y0, left : left + x1 - x0]
     return inside * (rise * rise * (3 - 2 * rise))
+
+
+def _local_rounds(mask: Float[Tensor, "1 1 h w"], rounds: int, feather: float) -> Float[Tensor, "1 1 h w"]:
+    """The width of the rise at each pixel of a mask of 0 and 1, in pixels, from 1 up to `rounds`.
+
+    It is the same share of the local thickness as `rounds` is of the whole mask, with some allowance, so that a compact
+    mask has one width everywhere. A pixel has thickness 2 k if a square of half-side k fits into the mask near it.
+    """
+    scale = min(1.0, THICKNESS_PX / max(mask.shape[2:]))
+    coarse_yx = tuple(max(1, round(side * scale)) for side in mask.shape[2:])
+    coarse = (F.interpolate(mask, size=coarse_yx, mode="area") >= 0.5).to(torch.float32)
+    share = 2 * COMPACTNESS * feather / scale
+    half = max(1, math.ceil(rounds / share))
+    widths = torch.zeros_like(coarse)
+    while half > 1 and bool((coarse > widths.clamp(max=1)).any()):
+        width = min(rounds, max(1, round(share * half)))
+        widths = torch.where((widths == 0) & (_opened(coarse, half) > 0), torch.full_like(widths, width), widths)
+        half = min(half - 1, int(half * THICKNESS_FACTOR))
+    found = F.interpolate(_grown(widths, 2), size=mask.shape[2:], mode="nearest")
+    return found.clamp(min=1)
+
+
+def _opened(mask: Float[Tensor, "1 1 h w"], half: int) -> Float[Tensor, "1 1 h w"]:
+    """The pixels of a mask near a square that fits into it and reaches half - 1 pixels from its centre to each side.
+
+    "Near" is three quarters further than the square itself reaches, so that round outlines belong to it.
+    """
+    if half == 1:
+        return mask
+    return mask * _grown(1 - _grown(1 - mask, half), half + 3 * half // 4)
+
+
+def _grown(mask: Float[Tensor, "1 1 h w"], reach: int) -> Float[Tensor, "1 1 h w"]:
+    """The mask grown by reach - 1 pixels on all sides."""
+    wide = F.max_pool2d(mask, (2 * reach - 1, 1), stride=1, padding=(reach - 1, 0))
+    return F.max_pool2d(wide, (1, 2 * reach - 1), stride=1, padding=(0, reach - 1))
 
 
 def components(mask: Bool[Tensor, "h w"]) -> list[Bool[Tensor, "h w"]]:

@@ -1,34 +1,34 @@
 """Loading and saving pictures. Any file, PIL image, array or tensor becomes a SourceImage. The saved edit keeps the bit
-depth, alpha, EXIF data and ICC profile of the source, and every pixel that was not edited."""
+depth, alpha, colour profile and metadata of the source, and every pixel that was not edited."""
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from maskless.data.errors import MasklessError, first_line
-from maskless.data.files import write_bytes, written_whole
-from maskless.data.sixteen_bit import encode_png, read_deep
-
-MIN_SIDE_PX, MAX_SIDE_PX = 32, 8000
-ORIENTATION = 0x0112  # the EXIF tag
-FORMATS = {".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
-LARGE_PNG = 2**25  # values; above this, a faster compression level is used, whose files are a little larger
-# What Pillow's decoders raise on damaged or malicious files.
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
-# TIFF tags that describe the picture. The other tags describe the layout of the file and must not be copied.
-DESCRIPTIVE_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825)
+from maskless.data.errors import MasklessError
+from maskless.data.metadata import Metadata, read_metadata
+from maskless.data.picture_file import (
+    MAX_SIDE_PX,
+    MIN_SIDE_PX,
+    decode,
+    decoding,
+    lossless_format,
+    open_picture,
+    require_sides,
+    require_writable_as,
+    upright,
+    write_picture,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,17 +36,18 @@ class SourceImage:
     """A picture at its own bit depth, turned upright, with the metadata of its file.
 
     rgb: floats in [0, 1], the input of the models. pixels: [H, W, 3], uint8, or uint16 for a source of 16 bits; pixels
-    that an edit leaves alone are saved from here. alpha: [H, W] of the same type, or None. exif: without the
-    orientation, which has been applied. icc_profile: the profile of `pixels`; None means sRGB or unknown. path: the
-    file that the picture was loaded from, or None.
+    that an edit leaves alone are saved from here. alpha: [H, W] of the same type, or None. icc_profile: the profile of
+    `pixels`; None means sRGB or unknown. metadata: what else the file says. path: the file that the picture was loaded
+    from, or None. lossless_format: png, tiff or webp, if that is the format of the file and it keeps every pixel.
     """
 
     rgb: Float[Tensor, "3 H W"]
     pixels: np.ndarray
     alpha: np.ndarray | None = None
-    exif: bytes | None = None
     icc_profile: bytes | None = None
+    metadata: Metadata = field(default_factory=Metadata)
     path: Path | None = None
+    lossless_format: str | None = None
 
     def __post_init__(self) -> None:
         height, width = self.rgb.shape[1:]
@@ -96,168 +97,63 @@ def load_image(image: ImageLike) -> SourceImage:
 
 
 def save_image(
-    path: str | Path, pixels: np.ndarray, *, source: SourceImage | None = None, text: Mapping[str, str] | None = None
+    path: str | Path,
+    pixels: np.ndarray,
+    *,
+    source: SourceImage | None = None,
+    text: Mapping[str, str] | None = None,
+    quality: int | None = None,
 ) -> None:
-    """Write a picture file whole or not at all, with the source's alpha, EXIF data and ICC profile.
+    """Write a picture file whole or not at all, with the source's alpha, colour profile and metadata.
 
-    path: the suffix determines the format: .png, .webp and .tif keep every pixel, .jpg does not. pixels: [H, W, 3],
-    uint8, or uint16 for a PNG. text: text chunks of a PNG, keyword (Latin-1, up to 79 letters) -> any text; other
-    formats ignore it.
+    path: the suffix determines the format: .png, .webp and .tif keep every pixel, .jpg and .avif do not. pixels:
+    [H, W, 3], uint8, or uint16 for a PNG. text: text chunks of a PNG, keyword (Latin-1, up to 79 letters) -> any text;
+    other formats ignore it. quality: 1 to 100, for .jpg, .avif, and for .webp, which then does not keep every pixel.
 
     Raises:
-        MasklessError: an unknown suffix, a bit depth or an alpha channel that the format cannot store, or a file that
-            cannot be written.
+        MasklessError: an unknown suffix, a bit depth, an alpha channel or a quality that the format does not have, or a
+            file that cannot be written.
     """
-    path = Path(path)
-    file_format = FORMATS.get(path.suffix.lower())
-    if file_format is None:
-        raise MasklessError(f"the name of a picture file must end in one of {', '.join(FORMATS)}, got {path.name!r}")
-    alpha = source.alpha if source is not None else None
-    if alpha is not None:
-        if file_format == "JPEG":
-            raise MasklessError(f"JPEG cannot store the source's alpha channel; save as .png, got {path.name!r}")
-        pixels = np.dstack([pixels, alpha])
-    exif = source.exif if source is not None else None
-    icc_profile = source.icc_profile if source is not None else None
-    if pixels.dtype == np.uint16:
-        if file_format != "PNG":
-            raise MasklessError(f"a picture with 16 bits per channel must be saved as .png, got {path.name!r}")
-        write_bytes(path, encode_png(pixels, icc_profile=icc_profile, exif=exif, text=text or {}))
-        return
-    _save_with_pillow(path, pixels, file_format, exif, icc_profile, text or {})
-
-
-def _save_with_pillow(
-    path: Path, pixels: np.ndarray, file_format: str, exif: bytes | None, icc: bytes | None, text: Mapping[str, str]
-) -> None:
-    options: dict[str, object] = {name: value for name, value in (("exif", exif), ("icc_profile", icc)) if value}
-    if file_format == "PNG":
-        info = PngImagePlugin.PngInfo()
-        for keyword, value in text.items():
-            info.add_itxt(keyword, value)
-        options["pnginfo"] = info
-        if pixels.size > LARGE_PNG:
-            options["compress_level"] = 3
-    elif file_format == "WEBP":
-        options |= {"lossless": True, "exact": True}
-    elif file_format == "TIFF":
-        options["compression"] = "tiff_deflate"
-    else:
-        options |= {"quality": 95, "subsampling": 0}
-    with written_whole(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format=file_format, **options)
+    path, metadata, icc_profile = Path(path), Metadata(), None
+    if source is not None:
+        metadata, icc_profile = source.metadata, source.icc_profile
+        require_writable_as(path, alpha=source.alpha is not None, deep=pixels.dtype == np.uint16, quality=quality)
+        pixels = pixels if source.alpha is None else np.dstack([pixels, source.alpha])
+    metadata = metadata.with_text(text or {})
+    write_picture(path, pixels, icc_profile=icc_profile, metadata=metadata, quality=quality)
 
 
 def _from_file(path: Path) -> SourceImage:
-    if path.is_dir():
-        raise MasklessError(f"{path} is a folder, not a picture file")
-    try:
-        image = Image.open(path)
-    except FileNotFoundError as error:
-        raise MasklessError(f"no such file: {path}") from error
-    except UnidentifiedImageError as error:
-        raise MasklessError(f"{path} is not a picture in a known format") from error
-    except Image.DecompressionBombError as error:
-        raise MasklessError(f"{path} is too large: {first_line(error)}") from error
-    except PermissionError as error:
-        raise MasklessError(f"cannot read {path}: {error.strerror}") from error
-    except DECODE_ERRORS as error:
-        raise MasklessError(f"{path} is damaged or incomplete: {first_line(error)}") from error
-    with image:
+    with open_picture(path) as image:
         return _from_pil(image, path, str(path))
 
 
 def _from_pil(image: Image.Image, path: Path | None, name: str) -> SourceImage:
     """The picture turned upright. A lazily opened image is loaded, but not otherwise changed."""
-    width, height = image.size
-    # The size is known from the header. It is checked before decoding, so that a huge picture never fills the memory.
-    if max(width, height) > MAX_SIDE_PX or min(width, height) < MIN_SIDE_PX:
-        raise MasklessError(
-            f"image sides must be from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, {name} is {width} x {height}"
+    require_sides(image.size, name)
+    with decoding(name):
+        kept_as = lossless_format(image)
+    channels, icc_profile = decode(image, name)
+    orientation, metadata = read_metadata(image)
+    with _enough_memory(name):
+        return _source(
+            upright(channels, orientation),
+            icc_profile=icc_profile,
+            metadata=metadata,
+            path=path,
+            lossless_format=kept_as,
         )
+
+
+@contextmanager
+def _enough_memory(name: str) -> Iterator[None]:
+    """Convert an allocation that fails in the block, of NumPy or of torch, into a MasklessError."""
     try:
-        channels = read_deep(image)
-        image.load()
-    except DECODE_ERRORS as error:
-        raise MasklessError(f"{name} is damaged or incomplete: {first_line(error)}") from error
-    orientation, exif = _exif(image)
-    icc_profile = image.info.get("icc_profile") or None
-    if channels is None:
-        channels, icc_profile = _channels(image, icc_profile, name)
-    return _source(_upright(channels, orientation), exif=exif, icc_profile=_rgb_only(icc_profile), path=path)
-
-
-def _channels(image: Image.Image, icc_profile: bytes | None, name: str) -> tuple[np.ndarray, bytes | None]:
-    """Pixels [H, W] or [H, W, 2|3|4] of uint8 or uint16, and their colour profile after any conversion."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise MasklessError(f"32-bit pixels must be from 0 to 65535, {name} has {values.min()} to {values.max()}")
-        return values.astype(np.uint16), icc_profile
-    if image.mode == "F":
-        raise MasklessError(f"{name} has floating-point pixels; save it with 8 or 16 bits per channel or pass an array")
-    if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
-        image = image.convert("RGBA")
-    if image.mode in ("RGB", "RGBA") or (image.mode in ("L", "LA") and not icc_profile):
-        return np.asarray(image), icc_profile
-    if icc_profile and image.mode in ("CMYK", "L", "LA", "LAB"):
-        return _in_srgb(image, icc_profile), None
-    return np.asarray(image.convert("RGB")), icc_profile
-
-
-def _in_srgb(image: Image.Image, icc_profile: bytes) -> np.ndarray:
-    """The picture converted to sRGB by the file's own profile, or by Pillow's plain conversion if that is broken.
-
-    Returns:
-        uint8 [H, W, 3], or [H, W, 4] where there is an alpha channel.
-    """
-    from PIL import ImageCms
-
-    alpha = np.asarray(image.getchannel("A")) if image.mode == "LA" else None
-    colours = image.convert("L") if image.mode == "LA" else image
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
-        converted = ImageCms.profileToProfile(colours, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, TypeError):
-        converted = None
-    rgb = np.asarray(converted if isinstance(converted, Image.Image) else colours.convert("RGB"))
-    return rgb if alpha is None else np.dstack([rgb, alpha])
-
-
-def _exif(image: Image.Image) -> tuple[int, bytes | None]:
-    """The orientation (1 to 8; 1 is upright) and the EXIF block to save after the orientation has been applied."""
-    raw = image.info.get("exif") or None
-    try:
-        exif = image.getexif()
-        orientation = int(exif.get(ORIENTATION, 1))
-        if image.format == "TIFF":
-            # In a TIFF these tags also describe the layout of the file. load() has already turned the picture upright.
-            descriptive = Image.Exif()
-            for tag in DESCRIPTIVE_TAGS:
-                if tag in exif:
-                    descriptive[tag] = exif.get_ifd(tag) if tag in (0x8769, 0x8825) else exif[tag]
-            return 1, descriptive.tobytes() if len(descriptive) else None
-        if orientation == 1:
-            return 1, raw
-        del exif[ORIENTATION]
-        return orientation if 1 <= orientation <= 8 else 1, exif.tobytes() if len(exif) else None
-    except DECODE_ERRORS:
-        return 1, None  # the pixels are intact, so only the damaged metadata is dropped
-
-
-def _upright(channels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels turned and mirrored according to the EXIF orientation, 1 to 8. channels: [H, W, ...]."""
-    mirrored = np.swapaxes(channels, 0, 1) if orientation in (5, 7) else channels
-    if orientation in (2, 4):
-        turned = np.flip(channels, axis=1 if orientation == 2 else 0)
-    else:
-        turned = np.rot90(mirrored, {3: 2, 6: -1, 7: 2, 8: 1}.get(orientation, 0))
-    return np.ascontiguousarray(turned)
-
-
-def _rgb_only(icc_profile: bytes | None) -> bytes | None:
-    """The profile if it describes RGB, else None: saved files are always RGB, so any other profile would be invalid."""
-    return icc_profile if icc_profile and icc_profile[16:20] == b"RGB " else None
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+            raise
+        raise MasklessError(f"there is not enough memory to open {name}; make the picture smaller") from error
 
 
 def _from_array(array: np.ndarray) -> SourceImage:
@@ -303,7 +199,12 @@ def _eight_bit(values: Tensor) -> np.ndarray:
 
 
 def _source(
-    channels: np.ndarray, *, exif: bytes | None = None, icc_profile: bytes | None = None, path: Path | None = None
+    channels: np.ndarray,
+    *,
+    icc_profile: bytes | None = None,
+    metadata: Metadata | None = None,
+    path: Path | None = None,
+    lossless_format: str | None = None,
 ) -> SourceImage:
     """A SourceImage of upright uint8 or uint16 pixels [H, W] or [H, W, 2|3|4]. Grey is repeated as R, G and B."""
     channels = channels[..., None] if channels.ndim == 2 else channels
@@ -313,4 +214,12 @@ def _source(
     # float32 has 24 bits of precision, so v / 65535 rounds back to v: `rgb` loses nothing of a 16-bit picture.
     scale = float(np.iinfo(pixels.dtype).max)
     rgb = torch.from_numpy(pixels.astype(np.float32)).div_(scale).movedim(-1, 0).contiguous()
-    return SourceImage(rgb=rgb, pixels=pixels, alpha=alpha, exif=exif, icc_profile=icc_profile, path=path)
+    return SourceImage(
+        rgb=rgb,
+        pixels=pixels,
+        alpha=alpha,
+        icc_profile=icc_profile,
+        metadata=metadata or Metadata(),
+        path=path,
+        lossless_format=lossless_format,
+    )

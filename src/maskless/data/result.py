@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +16,8 @@ from torch import Tensor
 from maskless.data.boxes import corners
 from maskless.data.config import ModelOptions, ResolvedConfig
 from maskless.data.errors import require
-from maskless.data.paste import paste_back, paste_pixels
-from maskless.data.picture import save_image
+from maskless.data.paste import paste_alpha, paste_back, paste_pixels
+from maskless.data.picture import SourceImage, save_image
 from maskless.data.types import Anchors, EditRequest, Losses, Regions
 
 StepValue = int | float | list[int]
@@ -170,7 +170,8 @@ class EditedImage:
     """One candidate at the original's resolution, pasted into the picture on demand.
 
     Outside the mask, or outside box_xyxy where there is no mask, every pixel equals the original's, bit for bit and at
-    the original's bit depth. The fields are those of one candidate of `Candidates`.
+    the original's bit depth. The fields are those of one candidate of `Candidates`. keep_alpha: leave the alpha channel
+    as it is; otherwise, what was painted is opaque.
     """
 
     request: EditRequest
@@ -179,9 +180,10 @@ class EditedImage:
     crop: UInt8[Tensor, "3 h w"]
     feather: float
     mask: Bool[Tensor, "H W"] | None = None
+    keep_alpha: bool = False
 
     @classmethod
-    def of(cls, request: EditRequest, candidates: Candidates, index: int) -> EditedImage:
+    def of(cls, request: EditRequest, candidates: Candidates, index: int, *, keep_alpha: bool = False) -> EditedImage:
         """Candidate number `index` of a request."""
         return cls(
             request=request,
@@ -190,6 +192,7 @@ class EditedImage:
             crop=candidates.crops[index],
             feather=candidates.feather,
             mask=None if candidates.masks is None else candidates.masks[index],
+            keep_alpha=keep_alpha,
         )
 
     def touched(self) -> Bool[Tensor, "H W"]:
@@ -215,17 +218,28 @@ class EditedImage:
             original = (self.request.image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         else:
             original = source.pixels
+        alpha = None if source is None or self.keep_alpha else source.alpha
         crop = self.crop.to(torch.float32) / 255
-        return paste_pixels(original, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self.mask)
+        return paste_pixels(
+            original, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self.mask, alpha=alpha
+        )
+
+    @property
+    def source(self) -> SourceImage | None:
+        """The source with the alpha channel of the edit, for saving; None if the picture was not loaded."""
+        source = self.request.source
+        if source is None or source.alpha is None or self.keep_alpha:
+            return source
+        return replace(source, alpha=paste_alpha(source.alpha, self.box_xyxy, feather=self.feather, mask=self.mask))
 
     def pil(self) -> Image.Image:
         """An 8-bit RGB picture."""
         pixels = self.pixels()
         return Image.fromarray((pixels >> 8).astype("uint8") if pixels.dtype == "uint16" else pixels)
 
-    def save(self, path: str | Path, *, text: Mapping[str, str] | None = None) -> None:
-        """Write a picture file with the source's alpha, EXIF data and ICC profile. text: PNG text chunks."""
-        save_image(path, self.pixels(), source=self.request.source, text=text)
+    def save(self, path: str | Path, *, text: Mapping[str, str] | None = None, quality: int | None = None) -> None:
+        """Write a picture file with the source's alpha channel, colour profile and metadata; see `save_image`."""
+        save_image(path, self.pixels(), source=self.source, text=text, quality=quality)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -270,7 +284,7 @@ class EditResult:
 
     def edited(self, index: int) -> EditedImage:
         """The candidate at position `index` (not the one of that rank) at the original's resolution."""
-        return EditedImage.of(self.request, self.candidates, index)
+        return EditedImage.of(self.request, self.candidates, index, keep_alpha=self.used.keep_alpha)
 
     @property
     def drawn_steps(self) -> tuple[DrawnStep, ...]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_RGB, PNG_RGBA = 2, 6
+METRES_PER_INCH = 0.0254
 
 
 def read_deep(image: Image.Image) -> np.ndarray | None:
@@ -43,13 +44,26 @@ def read_deep(image: Image.Image) -> np.ndarray | None:
     return high.astype(np.uint16) << 8 | low
 
 
-def encode_png(pixels: np.ndarray, *, icc_profile: bytes | None, exif: bytes | None, text: Mapping[str, str]) -> bytes:
-    """The bytes of a 16-bit PNG. pixels: uint16 [H, W, 3|4]. text: keyword (1 to 79 Latin-1 letters) -> any text."""
+def encode_png(
+    pixels: np.ndarray,
+    *,
+    icc_profile: bytes | None,
+    exif: bytes | None,
+    text: Mapping[str, str],
+    dpi: tuple[float, float] | None = None,
+) -> bytes:
+    """The bytes of a 16-bit PNG.
+
+    pixels: uint16 [H, W, 3|4]. text: keyword (1 to 79 Latin-1 letters) -> any text. dpi: pixels per inch across, down.
+    """
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, PNG_RGBA if channels == 4 else PNG_RGB, 0, 0, 0)
     parts = [PNG_SIGNATURE, _chunk(b"IHDR", header)]
     if icc_profile:
         parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc_profile)))
+    if dpi:
+        across, down = (round(part / METRES_PER_INCH) for part in dpi)
+        parts.append(_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
     if exif:
         parts.append(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
     for keyword, value in text.items():

@@ -89,6 +89,7 @@ class Editor:
         prompt: str = "",
         task: str = "replace",
         mask: ImageLike | None = None,
+        mask_mode: str | None = None,
         box: Box | None = None,
         extend: Extend | None = None,
         seed: int | None = None,
@@ -100,8 +101,9 @@ class Editor:
         if isinstance(image, PictureView):
             self._views[id(image.image)] = image
         return make_request(
-            _picture(image), caption=caption, prompt=prompt, task=task, mask=mask, box=box, extend=extend, seed=seed
-        )
+            _picture(image), caption=caption, prompt=prompt, task=task, mask=mask, mask_mode=mask_mode, box=box,
+            extend=extend, seed=seed,
+        )  # fmt: skip
 
     def start(
         self,
@@ -152,6 +154,7 @@ class Editor:
         prompt: str = "",
         task: str = "replace",
         mask: ImageLike | None = None,
+        mask_mode: str | None = None,
         box: Box | None = None,
         extend: Extend | None = None,
         seed: int | None = None,
@@ -166,6 +169,8 @@ class Editor:
             task: complete, add, remove, replace, extend, repair, style, background, texture, creative or generate.
             mask: a picture of the same size, bright where it may change, or a bool array [H, W]. With a mask, no region
                 is searched.
+            mask_mode: bright, opaque or transparent: what of the mask's picture says where to edit; needed only for a
+                mask with transparent parts that could mean either.
             box: (x0, y0, x1, y1) in pixels, half-open, instead of a mask.
             extend: canvas to add for the task extend: 0.25 of each side, 64 pixels, or "left=0.5,top=40".
             seed: seed of the noise and of the search; None takes that of the config.
@@ -175,7 +180,7 @@ class Editor:
         """
         config = _changed(self.config, options)
         texts: dict[str, Any] = {"caption": caption, "prompt": prompt, "task": task}
-        others: dict[str, Any] = {"mask": mask, "box": box, "extend": extend, "seed": seed}
+        others: dict[str, Any] = {"mask": mask, "mask_mode": mask_mode, "box": box, "extend": extend, "seed": seed}
         if isinstance(image, EditRequest):
             usual = {"caption": "", "prompt": "", "task": "replace"}
             extras = [name for name, value in texts.items() if value != usual[name]]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from maskless.data.canvas import Extend, holes, margins_of, on_canvas, opaque
@@ -16,6 +17,10 @@ from maskless.data.types import EditRequest
 from maskless.method.scratches import find_scratches
 
 EXTEND_BY = "0.25"
+MASK_MODES = ("bright", "opaque", "transparent")
+"""Where a mask's picture says to edit."""
+MASK_NOISE = 0.1
+"""How far a pixel of a black and white mask may be from black or white, or one of a copied picture from the picture."""
 Box = str | Sequence[int]
 
 
@@ -26,6 +31,7 @@ def make_request(
     prompt: str = "",
     task: str = "replace",
     mask: ImageLike | None = None,
+    mask_mode: str | None = None,
     box: Box | None = None,
     extend: Extend | None = None,
     seed: int | None = None,
@@ -36,6 +42,8 @@ def make_request(
         image: see `load_image`.
         task: one of TASKS.
         mask: a picture of the same size, bright where it may change and dark elsewhere, or a bool array [H, W].
+        mask_mode: what of the mask's picture says where to edit, one of MASK_MODES; None reads a mask without
+            transparent parts by its brightness, and one that is the picture itself with transparent parts by these.
         box: (x0, y0, x1, y1) in pixels, half-open, or a string "x0,y0,x1,y1"; instead of a mask.
         extend: how much canvas to add: a float is a share of each side, an int is in pixels, and a string can be either
             or name the sides. Only for the task extend.
@@ -51,7 +59,7 @@ def make_request(
     require(isinstance(caption, str), f"caption must be a string, got {caption!r}")
     source = load_image(image)
     size_yx = (source.rgb.shape[1], source.rgb.shape[2])
-    region = _region(mask, box, size_yx)
+    region = _region(source, mask, mask_mode, box)
     named = bool(caption.strip()) or region is not None
     located = named or not FACTS[task].needs_location
     require(located, f"the task {task} needs a location: give a caption, a mask or a box")
@@ -78,24 +86,69 @@ def make_request(
     )
 
 
-def _region(mask: ImageLike | None, box: Box | None, size_yx: tuple[int, int]) -> Tensor | None:
+def _region(source: SourceImage, mask: ImageLike | None, mask_mode: str | None, box: Box | None) -> Tensor | None:
     """The user's mask or box as a mask [H, W] bool; None if neither was given."""
+    height, width = size_yx = (source.rgb.shape[1], source.rgb.shape[2])
     if box is not None:
         x0, y0, x1, y1 = _corners(box, size_yx)
         region = torch.zeros(size_yx, dtype=torch.bool)
         region[y0:y1, x0:x1] = True
         return region
     if mask is None:
+        require(mask_mode is None, "mask_mode says how to read a mask, and there is no mask")
         return None
     if isinstance(mask, (np.ndarray, Tensor)) and mask.dtype in (np.bool_, torch.bool):
         region = torch.as_tensor(mask)
     else:
-        region = load_image(mask).rgb.mean(dim=0) > 0.5
-    height, width = size_yx
+        region = _drawn_region(load_image(mask), mask_mode, source)
     found = " x ".join(str(side) for side in reversed(region.shape))
     require(tuple(region.shape) == size_yx, f"mask must be of the picture's size, {width} x {height}, got {found}")
-    require(bool(region.any()), "mask must be bright where the picture may change, got one that is dark everywhere")
+    require(
+        bool(region.any()),
+        f"mask must be {mask_mode or 'bright'} where the picture may change, got one that is "
+        f"{'transparent' if mask_mode == 'opaque' else 'opaque' if mask_mode else 'dark'} everywhere",
+    )
     return region
+
+
+def _drawn_region(mask: SourceImage, mask_mode: str | None, picture: SourceImage) -> Bool[Tensor, "H W"]:
+    """The region that the picture of a mask shows, by its brightness or by its transparency."""
+    require(
+        mask_mode is None or mask_mode in MASK_MODES,
+        f"mask_mode must be one of {', '.join(MASK_MODES)}, got {mask_mode!r}",
+    )
+    brightness, transparent = mask.rgb.mean(dim=0), holes(mask)
+    mode = mask_mode or _mask_mode(mask, brightness, transparent, picture)
+    if mode == "bright":
+        return brightness > 0.5
+    if mask.alpha is None:
+        raise MasklessError(f"mask_mode {mode} needs a mask with transparency, and this one has none")
+    white = int(np.iinfo(mask.alpha.dtype).max)
+    opaque_half = torch.from_numpy(mask.alpha > white // 2)
+    return opaque_half if mode == "opaque" else ~opaque_half
+
+
+def _mask_mode(mask: SourceImage, brightness: Tensor, transparent: Tensor | None, picture: SourceImage) -> str:
+    """How to read a mask if the user does not say it.
+
+    Raises:
+        MasklessError: the mask has transparent parts, and they could mean either.
+    """
+    if transparent is None or not bool(transparent.any()):
+        return "bright"
+    # The picture with holes, as ComfyUI and the image APIs of the web exchange it: the holes are to be edited.
+    opaque_part = ~transparent
+    if mask.rgb.shape == picture.rgb.shape and bool(opaque_part.any()):
+        distance = (mask.rgb - picture.rgb).abs().amax(dim=0)[opaque_part]
+        if float(distance.mean()) < MASK_NOISE / 10 and float(distance.max()) < MASK_NOISE:
+            return "transparent"
+    grey = (brightness > MASK_NOISE) & (brightness < 1 - MASK_NOISE)
+    if bool((brightness > 0.5).any()) and bool((brightness <= 0.5).any()) and not bool(grey.any()):
+        return "bright"
+    raise MasklessError(
+        "the mask has transparent parts: say whether to edit where it is opaque (--mask-mode opaque) or where it is "
+        "transparent (--mask-mode transparent)"
+    )
 
 
 def _corners(box: Box, size_yx: tuple[int, int]) -> list[int]:

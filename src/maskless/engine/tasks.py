@@ -17,6 +17,7 @@ from maskless.data.config import EditConfig, ResolvedConfig
 from maskless.data.errors import MasklessError
 from maskless.data.instructions import phrases
 from maskless.data.masks import dilate
+from maskless.data.options import OptionValue
 from maskless.data.types import EditRequest
 from maskless.engine.fill_run import FillRun, NamedRegion
 from maskless.engine.painters import FillPlan, RedrawPlan
@@ -173,10 +174,10 @@ def remove(job: Job) -> Run:
 
 def texture(job: Job) -> Run:
     """Give the objects that the caption names the prompt's texture; they keep their shape."""
-    plan = TEXTURE.plan(job.models.inpainter)
+    changes: dict[str, OptionValue] = {"keep_alpha": True}  # nothing is painted where nothing was
     if job.models.inpainter.takes_picture:
-        plan = replace(plan, changes={"context": min(job.config.context, TEXTURE_CONTEXT)})
-    return job.fill(plan, _named_region)
+        changes["context"] = min(job.config.context, TEXTURE_CONTEXT)
+    return job.fill(replace(TEXTURE.plan(job.models.inpainter), changes=changes), _named_region)
 
 
 def background(job: Job) -> Run:
@@ -207,7 +208,8 @@ def style(job: Job) -> Run:
     request = job.request
     if request.caption.strip().lower() not in request.prompt.lower():
         request = replace(request, prompt=f"{request.caption.strip()}, {request.prompt}")
-    return replace(job, request=whole(request)).fill(STYLE.plan(job.models.inpainter))
+    plan = replace(STYLE.plan(job.models.inpainter), changes={"keep_alpha": True})
+    return replace(job, request=whole(request)).fill(plan)
 
 
 def generate(job: Job) -> Run:

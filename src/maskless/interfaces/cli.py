@@ -28,6 +28,7 @@ from maskless.interfaces.options import (
     ExtendText,
     Instructed,
     MaskFile,
+    MaskMode,
     Prompt,
     TaskName,
     with_options,
@@ -123,6 +124,7 @@ def edit(
     caption: Caption = "",
     prompt: Prompt = None,
     mask: MaskFile = None,
+    mask_mode: MaskMode = None,
     box: BoxText = None,
     extend: ExtendText = None,
     config: EditConfig,
@@ -149,7 +151,7 @@ def edit(
     """
     # What would make the edit fail at its end is checked before the heavy imports, and long before the work.
     arguments = _request_arguments(instruction, task=task, caption=caption, prompt=prompt, extend=extend)
-    request = _checked(image, {**arguments, "mask": mask, "box": box}, keep)
+    request = _checked(image, {**arguments, "mask": mask, "mask_mode": mask_mode, "box": box}, keep)
     console = EditConsole(quiet=quiet, json_only=json_only)
 
     from maskless.records.checkpoints import load_checkpoint as open_checkpoint

@@ -40,6 +40,12 @@ MaskFile = Annotated[
     Path | None,
     typer.Option(help="A picture of the same size, bright where to edit, in place of a search.", show_default=False),
 ]
+MaskMode = Annotated[
+    str | None,
+    typer.Option(
+        help="Where a mask with transparent parts says to edit: bright, opaque or transparent.", show_default=False
+    ),
+]
 BoxText = Annotated[
     str | None,
     typer.Option(metavar="X0,Y0,X1,Y1", help="A box to edit, in pixels, in place of a search.", show_default=False),

@@ -116,7 +116,7 @@ def _write_all(
         anchor = int(result.candidates.regions.anchor_index[index])
         files.append(f"results/{names.stem}anchor{anchor}.png")
         pixels = edited.pixels()
-        save_image(folder / files[-1], pixels, source=source, text=settings_text(result, index))
+        save_image(folder / files[-1], pixels, source=edited.source, text=settings_text(result, index))
         thumbnails.append(thumbnail(pixels))
         if index == result.order[0]:
             best = thumbnail(pixels, longest_px=BEST_PX)
