@@ -92,9 +92,10 @@ class TestEdit:
         }  # fmt: skip
         of_models = {"device": "cpu", "dtype": "float32", "scheduler": "unipc", "lora": "style.safetensors:0.5",
                      "memory": "low"}  # fmt: skip
-        kept = {"checkpoint_interval": 2, "checkpoint_dir": "deep/er", "output_dir": "else/where", "image_id": "7"}
+        kept = {"checkpoint_interval": 2, "checkpoint_dir": "deep/er", "output_dir": "else/where", "image_id": "7",
+                "format": "webp", "quality": 60}  # fmt: skip
         switches = {"slim_checkpoint": True, "offline": True, "allow_pickle": True, "fit_edges": False,
-                    "draw_box": True, "tensorboard": True}  # fmt: skip
+                    "draw_box": True, "tensorboard": True, "keep_alpha": True, "overwrite": True}  # fmt: skip
         flags = [
             text
             for name, value in (given | of_models | kept).items()
@@ -105,12 +106,12 @@ class TestEdit:
             "edit", scene, *TEXTS, "--models", tiny_models, *flags, "--json",
         )  # fmt: skip
         record = json.loads(out)
-        assert status == 0 and record["config"] == given | {"fit_edges": False}
+        assert status == 0 and record["config"] == given | {"fit_edges": False, "keep_alpha": True}
         assert set(record["config"]) == {option.name for option in fields(EditConfig)}
         loaded = of_models | {"offline": True, "allow_pickle": True, "models": str(tiny_models)}
         assert record["models"] == loaded | {"dino": None, "clip": None, "redraw": None}
         assert set(record["models"]) == {option.name for option in fields(ModelOptions)}
-        assert set(kept) | {"slim_checkpoint", "draw_box", "tensorboard"} == {
+        assert set(kept) | {"slim_checkpoint", "draw_box", "tensorboard", "overwrite"} == {
             option.name for option in fields(KeepOptions)
         }
         folder = Path("deep/er/7_a red square")
@@ -118,6 +119,7 @@ class TestEdit:
         assert load_checkpoint(folder / "last.pth").dino == {}
         assert {path.name for path in Path("else/where").iterdir()} == {"7_a red square", "tensorboard"}
         assert Path("else/where/7_a red square/boxes").is_dir()
+        assert Path("else/where/7_a red square/results/final_output.webp").is_file()
 
     def test_going_on_from_a_finished_run_inpaints_nothing_anew(self, maskless, scene, tiny_models):
         command = ["edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--json"]
@@ -463,3 +465,53 @@ def test_untouched_pixels_of_the_final_picture_are_the_inputs(maskless, scene, t
     outside = np.ones(source.shape[:2], bool)
     outside[y0:y1, x0:x1] = False
     assert np.array_equal(final[outside], source[outside])
+
+
+class TestFoldersAndFormats:
+    def test_another_seed_or_picture_overwrites_nothing(self, maskless, scene, tiny_models):
+        base = ["edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--json"]
+        folders = [json.loads(maskless(*base, *more)[1])["folder"] for more in ([], ["--seed", 1])]
+        assert folders == ["output/0_a red square", "output/0_a red square (2)"]
+        assert Path("checkpoints/0_a red square (2)/run.json").is_file()
+        status, out, _ = maskless(*base, "--seed", 2, "--overwrite")
+        assert status == 0 and json.loads(out)["folder"] == "output/0_a red square"
+
+    def test_a_random_seed_is_recorded_and_repeats_the_edit(self, maskless, scene, tiny_models):
+        base = ["edit", scene, *TEXTS, "--models", tiny_models, *QUICK, "--json"]
+        first = json.loads(maskless(*base, "--seed", "random")[1])
+        seed = first["request"]["seed"]
+        assert seed == first["config"]["seed"] and seed != 42
+        assert f"--seed {seed}" in Path(first["folder"], "report.html").read_text("utf-8")
+        assert timeless(json.loads(maskless(*base, "--seed", seed)[1])) == timeless(first)
+
+    def test_names_and_letters_that_an_encoding_lacks(self, scene, tiny_models):
+        """The file's name is no UTF-8, and cp1252 has neither the emoji of the caption nor the printed arrow."""
+        name = b"sc\xffne.png"
+        try:
+            os.rename(os.fsencode(scene), name)
+        except OSError:
+            pytest.skip("this file system takes names in UTF-8 only")
+        texts = ["--caption", "ein Baum 🌳", "--prompt", "a blue house"]
+        command = [sys.executable, "-m", "maskless", "edit", name, *texts, "--models", str(tiny_models), *QUICK]
+        done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "cp1252"})
+        assert done.returncode == 0 and b"Traceback" not in done.stderr and b"\\u2192" in done.stdout
+        record = json.loads(next(Path("output").glob("*/result.json")).read_text("utf-8"))
+        assert os.fsencode(record["request"]["image"]) == name and record["request"]["caption"] == "ein Baum 🌳"
+
+    @pytest.mark.parametrize(
+        "given,suffix,kind",
+        [([], ".tif", "TIFF"), (["--format", "jpeg"], ".jpg", "JPEG"), (["--format", "png"], ".png", "PNG")],
+    )
+    def test_the_format_is_the_sources_own_or_another(self, maskless, scene, tiny_models, given, suffix, kind):
+        Image.open(scene).save("scene.tif")
+        status, out, _ = maskless("edit", "scene.tif", *TEXTS, "--models", tiny_models, *QUICK, "--json", *given)
+        folder = Path(json.loads(out)["folder"])
+        assert status == 0 and Image.open(folder / f"results/final_output{suffix}").format == kind
+        assert all(candidate["file"].endswith(suffix) for candidate in json.loads(out)["candidates"])
+        assert Image.open(folder / "input_image.png").format == "PNG"
+
+    def test_a_format_that_cannot_hold_the_picture_is_refused_before_the_work(self, refused, scene):
+        Image.open(scene).convert("RGBA").save("alpha.png")
+        base = ["edit", "alpha.png", *TEXTS]
+        assert "JPEG cannot store the source's alpha" in refused(*base, "--format", "jpeg")
+        assert "PNG keeps every pixel and takes no quality" in refused(*base, "--quality", 80)

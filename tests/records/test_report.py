@@ -118,7 +118,7 @@ def test_the_command_is_shown_unchanged(make_result, scene):
 
 def test_invalid_unicode_does_not_stop_it(make_result, scene, tmp_path):
     """A command-line argument that is not valid UTF-8 reaches Python as lone surrogates."""
-    html = report(make_result(scene, prompt="a\udcff b"))
+    html = report(make_result(scene), command="maskless edit 'a\udcff b.png'")
     assert html.encode("utf-8", "replace")
 
 

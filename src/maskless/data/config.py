@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from maskless.data.errors import MasklessError
-from maskless.data.options import OptionValue, check_all, option
+from maskless.data.options import OptionValue, check_all, option, require_unicode
 
 SEARCHES = ("placed", "learned", "paper", "exhaustive")
 ANCHOR_SOURCES = ("attention", "text", "both")
@@ -21,6 +21,7 @@ SCHEDULERS = (
     "ddim", "deis", "dpm++", "dpm++-karras", "dpm++-sde", "euler", "euler-a", "heun", "pndm", "unipc", "lcm", "tcd",
     "hyper-sd",
 )  # fmt: skip
+PICTURE_FORMATS = ("png", "jpeg", "webp", "tiff", "avif")
 OURS: dict[str, OptionValue] = {
     "anchor_source": "both", "fit_edges": True, "delta": 4.0, "location_weight": 2.0, "ranking": "located",
 }  # fmt: skip
@@ -102,7 +103,9 @@ class EditConfig:
         group="Search",
         minimum=0,
         maximum=2**63 - 1,
-        help="Seed of all random choices; the same seed gives the same pictures.",
+        random=True,
+        help="Seed of all random choices; the same seed gives the same pictures. The word random chooses one, which is "
+        "recorded.",
     )
 
     anchors: int = option(
@@ -257,6 +260,7 @@ class EditConfig:
 
     def __post_init__(self) -> None:
         check_all(self)
+        require_unicode("negative_prompt", self.negative_prompt)
         if self.min_window_size > self.max_window_size:
             raise MasklessError(
                 f"min_window_size must be at most max_window_size ({self.max_window_size}), got {self.min_window_size}"
@@ -397,6 +401,25 @@ class KeepOptions:
     output_dir: str = option("output", group="Output", help="Folder that the pictures are written to.")
     image_id: str = option("0", group="Output", help="How the names of files begin.")
     draw_box: bool = option(False, group="Output", help="Also write the source with each box drawn on it.")
+    format: str | None = option(
+        None,
+        group="Output",
+        choices=PICTURE_FORMATS,
+        help="Format of the edited pictures; jpeg and avif change pixels everywhere a little [default: the source's "
+        "own if it keeps every pixel, else png].",
+    )
+    quality: int | None = option(
+        None,
+        group="Output",
+        minimum=1,
+        maximum=100,
+        help="Quality of jpeg (default 95), avif (default 90) or webp, which keeps every pixel without it.",
+    )
+    overwrite: bool = option(
+        False,
+        group="Output",
+        help="Write to the folder of the caption even if it holds another edit, in place of a numbered one.",
+    )
     tensorboard: bool = option(
         False, group="Output", help="Write curves for TensorBoard to tensorboard/ in the output folder, step by step."
     )

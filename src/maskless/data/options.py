@@ -25,10 +25,14 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] | None = None,
+    random: bool = False,
 ) -> Any:
-    """A dataclass field with the metadata of an option: its help text, its group, and an inclusive range or choices."""
-    metadata = {"group": group, "help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
-    return field(default=default, metadata=metadata)
+    """A dataclass field with the metadata of an option: its help text, its group, and an inclusive range or choices.
+
+    random: the command line takes the word random in place of a number, and chooses one.
+    """
+    limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
+    return field(default=default, metadata={"group": group, "help": help, "random": random, **limits})
 
 
 def check_all(options: DataclassInstance) -> None:
@@ -68,6 +72,18 @@ def _checked(name: str, value: Any, kind: str, metadata: Mapping[str, Any]) -> A
     if (low is not None and value < low) or (high is not None and value > high):
         raise MasklessError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
     return value
+
+
+def require_unicode(name: str, text: str) -> None:
+    """Check that a text can be written to files and given to models.
+
+    Raises:
+        MasklessError: it holds bytes of an argument that are not UTF-8, which Python keeps as lone surrogates.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise MasklessError(f"{name} must be text in UTF-8, got {text!r}") from error
 
 
 def _in_words(base: str) -> str:

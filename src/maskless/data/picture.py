@@ -20,6 +20,7 @@ from maskless.data.metadata import Metadata, read_metadata
 from maskless.data.picture_file import (
     MAX_SIDE_PX,
     MIN_SIDE_PX,
+    SUFFIXES,
     decode,
     decoding,
     lossless_format,
@@ -94,6 +95,26 @@ def load_image(image: ImageLike) -> SourceImage:
     if isinstance(image, Tensor):
         return _from_tensor(image)
     raise MasklessError(f"an image must be a path, a PIL image, an array or a tensor, got {type(image).__name__}")
+
+
+def output_suffix(source: SourceImage | None, file_format: str | None = None, quality: int | None = None) -> str:
+    """The suffix of an edited picture's file.
+
+    source: what is edited. file_format: one of `SUFFIXES`; None takes the source's own format if that keeps every
+    pixel, else PNG. quality: see `save_image`.
+
+    Raises:
+        MasklessError: the format cannot hold such a picture or has no quality.
+    """
+    deep = source is not None and source.bit_depth == 16
+    if file_format is None:
+        own = None if source is None or deep else source.lossless_format
+        suffix = SUFFIXES[own or "png"]
+    else:
+        suffix = SUFFIXES[file_format]
+    alpha = source is not None and source.alpha is not None
+    require_writable_as(Path(f"final_output{suffix}"), alpha=alpha, deep=deep, quality=quality)
+    return suffix
 
 
 def save_image(

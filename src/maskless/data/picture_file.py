@@ -23,7 +23,6 @@ FORMATS = {".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".jp
 )
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif"}
 """The suffix of the files of each format that the option `format` names."""
-LOSSY = ("JPEG", "AVIF")
 DEFAULT_QUALITY = {"JPEG": 95, "AVIF": 90}
 LARGE_PNG = 2**25  # values; above this, a faster compression level is used, whose files are a little larger
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskless.data.errors import require
+from maskless.data.options import require_unicode
 from maskless.data.picture import MAX_SIDE_PX, MIN_SIDE_PX, SourceImage
 from maskless.data.tasks import FACTS, TASKS
 
@@ -53,6 +54,8 @@ class EditRequest:
         require(self.task in TASKS, f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
         require(isinstance(self.prompt, str), f"prompt must be a string, got {self.prompt!r}")
         require(bool(self.prompt.strip()) or not FACTS[self.task].needs_prompt, "prompt must not be empty")
+        require_unicode("caption", self.caption)
+        require_unicode("prompt", self.prompt)
         if self.mask is not None:
             height, width = self.mask.shape[-2:]
             require(

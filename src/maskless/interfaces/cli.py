@@ -19,6 +19,15 @@ from maskless.data.errors import MasklessError, MasklessWarning
 from maskless.data.instructions import Instruction, parse_instruction
 from maskless.data.tasks import FACTS
 from maskless.interfaces import commands
+from maskless.interfaces.checks import (
+    one_region,
+    print_in_any_encoding,
+    require_file,
+    require_folders,
+    require_picture,
+    require_task,
+    require_texts,
+)
 from maskless.interfaces.console import EditConsole
 from maskless.interfaces.options import (
     CHECKPOINTS,
@@ -63,6 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     Ctrl-C. Every failure prints one line on stderr."""
     import warnings
 
+    print_in_any_encoding()
     with warnings.catch_warnings():
         # The libraries' warnings are meant for developers; this package prints its own messages for users.
         warnings.filterwarnings("ignore")
@@ -149,8 +159,15 @@ def edit(
 
     [bold]maskless edit[/] scene.png "remove the cat"
     """
-    # What would make the edit fail at its end is checked before the heavy imports, and long before the work.
+    # What needs no large library is checked before they are imported, and everything long before the work.
+    require_texts(instruction=instruction, caption=caption, prompt=prompt)
+    require_task(task)
     arguments = _request_arguments(instruction, task=task, caption=caption, prompt=prompt, extend=extend)
+    one_region(mask, box)
+    for picture in (image, mask):
+        require_picture(picture)
+    require_file(load_checkpoint, "checkpoint")
+    require_folders(keep.output_dir, keep.checkpoint_dir)
     request = _checked(image, {**arguments, "mask": mask, "mask_mode": mask_mode, "box": box}, keep)
     console = EditConsole(quiet=quiet, json_only=json_only)
 
@@ -166,16 +183,15 @@ def edit(
 
 
 def _checked(image: Path, arguments: dict[str, Any], keep: KeepOptions) -> EditRequest:
-    """The request, after a check of everything that is cheap to check: picture, texts, region, folders and log.
+    """The request, after a check of everything that is cheap to check: picture, texts, region, format and log.
 
     arguments: those of `make_request`.
     """
-    from maskless.data.files import require_writable
+    from maskless.data.picture import output_suffix
     from maskless.engine.requests import make_request
 
     request = make_request(image, **arguments)
-    for folder in (keep.output_dir, keep.checkpoint_dir):
-        require_writable(folder)
+    output_suffix(request.source, keep.format, keep.quality)
     if keep.tensorboard:
         from maskless.records.tensorboard import summary_writer
 
@@ -203,19 +219,27 @@ def _finished(
 
     note: which checkpoint the run continues from; None for a new run. command: what makes the edit again.
     """
+    from maskless.data.picture import output_suffix
+    from maskless.records.folders import edit_folder, identity
     from maskless.records.keeping import continues_from, kept
-    from maskless.records.outputs import picture_folder, save_edit
+    from maskless.records.outputs import save_edit
     from maskless.records.tensorboard import TensorBoardLog
 
     done: list[tuple[EditResult, SavedEdit]] = []
-    folder = Path(keep.checkpoint_dir) / picture_folder(run.request, keep.image_id)
+    name = edit_folder(
+        run.request, identity(run.request, run.config, run.models.options), output_dir=keep.output_dir,
+        checkpoint_dir=keep.checkpoint_dir, image_id=keep.image_id, overwrite=keep.overwrite,
+    )  # fmt: skip
+    folder = Path(keep.checkpoint_dir) / name
+    suffix = output_suffix(run.request.source, keep.format, keep.quality)
     with TensorBoardLog.of(run, keep) if keep.tensorboard else nullcontext() as log:
 
         def save(result: EditResult) -> None:
             with console.waiting("Writing the pictures"):
                 saved = save_edit(
-                    result, keep.output_dir, image_id=keep.image_id, draw_box=keep.draw_box, command=command
-                )
+                    result, keep.output_dir, image_id=keep.image_id, draw_box=keep.draw_box, command=command,
+                    suffix=suffix, quality=keep.quality, overwrite=keep.overwrite, folder_name=name,
+                )  # fmt: skip
             if log is not None:
                 log.finished(saved.overview, run.total_steps)
             done.append((result, saved))
@@ -251,7 +275,7 @@ def _request_arguments(
 
 
 def _command_line(invoked: Any) -> str:
-    """The command that the user ran, for a shell: its arguments, and the options that differ from the default.
+    """The command that makes the same edit again: its arguments, and the options that differ from the default.
 
     invoked: the context of the command; its class is Typer's or click's.
     """

@@ -11,6 +11,7 @@ import typer
 
 from maskless.data.config import EditConfig, ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.interfaces.checks import require_file, require_folder, require_folders, require_picture, require_texts
 from maskless.interfaces.console import EvaluationConsole, GalleryConsole
 from maskless.interfaces.options import (
     DISPLAY,
@@ -36,6 +37,7 @@ def inspect_checkpoint(
     json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print what a checkpoint holds: keys, parameter counts, trained or frozen, config, progress."""
+    require_file(checkpoint, "checkpoint")
     from maskless.records.checkpoints import load_checkpoint
 
     print_checkpoint(load_checkpoint(checkpoint), as_json=json_only)
@@ -81,12 +83,13 @@ def gallery(
 
     A gallery that was stopped continues where it stopped.
     """
-    from maskless.data.files import require_writable
+    folder = Path(output_dir) / "editing_results"
+    require_texts(caption=caption, prompt=prompt)
+    require_picture(image)
+    require_folders(folder)
     from maskless.interfaces.gallery import exhibits, make_gallery
 
     planned = exhibits(image, caption, prompt or "")
-    folder = Path(output_dir) / "editing_results"
-    require_writable(folder)
     console = GalleryConsole(json_only=json_only)
     with console.waiting("Loading the models"):
         from maskless.engine.editor import Editor
@@ -160,6 +163,8 @@ def evaluate(
         "seeds": seeds,
         "methods": None if methods is None else [method.strip() for method in methods.split(",") if method.strip()],
     }  # fmt: skip
+    for place in (folder, results):
+        require_folder(place)
     module = _suite(suite)
     chosen = _suite_options(suite, module.TAKES, split, given) | {"seed_offset": seed_offset}
     _measure(suite, module, chosen, output_dir, EvaluationConsole(json_only=json_only))

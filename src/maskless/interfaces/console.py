@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from maskless.data.errors import MasklessError
+from maskless.interfaces.checks import json_in_any_encoding
 from maskless.interfaces.tables import print_rows, printable
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class EditConsole:
     def finished(self, result: EditResult, saved: SavedEdit) -> None:
         """Print what was found and where the pictures are, or with json_only the whole record."""
         if self._json:
-            print(json.dumps({**saved.record, "folder": str(saved.folder)}, ensure_ascii=False, allow_nan=False))
+            record = {**saved.record, "folder": str(saved.folder)}
+            print(json.dumps(record, allow_nan=False, **json_in_any_encoding()))
             return
         best = result.order[0]
         x0, y0, x1, y1 = result.best.box_xyxy
@@ -215,7 +217,8 @@ class GalleryConsole:
                 outcome = f"[yellow]not possible:[/] {printable(latest.problem)}"
             self._err.print(f"{len(finished):>2}/{len(titles)}  {latest.exhibit.file:<25} {outcome}")
         if self._json:
-            print(json.dumps([self._entry(each) for each in finished], ensure_ascii=False, allow_nan=False))
+            entries = [self._entry(each) for each in finished]
+            print(json.dumps(entries, allow_nan=False, **json_in_any_encoding()))
         else:
             print(f"Page     {folder / 'index.html'}")
         failed = [each.exhibit.task for each in finished if each.problem is not None]

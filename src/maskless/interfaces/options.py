@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import secrets
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
@@ -16,6 +17,9 @@ from maskless.data.tasks import TASKS
 
 OUTPUT, CHECKPOINTS, MODELS, DISPLAY = "Output", "Checkpoints", "Models", "Display"
 """Groups of flags in the help."""
+
+RANDOM_NUMBERS = 2**32
+"""How many numbers there are to choose from at random; they are short enough to be typed."""
 
 Instructed = Annotated[
     str | None,
@@ -88,10 +92,23 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_flags
 
 
+def _number_or_random(text: str | int) -> int:
+    """A whole number from the command line or the default, or one that is chosen for the word random."""
+    if text == "random":
+        return secrets.randbelow(RANDOM_NUMBERS)
+    try:
+        return int(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"it must be a whole number or the word random, got {text!r}") from error
+
+
 def _flag(option: Field[Any]) -> inspect.Parameter:
     """The command-line flag of one field. The dataclass checks the range, as its message says more than click's."""
     base, _, optional = str(option.type).partition(" | ")
     kind: Any = {"int": int, "float": float, "str": str, "bool": bool}[base]
+    reading: dict[str, Any] = {}
+    if option.metadata["random"]:
+        reading = {"parser": _number_or_random, "metavar": "INTEGER|random"}
     choices = option.metadata["choices"]
     text = option.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
     name = option.name.replace("_", "-")
@@ -100,6 +117,7 @@ def _flag(option: Field[Any]) -> inspect.Parameter:
         help=escape(text),
         rich_help_panel=option.metadata["group"],
         show_default=option.default not in (None, "", False),
+        **reading,
     )
     allowed: Any = kind | None if optional else kind
     annotation = Annotated[allowed, flag]

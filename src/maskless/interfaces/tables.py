@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from maskless.interfaces.checks import json_in_any_encoding
+
 if TYPE_CHECKING:
     from maskless.models.presets import Preset
     from maskless.records.checkpoints import Checkpoint
@@ -38,7 +40,7 @@ def print_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
             "progress": dict(checkpoint.progress),
             "models": dict(checkpoint.models),
         }
-        print(json.dumps(record, ensure_ascii=False))
+        print(json.dumps(record, **json_in_any_encoding()))
         return
     console = Console(highlight=False, emoji=False)
     kind = "Maskless" if checkpoint.origin == "maskless" else "the published release"
@@ -133,7 +135,7 @@ def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> N
             }
             for preset, there in presets
         ]  # fmt: skip
-        print(json.dumps(records, ensure_ascii=False))
+        print(json.dumps(records, **json_in_any_encoding()))
         return
     table = _plain_table("Name", "Pixels", "Download", "Memory", "On disk", "Licence")
     for preset, there in presets:
@@ -160,7 +162,7 @@ def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> N
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Print rows of an evaluation, {suite, method, task, metric, value, low, high, n}, as a table or a JSON list."""
     if as_json:
-        print(json.dumps([_plain_numbers(row) for row in rows], ensure_ascii=False, allow_nan=False))
+        print(json.dumps([_plain_numbers(row) for row in rows], allow_nan=False, **json_in_any_encoding()))
         return
     columns = list(rows[0]) if rows else []
     table = Table(header_style="bold", box=None, pad_edge=False)

@@ -17,10 +17,10 @@ import torch
 
 from maskless.data.canvas import without_margins
 from maskless.data.files import finite, one_line_write_errors, require_writable
-from maskless.data.picture import save_image
+from maskless.data.picture import output_suffix, save_image
 from maskless.data.result import EditResult, Placement
-from maskless.data.tasks import FACTS
 from maskless.data.types import EditRequest
+from maskless.records.folders import RECORD_NAME, edit_folder, identity, identity_in, text_for_names
 from maskless.records.names import safe_name
 from maskless.records.overview import draw_overview, thumbnail
 from maskless.records.report import BEST_PX, edit_report
@@ -28,7 +28,6 @@ from maskless.records.report import BEST_PX, edit_report
 if TYPE_CHECKING:
     from PIL import Image
 
-RECORD_NAME = "result.json"
 LIBRARIES = ("maskless", "torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "pillow")
 
 
@@ -51,23 +50,32 @@ def save_edit(
     image_id: str = "0",
     draw_box: bool = False,
     command: str | None = None,
+    suffix: str | None = None,
+    quality: int | None = None,
+    overwrite: bool = False,
+    folder_name: str | None = None,
 ) -> SavedEdit:
     """Write the source, every candidate, the best one, overview.png, report.html and result.json of an edit.
 
     They are written to {output_dir}/{image_id}_{caption}/. Everything is written to a hidden folder first and then
-    renamed, result.json last, so a full disk or a killed process leaves the earlier files. Files of an earlier edit
-    with the same prompt are replaced.
+    renamed, result.json last, so a full disk or a killed process leaves the earlier files. The same edit, made again,
+    replaces its files; if the folder holds another edit, the new one is numbered: "… (2)".
 
-    draw_box: also write the source with a frame around each candidate's box. command: the shell command that repeats
-    the edit, for the report; None leaves it out.
-
+    Args:
+        draw_box: also write the source with a frame around each candidate's box.
+        command: the shell command that repeats the edit, for the report; None leaves it out.
+        suffix: that of the edited pictures, which determines their format; None chooses it by the source
+            (`picture.output_suffix`).
+        quality: 1 to 100, for a suffix that has one.
+        overwrite: take the folder whatever edit it holds.
+        folder_name: the folder to take if no other edit has got it meanwhile, from `folders.edit_folder`.
     Raises:
-        MasklessError: a file cannot be written.
+        MasklessError: a file cannot be written, or the format cannot hold the picture.
     """
     output_dir = Path(output_dir)
     require_writable(output_dir)
-    names = _Names.of(result.request, image_id)
-    folder = output_dir / names.folder
+    names = _Names.of(result, image_id, suffix or output_suffix(result.request.source), quality)
+    folder = output_dir / _free_folder(output_dir, names.identity, result.request, image_id, overwrite, folder_name)
     with one_line_write_errors(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=output_dir) as staging:
@@ -75,7 +83,7 @@ def save_edit(
             _move_into_place(Path(staging), folder, names.stem)
     return SavedEdit(
         folder=folder,
-        final=folder / "results" / "final_output.png",
+        final=folder / names.final,
         overview=folder / "overview.png",
         report=folder / "report.html",
         candidates=tuple(folder / entry["file"] for entry in record["candidates"]),
@@ -85,22 +93,38 @@ def save_edit(
 
 @dataclass(frozen=True, kw_only=True)
 class _Names:
-    """The names of an edit's files, made from its image id and texts. stem: the beginning of its pictures' names."""
+    """The names of an edit's files, made from its image id and texts.
 
-    folder: str
+    stem: the beginning of its pictures' names. suffix: that of the edited pictures, which have this quality.
+    """
+
+    identity: str
     stem: str
+    suffix: str
+    quality: int | None
 
     @staticmethod
-    def of(request: EditRequest, image_id: str) -> _Names:
-        number = safe_name(image_id, empty="image")
-        stem = f"{number}_{safe_name(_text_for_names(request, request.prompt), dashes=True)}"
-        return _Names(folder=picture_folder(request, image_id), stem=stem)
+    def of(result: EditResult, image_id: str, suffix: str, quality: int | None) -> _Names:
+        number, request = safe_name(image_id, empty="image"), result.request
+        return _Names(
+            identity=identity(request, result.config, result.models),
+            stem=f"{number}_{safe_name(text_for_names(request, request.prompt), dashes=True)}",
+            suffix=suffix,
+            quality=quality,
+        )
+
+    @property
+    def final(self) -> str:
+        return f"results/final_output{self.suffix}"
 
 
-def picture_folder(request: EditRequest, image_id: str = "0") -> str:
-    """The name of a picture's folder, among the outputs and among the checkpoints: {image_id}_{caption}."""
-    number = safe_name(image_id, empty="image")
-    return f"{number}_{safe_name(_text_for_names(request, request.caption), empty='no caption')}"
+def _free_folder(
+    output_dir: Path, own: str, request: EditRequest, image_id: str, overwrite: bool, wanted: str | None
+) -> str:
+    """The folder that the edit of this identity is written to: the wanted one, if no other edit has got it."""
+    if wanted is not None and identity_in(output_dir / wanted / RECORD_NAME) in (None, own):
+        return wanted
+    return edit_folder(request, own, output_dir=output_dir, image_id=image_id, overwrite=overwrite)
 
 
 def _write_all(
@@ -114,22 +138,25 @@ def _write_all(
     for index in range(len(result.candidates)):
         edited = result.edited(index)
         anchor = int(result.candidates.regions.anchor_index[index])
-        files.append(f"results/{names.stem}anchor{anchor}.png")
+        files.append(f"results/{names.stem}anchor{anchor}{names.suffix}")
         pixels = edited.pixels()
-        save_image(folder / files[-1], pixels, source=edited.source, text=settings_text(result, index))
+        text = settings_text(result, index)
+        save_image(folder / files[-1], pixels, source=edited.source, text=text, quality=names.quality)
         thumbnails.append(thumbnail(pixels))
         if index == result.order[0]:
             best = thumbnail(pixels, longest_px=BEST_PX)
         if draw_box:
             framed = _with_box(original, edited.box_xyxy)
             save_image(folder / f"boxes/{names.stem}anchor{anchor}_ori_draw.png", framed)
-    shutil.copyfile(folder / files[result.order[0]], folder / "results" / "final_output.png")
+    shutil.copyfile(folder / files[result.order[0]], folder / names.final)
     (folder / "overview.png").write_bytes(draw_overview(result, thumbnail(original), thumbnails))
-    record = edit_record(result, files, image_id)
+    record = edit_record(result, files, image_id, names.identity)
     before = thumbnail(original, longest_px=BEST_PX)
     report = edit_report(result, before, best, thumbnails, files, versions=record["versions"], command=command)
     (folder / "report.html").write_bytes(report.encode("utf-8", "replace"))
-    (folder / RECORD_NAME).write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A file name may hold bytes that are not Unicode; JSON has the same escapes for them as Python.
+    (folder / RECORD_NAME).write_bytes(text.encode("utf-8", "backslashreplace"))
     return record
 
 
@@ -152,10 +179,10 @@ def _move_into_place(staging: Path, folder: Path, stem: str) -> None:
         os.replace(staging / name, folder / name)
 
 
-def edit_record(result: EditResult, files: list[str], image_id: str) -> dict[str, Any]:
+def edit_record(result: EditResult, files: list[str], image_id: str, own: str) -> dict[str, Any]:
     """The content of result.json: plain values only; numbers that are not finite become null.
 
-    files: path of each candidate, relative to the edit's folder.
+    files: path of each candidate, relative to the edit's folder. own: the edit's identity.
     """
     request, regions, losses, learned = result.request, result.candidates.regions, result.losses, result.anchor_net
     candidates = []
@@ -179,6 +206,7 @@ def edit_record(result: EditResult, files: list[str], image_id: str) -> dict[str
             "prompt": request.prompt,
             "task": request.task,
             "seed": result.config.seed,
+            "identity": own,
         },
         "config": result.config.to_dict(),
         "changed_by_task": result.config.differences(result.used),
@@ -250,15 +278,6 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[library] = "unknown"
     return versions
-
-
-def _text_for_names(request: EditRequest, words: str) -> str:
-    """A caption or prompt for the names of files, or the name of the task in place of an empty one.
-
-    A replacement keeps the empty text: its caption may be missing, which its folder's name says ("no caption").
-    """
-    unnamed = not words.strip() and not FACTS[request.task].replaces_caption
-    return request.task if unnamed else words
 
 
 def _save_input(path: Path, result: EditResult, original: np.ndarray) -> None:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 from maskless.data.errors import MasklessError, first_line
 from maskless.data.files import written_whole
+from maskless.records.folders import RUN_FILE, identity
 
 if TYPE_CHECKING:
     from maskless.engine.run import Run
 
-RUN_FILE = "run.json"
 RUNNING, INTERRUPTED, COMPLETE = "running", "interrupted", "complete"
 
 
@@ -33,6 +33,7 @@ class RunRecord:
     state: running, interrupted or complete, as the run itself last wrote it. step, total_steps: its progress.
     pid, host, process_start: they identify the process, see the function `process_start`.
     started, updated: ISO 8601 in UTC. models: folder or hub id of each model. image: path of the picture, or None.
+    identity: see `folders.identity`; empty in files of earlier versions.
     """
 
     state: str
@@ -47,6 +48,7 @@ class RunRecord:
     image: str | None
     caption: str
     prompt: str
+    identity: str = ""
 
 
 def record_of(run: Run) -> RunRecord:
@@ -66,6 +68,7 @@ def record_of(run: Run) -> RunRecord:
         image=None if path is None else str(path),
         caption=request.caption,
         prompt=request.prompt,
+        identity=identity(request, run.config, run.models.options),
     )
 
 
@@ -113,14 +116,15 @@ def read_run_file(folder: str | Path) -> RunRecord | None:
 
 def _is_record(content: object) -> bool:
     """Whether a value read from JSON is a dict with every field of a RunRecord, each of its type and in range."""
-    if not isinstance(content, dict) or content.keys() != {field.name for field in fields(RunRecord)}:
+    names = {field.name for field in fields(RunRecord)}
+    if not isinstance(content, dict) or content.keys() | {"identity"} != names:
         return False
     models, image = content["models"], content["image"]
     if not isinstance(models, dict) or content["state"] not in (RUNNING, INTERRUPTED, COMPLETE):
         return False
     integers = [content[name] for name in ("step", "total_steps", "pid")]
     texts = [content[name] for name in ("host", "process_start", "started", "updated", "caption", "prompt")]
-    texts += [*models.values(), "" if image is None else image]
+    texts += [content.get("identity", ""), *models.values(), "" if image is None else image]
     return all(type(number) is int and 0 <= number < 2**63 for number in integers) and all(
         isinstance(text, str) for text in texts
     )
