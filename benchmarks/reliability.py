@@ -38,9 +38,10 @@ def pictures(count: int, first_seed: int) -> dict[str, int]:
 def allocations(count: int, first_seed: int) -> dict[str, int]:
     """Memory that runs out at any point of an edit: no half file is left, and an earlier edit is whole."""
     from fuzz.allocations import try_allocations
+    from tiny_models import build_tiny_models
 
-    with tempfile.TemporaryDirectory() as folder:
-        return try_allocations(count, Path(folder))
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as models:
+        return try_allocations(count, Path(folder), build_tiny_models(Path(models)))
 
 
 CAMPAIGNS: dict[str, tuple[Callable[[int, int], dict[str, int]], int]] = {

@@ -10,7 +10,7 @@ import pytest
 
 from maskless.data.errors import MasklessError
 from maskless.interfaces.checks import (
-    json_in_any_encoding,
+    json_text,
     one_region,
     print_in_any_encoding,
     require_file,
@@ -95,12 +95,12 @@ def test_letters_that_an_encoding_lacks_are_escaped(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="cp1252"))
     print_in_any_encoding()
-    assert json_in_any_encoding() == {"ensure_ascii": True}
+    assert json_text("🌳") == '"\\ud83c\\udf33"'
     print("expected loss 1 → 2, \udcff")
     sys.stdout.flush()
     assert raw.getvalue().decode("cp1252").strip() == "expected loss 1 \\u2192 2, \\udcff"
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8"))
-    assert json_in_any_encoding() == {"ensure_ascii": False}
+    assert json_text("🌳") == '"🌳"'
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii"}])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from maskless.data.errors import MasklessError, require
 from maskless.data.files import require_writable
@@ -72,7 +74,10 @@ def print_in_any_encoding() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def json_in_any_encoding() -> dict[str, bool]:
-    """The argument of `json.dumps` with which its text can be printed to stdout: other letters than ASCII are escaped
-    unless stdout is in a form of UTF. JSON's escapes are read back as the letters, those of Python are not."""
-    return {"ensure_ascii": not (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")}
+def json_text(value: Any, *, allow_nan: bool = True) -> str:
+    """A value as one line of JSON that stdout can print: other letters than ASCII are escaped unless stdout is in UTF.
+
+    JSON reads its escapes back as the letters, which it would not do with those of `print_in_any_encoding`.
+    """
+    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    return json.dumps(value, allow_nan=allow_nan, ensure_ascii=not unicode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from maskless.data.errors import MasklessError
-from maskless.interfaces.checks import json_in_any_encoding
+from maskless.interfaces.checks import json_text
 from maskless.interfaces.tables import print_rows, printable
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class EditConsole:
         """Print what was found and where the pictures are, or with json_only the whole record."""
         if self._json:
             record = {**saved.record, "folder": str(saved.folder)}
-            print(json.dumps(record, allow_nan=False, **json_in_any_encoding()))
+            print(json_text(record, allow_nan=False))
             return
         best = result.order[0]
         x0, y0, x1, y1 = result.best.box_xyxy
@@ -218,7 +217,7 @@ class GalleryConsole:
             self._err.print(f"{len(finished):>2}/{len(titles)}  {latest.exhibit.file:<25} {outcome}")
         if self._json:
             entries = [self._entry(each) for each in finished]
-            print(json.dumps(entries, allow_nan=False, **json_in_any_encoding()))
+            print(json_text(entries, allow_nan=False))
         else:
             print(f"Page     {folder / 'index.html'}")
         failed = [each.exhibit.task for each in finished if each.problem is not None]

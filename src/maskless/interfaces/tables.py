@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from maskless.interfaces.checks import json_in_any_encoding
+from maskless.interfaces.checks import json_text
 
 if TYPE_CHECKING:
     from maskless.models.presets import Preset
@@ -40,7 +40,7 @@ def print_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
             "progress": dict(checkpoint.progress),
             "models": dict(checkpoint.models),
         }
-        print(json.dumps(record, **json_in_any_encoding()))
+        print(json_text(record))
         return
     console = Console(highlight=False, emoji=False)
     kind = "Maskless" if checkpoint.origin == "maskless" else "the published release"
@@ -135,7 +135,7 @@ def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> N
             }
             for preset, there in presets
         ]  # fmt: skip
-        print(json.dumps(records, **json_in_any_encoding()))
+        print(json_text(records))
         return
     table = _plain_table("Name", "Pixels", "Download", "Memory", "On disk", "Licence")
     for preset, there in presets:
@@ -162,7 +162,7 @@ def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> N
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Print rows of an evaluation, {suite, method, task, metric, value, low, high, n}, as a table or a JSON list."""
     if as_json:
-        print(json.dumps([_plain_numbers(row) for row in rows], allow_nan=False, **json_in_any_encoding()))
+        print(json_text([_plain_numbers(row) for row in rows], allow_nan=False))
         return
     columns = list(rows[0]) if rows else []
     table = Table(header_style="bold", box=None, pad_edge=False)

@@ -154,9 +154,9 @@ def _write_all(
     before = thumbnail(original, longest_px=BEST_PX)
     report = edit_report(result, before, best, thumbnails, files, versions=record["versions"], command=command)
     (folder / "report.html").write_bytes(report.encode("utf-8", "replace"))
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    content = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A file name may hold bytes that are not Unicode; JSON has the same escapes for them as Python.
-    (folder / RECORD_NAME).write_bytes(text.encode("utf-8", "backslashreplace"))
+    (folder / RECORD_NAME).write_bytes(content.encode("utf-8", "backslashreplace"))
     return record
 
 
