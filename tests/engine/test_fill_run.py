@@ -211,3 +211,18 @@ def test_an_interruption_while_a_candidate_is_scored_loses_nothing(editor, monke
     assert [step.step for step in result.history] == [0, 1, 2]
     assert torch.equal(result.candidates.crops, expected.candidates.crops) and result.order == expected.order
     assert result.cost.inpaintings == expected.cost.inpaintings + 1
+
+
+@pytest.mark.parametrize("erase", [False, True])
+def test_a_soft_mask_changes_each_part_by_its_value(editor, erase):
+    pixels = noise((64, 96))
+    grey = np.zeros((64, 96), np.uint8)
+    grey[8:56, 16:40], grey[8:56, 40:80] = 60, 255
+    asked = editor.request(pixels, prompt="a blue house", mask=grey, soft_mask=True)
+    steps = replace(editor.config, steps=6)
+    edited = fill(editor, asked, steps, strengths=(1.0,), erase=erase, changes={"feather": 0.0}).result().best
+    mask = grey > 0
+    assert np.array_equal(edited.pixels()[~mask], pixels[~mask])
+    whole = fill(editor, request(editor, pixels, mask), steps, strengths=(1.0,), erase=erase, changes={"feather": 0.0})
+    changed = [np.abs(each.pixels().astype(int) - pixels)[8:56, 20:36].mean() for each in (edited, whole.result().best)]
+    assert 0 < changed[0] < changed[1], "a quarter of the change, and not the whole of it"

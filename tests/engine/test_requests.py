@@ -153,3 +153,16 @@ def test_a_mask_in_the_alpha_channel_is_read_or_asked_about():
 def test_a_mask_mode_that_does_not_fit_is_one_line(mask, mode, message):
     with pytest.raises(MasklessError, match=message):
         make_request(PIXELS, prompt="x", mask=mask, mask_mode=mode)
+
+
+def test_the_grey_values_of_a_soft_mask_are_kept():
+    grey = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (48, 1))
+    cut = make_request(PIXELS, prompt="x", mask=grey)
+    soft = make_request(PIXELS, prompt="x", mask=grey, soft_mask=True)
+    assert cut.amount is None and torch.equal(cut.mask, torch.from_numpy(grey > 127))
+    assert torch.allclose(soft.amount, torch.from_numpy(grey.astype(np.float32) / 255))
+    assert torch.equal(soft.mask, torch.from_numpy(grey > 0))
+    holes = Image.fromarray(np.dstack([PIXELS, 255 - grey]))
+    assert torch.allclose(make_request(PIXELS, prompt="x", mask=holes, soft_mask=True).amount, soft.amount, atol=1e-6)
+    with pytest.raises(MasklessError, match="soft_mask says how to read a mask, and there is no mask"):
+        make_request(PIXELS, prompt="x", soft_mask=True)

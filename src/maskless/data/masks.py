@@ -29,6 +29,16 @@ def crop_mask(mask: Bool[Tensor, "H W"], window_xyxy: Box, size_px: int) -> Bool
     return F.interpolate(whole[None], size=(size_px, size_px), mode="area")[0] > 1e-4
 
 
+def crop_amount(amount: Float[Tensor, "H W"], window_xyxy: Box, size_px: int) -> Float[Tensor, "1 S S"]:
+    """The values of a soft mask, 0 to 1, in the resized window; 1 outside of the picture."""
+    x0, y0, x1, y1 = (int(v) for v in window_xyxy)
+    height, width = amount.shape
+    whole = torch.ones(1, y1 - y0, x1 - x0)
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    whole[:, top - y0 : bottom - y0, left - x0 : right - x0] = amount[top:bottom, left:right]
+    return F.interpolate(whole[None], size=(size_px, size_px), mode="area")[0]
+
+
 def window_mask(box_xyxy: Box, window_xyxy: Box, size_px: int) -> Float[Tensor, "1 S S"]:
     """1 inside the box, 0 outside, in the resized window."""
     x0, y0, x1, y1 = box_in_window(box_xyxy, window_xyxy, size_px)

@@ -25,6 +25,7 @@ class EditRequest:
     caption: the object to edit, which the picture shows; if it is empty, attention alone decides where to edit.
     prompt: what the edited region should show; may be empty if the task does not need a prompt (data/tasks.py).
     task: one of TASKS. mask: True where the picture may change; None lets the task find the region.
+    amount: how much each pixel of the mask may change, above 0 and up to 1; None where all may change wholly.
     margins_px: left, top, right, bottom: widths of the canvas that was added around the picture; it belongs to the
     mask.
     seed: seed of the noise and of the search; None takes the one of the config.
@@ -36,6 +37,7 @@ class EditRequest:
     prompt: str
     task: str = "replace"
     mask: Bool[Tensor, "H W"] | None = None
+    amount: Float[Tensor, "H W"] | None = None
     margins_px: tuple[int, int, int, int] = (0, 0, 0, 0)
     seed: int | None = None
     source: SourceImage | None = None
@@ -63,6 +65,9 @@ class EditRequest:
                 f"mask must be of the picture's size, {shape[2]} x {shape[1]}, got {width} x {height}",
             )
             require(bool(self.mask.any()), "mask must have at least one pixel to edit, got an empty one")
+        if self.amount is not None:
+            expected = self.mask is not None and torch.equal(self.amount > 0, self.mask)
+            require(expected and float(self.amount.max()) <= 1, "amount must be above 0 and up to 1 in the mask only")
 
     @property
     def size_yx(self) -> tuple[int, int]:

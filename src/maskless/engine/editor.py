@@ -90,6 +90,7 @@ class Editor:
         task: str = "replace",
         mask: ImageLike | None = None,
         mask_mode: str | None = None,
+        soft_mask: bool = False,
         box: Box | None = None,
         extend: Extend | None = None,
         seed: int | None = None,
@@ -101,8 +102,8 @@ class Editor:
         if isinstance(image, PictureView):
             self._views[id(image.image)] = image
         return make_request(
-            _picture(image), caption=caption, prompt=prompt, task=task, mask=mask, mask_mode=mask_mode, box=box,
-            extend=extend, seed=seed,
+            _picture(image), caption=caption, prompt=prompt, task=task, mask=mask, mask_mode=mask_mode,
+            soft_mask=soft_mask, box=box, extend=extend, seed=seed,
         )  # fmt: skip
 
     def start(
@@ -155,6 +156,7 @@ class Editor:
         task: str = "replace",
         mask: ImageLike | None = None,
         mask_mode: str | None = None,
+        soft_mask: bool = False,
         box: Box | None = None,
         extend: Extend | None = None,
         seed: int | None = None,
@@ -171,6 +173,7 @@ class Editor:
                 is searched.
             mask_mode: bright, opaque or transparent: what of the mask's picture says where to edit; needed only for a
                 mask with transparent parts that could mean either.
+            soft_mask: take the grey values of the mask as how much each pixel may change.
             box: (x0, y0, x1, y1) in pixels, half-open, instead of a mask.
             extend: canvas to add for the task extend: 0.25 of each side, 64 pixels, or "left=0.5,top=40".
             seed: seed of the noise and of the search; None takes that of the config.
@@ -179,10 +182,10 @@ class Editor:
             MasklessError: an unusable input; the message says what was expected and what was given.
         """
         config = _changed(self.config, options)
-        texts: dict[str, Any] = {"caption": caption, "prompt": prompt, "task": task}
+        texts: dict[str, Any] = {"caption": caption, "prompt": prompt, "task": task, "soft_mask": soft_mask}
         others: dict[str, Any] = {"mask": mask, "mask_mode": mask_mode, "box": box, "extend": extend, "seed": seed}
         if isinstance(image, EditRequest):
-            usual = {"caption": "", "prompt": "", "task": "replace"}
+            usual = {"caption": "", "prompt": "", "task": "replace", "soft_mask": False}
             extras = [name for name, value in texts.items() if value != usual[name]]
             extras += [name for name, value in others.items() if value is not None]
             if extras:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskless.data.boxes import scale_boxes, square_window
 from maskless.data.config import ResolvedConfig
-from maskless.data.masks import crop_mask, mask_box, seam_step
+from maskless.data.masks import crop_amount, crop_mask, mask_box, seam_step
 from maskless.data.paste import continue_outwards, crop_window, match_surroundings, resize, shrunk_to
 from maskless.data.result import Candidates, DrawnStep, EditedImage, EditResult, StepRecord
 from maskless.data.types import EditRequest, Losses, Regions
@@ -197,6 +197,8 @@ class FillRun:
         box = mask_box(request.mask)
         window = square_window(box, request.size_yx, context=self.used.context)
         picture = _with_surroundings_continued(request.image, request.mask, window) if plan.erase else request.image
+        if plan.erase and request.amount is not None:
+            picture = torch.lerp(request.image, picture, request.amount)
         with self._stopwatch.stage("losses"):
             small = shrunk_to(picture, VIEW_PX) if plan.erase else view.small
             scorer = ClipScorer(view, small, (request.caption, request.prompt), self.used)
@@ -289,9 +291,8 @@ class FillRun:
         window, mask = self._crop(canvas, redrawer.native_px)
         as_bytes = (drawn * 255).round().to(torch.uint8)
         texts, before = (request.prompt, self.used.negative_prompt), redrawer.unet_forwards
-        refined = refine(
-            self.models, window[None], mask[None], as_bytes[None], *texts, seed=seed, batches=self._batches
-        )
+        masks = (mask > 0).to(mask)[None]
+        refined = refine(self.models, window[None], masks, as_bytes[None], *texts, seed=seed, batches=self._batches)
         self._forwards += redrawer.unet_forwards - before
         return refined[0].to(torch.float32) / 255
 
@@ -304,9 +305,13 @@ class FillRun:
         return native if side < native * MIN_TILED_SIDE else min(side, largest) // cell * cell
 
     def _crop(self, canvas: Canvas, side: int) -> tuple[Tensor, Tensor]:
-        """The window resized to this side, [3, S, S] in [0, 1], and the mask in it, [1, S, S] of 0 and 1."""
+        """The window resized to this side, [3, S, S] in [0, 1], and the mask in it, [1, S, S] of 0 and 1, or with
+        values between them if the mask is soft."""
         cell = self.models.inpainter.cell_px
         mask = crop_mask(canvas.mask, canvas.window_xyxy, side).to(torch.float32)
+        amount = canvas.region.request.amount
+        if amount is not None:
+            mask = mask * crop_amount(amount, canvas.window_xyxy, side).clamp(min=1e-3)
         # The model draws whole cells of the latents, so the mask includes every cell that it touches.
         cells = F.max_pool2d(mask[None], cell, ceil_mode=True)
         whole = F.interpolate(cells, scale_factor=cell)[0, :, :side, :side]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maskless.data.canvas import Extend, holes, margins_of, on_canvas, opaque
@@ -19,6 +19,8 @@ from maskless.method.scratches import find_scratches
 EXTEND_BY = "0.25"
 MASK_MODES = ("bright", "opaque", "transparent")
 """Where a mask's picture says to edit."""
+FAINTEST = 1 / 512
+"""The grey value of a soft mask above which a pixel belongs to it: less than the darkest grey of 8 bits."""
 MASK_NOISE = 0.1
 """How far a pixel of a black and white mask may be from black or white, or one of a copied picture from the picture."""
 Box = str | Sequence[int]
@@ -32,6 +34,7 @@ def make_request(
     task: str = "replace",
     mask: ImageLike | None = None,
     mask_mode: str | None = None,
+    soft_mask: bool = False,
     box: Box | None = None,
     extend: Extend | None = None,
     seed: int | None = None,
@@ -44,6 +47,7 @@ def make_request(
         mask: a picture of the same size, bright where it may change and dark elsewhere, or a bool array [H, W].
         mask_mode: what of the mask's picture says where to edit, one of MASK_MODES; None reads a mask without
             transparent parts by its brightness, and one that is the picture itself with transparent parts by these.
+        soft_mask: read the grey values of the mask as how much each pixel may change; otherwise it is cut at one half.
         box: (x0, y0, x1, y1) in pixels, half-open, or a string "x0,y0,x1,y1"; instead of a mask.
         extend: how much canvas to add: a float is a share of each side, an int is in pixels, and a string can be either
             or name the sides. Only for the task extend.
@@ -59,7 +63,7 @@ def make_request(
     require(isinstance(caption, str), f"caption must be a string, got {caption!r}")
     source = load_image(image)
     size_yx = (source.rgb.shape[1], source.rgb.shape[2])
-    region = _region(source, mask, mask_mode, box)
+    region, amount = _region(source, mask, mask_mode, soft_mask, box)
     named = bool(caption.strip()) or region is not None
     located = named or not FACTS[task].needs_location
     require(located, f"the task {task} needs a location: give a caption, a mask or a box")
@@ -80,27 +84,32 @@ def make_request(
         prompt=prompt,
         task=task,
         mask=region,
+        amount=amount,
         margins_px=margins,
         seed=seed,
         source=source,
     )
 
 
-def _region(source: SourceImage, mask: ImageLike | None, mask_mode: str | None, box: Box | None) -> Tensor | None:
-    """The user's mask or box as a mask [H, W] bool; None if neither was given."""
+def _region(
+    source: SourceImage, mask: ImageLike | None, mask_mode: str | None, soft_mask: bool, box: Box | None
+) -> tuple[Bool[Tensor, "H W"] | None, Float[Tensor, "H W"] | None]:
+    """The user's mask or box as a mask, None if neither was given, and its grey values if it is soft."""
     height, width = size_yx = (source.rgb.shape[1], source.rgb.shape[2])
+    require(mask is not None or not soft_mask, "soft_mask says how to read a mask, and there is no mask")
     if box is not None:
         x0, y0, x1, y1 = _corners(box, size_yx)
         region = torch.zeros(size_yx, dtype=torch.bool)
         region[y0:y1, x0:x1] = True
-        return region
+        return region, None
     if mask is None:
         require(mask_mode is None, "mask_mode says how to read a mask, and there is no mask")
-        return None
+        return None, None
     if isinstance(mask, (np.ndarray, Tensor)) and mask.dtype in (np.bool_, torch.bool):
-        region = torch.as_tensor(mask)
+        grey = torch.as_tensor(mask).to(torch.float32)
     else:
-        region = _drawn_region(load_image(mask), mask_mode, source)
+        grey = _grey_values(load_image(mask), mask_mode, source)
+    region = grey > (FAINTEST if soft_mask else 0.5)
     found = " x ".join(str(side) for side in reversed(region.shape))
     require(tuple(region.shape) == size_yx, f"mask must be of the picture's size, {width} x {height}, got {found}")
     require(
@@ -108,24 +117,21 @@ def _region(source: SourceImage, mask: ImageLike | None, mask_mode: str | None, 
         f"mask must be {mask_mode or 'bright'} where the picture may change, got one that is "
         f"{'transparent' if mask_mode == 'opaque' else 'opaque' if mask_mode else 'dark'} everywhere",
     )
-    return region
+    return region, grey * region if soft_mask else None
 
 
-def _drawn_region(mask: SourceImage, mask_mode: str | None, picture: SourceImage) -> Bool[Tensor, "H W"]:
-    """The region that the picture of a mask shows, by its brightness or by its transparency."""
-    require(
-        mask_mode is None or mask_mode in MASK_MODES,
-        f"mask_mode must be one of {', '.join(MASK_MODES)}, got {mask_mode!r}",
-    )
+def _grey_values(mask: SourceImage, mask_mode: str | None, picture: SourceImage) -> Float[Tensor, "H W"]:
+    """How much each pixel may change according to the picture of a mask, 0 to 1: its brightness or its transparency."""
+    modes = ", ".join(MASK_MODES)
+    require(mask_mode in (None, *MASK_MODES), f"mask_mode must be one of {modes}, got {mask_mode!r}")
     brightness, transparent = mask.rgb.mean(dim=0), holes(mask)
     mode = mask_mode or _mask_mode(mask, brightness, transparent, picture)
     if mode == "bright":
-        return brightness > 0.5
+        return brightness
     if mask.alpha is None:
         raise MasklessError(f"mask_mode {mode} needs a mask with transparency, and this one has none")
-    white = int(np.iinfo(mask.alpha.dtype).max)
-    opaque_half = torch.from_numpy(mask.alpha > white // 2)
-    return opaque_half if mode == "opaque" else ~opaque_half
+    opacity = torch.from_numpy(mask.alpha.astype(np.float32)) / float(np.iinfo(mask.alpha.dtype).max)
+    return opacity if mode == "opaque" else 1 - opacity
 
 
 def _mask_mode(mask: SourceImage, brightness: Tensor, transparent: Tensor | None, picture: SourceImage) -> str:

@@ -119,6 +119,8 @@ def start_run(
     """
     view = PictureView(request.image, models) if view is None else _fitting(view, request, models)
     models = models.for_redrawing() if request.task in REDRAWS else models
+    if request.amount is not None and models.inpainter.denoiser is None:
+        raise MasklessError("a soft mask needs an inpainting model with a UNet (Stable Diffusion 1.5, 2 or XL)")
     run = RUNS[request.task](Job(request=request, models=models, config=resolved(config, request, models), view=view))
     if state is not None:
         run.resume(state)

@@ -39,6 +39,7 @@ from maskless.interfaces.options import (
     MaskFile,
     MaskMode,
     Prompt,
+    SoftMask,
     TaskName,
     with_options,
 )
@@ -135,6 +136,7 @@ def edit(
     prompt: Prompt = None,
     mask: MaskFile = None,
     mask_mode: MaskMode = None,
+    soft_mask: SoftMask = False,
     box: BoxText = None,
     extend: ExtendText = None,
     config: EditConfig,
@@ -168,7 +170,8 @@ def edit(
         require_picture(picture)
     require_file(load_checkpoint, "checkpoint")
     require_folders(keep.output_dir, keep.checkpoint_dir)
-    request = _checked(image, {**arguments, "mask": mask, "mask_mode": mask_mode, "box": box}, keep)
+    region = {"mask": mask, "mask_mode": mask_mode, "soft_mask": soft_mask, "box": box}
+    request = _checked(image, {**arguments, **region}, keep)
     console = EditConsole(quiet=quiet, json_only=json_only)
 
     from maskless.records.checkpoints import load_checkpoint as open_checkpoint

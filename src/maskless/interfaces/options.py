@@ -50,6 +50,12 @@ MaskMode = Annotated[
         help="Where a mask with transparent parts says to edit: bright, opaque or transparent.", show_default=False
     ),
 ]
+SoftMask = Annotated[
+    bool,
+    typer.Option(
+        "--soft-mask", help="Grey in the mask means a partial change; without it, the mask is cut at one half."
+    ),
+]
 BoxText = Annotated[
     str | None,
     typer.Option(metavar="X0,Y0,X1,Y1", help="A box to edit, in pixels, in place of a search.", show_default=False),

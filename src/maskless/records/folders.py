@@ -38,8 +38,9 @@ def identity(request: EditRequest, config: EditConfig, models: ModelOptions) -> 
     digest.update(pixels.data)
     if request.source is not None and request.source.alpha is not None:
         digest.update(request.source.alpha.data)
-    if request.mask is not None:
-        digest.update(request.mask.contiguous().numpy().data)
+    for region in (request.mask, request.amount):
+        if region is not None:
+            digest.update(region.contiguous().numpy().data)
     words = [request.task, request.caption, request.prompt, request.seed, list(request.margins_px), pixels.shape]
     digest.update(json.dumps([words, config.to_dict(), models.to_dict()], sort_keys=True).encode())
     return digest.hexdigest()[:16]

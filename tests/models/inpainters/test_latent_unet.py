@@ -214,3 +214,24 @@ def test_other_input_channels_are_refused(tiny_models):
     pipeline.unet.register_to_config(in_channels=7)
     with pytest.raises(MasklessError, match="9 input channels.*got 7"):
         StableDiffusionInpainter(pipeline)
+
+
+@pytest.mark.parametrize("name", ["sd-inpainting", "sd"])
+def test_of_a_soft_mask_each_part_changes_by_its_value(family_model, name):
+    """A part of value v is the noised picture until the share v of the steps is left."""
+    model = family_model(name)
+    masks = torch.zeros_like(MASKS)
+    values = (0.25, 0.5, 1.0)
+    for number, value in enumerate(values, start=1):
+        masks[..., 8 * number : 8 * number + 8] = value
+    settings = Sampling(seed=1, steps=8, guidance_scale=3.0)
+    run = model.begin(PICTURES, masks, model.encode_prompt("a blue house"), settings)
+    assert run.soft is not None and begin(model).soft is None, "a mask of 0 and 1 is as before"
+    whole = model.advance(run)
+    assert torch.equal(whole.latents, model.advance(model.advance(run, 3)).latents)
+    source, columns = run.soft.source, run.mask.shape[-1] // 4
+    apart = [(whole.latents - source)[..., columns * n : columns * (n + 1)].abs().mean() for n in range(4)]
+    assert apart[0] == 0 and apart[1] < apart[2] < apart[3]
+    for steps, free in ((2, 1), (3, 1), (5, 2), (7, 3)):
+        assert [float(run.soft.free(steps, 8)[..., columns * n].mean()) for n in range(4)].count(1.0) == free
+    assert torch.equal(whole[[1]].soft.amount, run.soft.amount[[1]])

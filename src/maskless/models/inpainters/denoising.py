@@ -44,13 +44,34 @@ class PromptEmbedding:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class SoftMask:
+    """Masks with values between 0 and 1, by differential diffusion (arXiv 2306.00950): a pixel of value v keeps the
+    picture's own content, noised, until only the share v of the steps is left, and is free from then on.
+
+    amount: the values, 0 to 1. source: the clean latents of the whole pictures.
+    """
+
+    amount: Float[Tensor, "N 1 h w"]
+    source: Float[Tensor, "N C h w"]
+
+    def __getitem__(self, pictures: list[int]) -> SoftMask:
+        """The masks of some pictures only."""
+        return SoftMask(amount=self.amount[pictures], source=self.source[pictures])
+
+    def free(self, steps_done: int, steps: int) -> Float[Tensor, "N 1 h w"]:
+        """1 where the latents may differ from the picture's after this many of the steps, else 0."""
+        return (self.amount > 1 - steps_done / steps).to(self.amount)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Denoising:
     """A batch of pictures between two denoising steps, with everything that the remaining steps need.
 
     step: number of completed steps, of len(timesteps). latents: the present latents. clean_latents: the clean latents
     that the model predicted in the latest `advance` that did not finish the run; `known` before the first one. mask:
     1 where to repaint, 0 where to keep. known: the latents of the picture, without its masked part if the UNet takes a
-    mask. noise: the initial noise, one for all pictures or one for each.
+    mask. noise: the initial noise, one for all pictures or one for each. soft: of masks with values
+    between 0 and 1; None for masks of 0 and 1.
     """
 
     step: int
@@ -64,6 +85,7 @@ class Denoising:
     prompt: PromptEmbedding
     guidance_scale: float
     seed: int
+    soft: SoftMask | None = None
 
     @property
     def finished(self) -> bool:
@@ -78,7 +100,8 @@ class Denoising:
             else:
                 setattr(scheduler, name, _rows(value, pictures, count))
         parts = {name: getattr(self, name)[pictures] for name in ("latents", "clean_latents", "mask", "known")}
-        return replace(self, scheduler=scheduler, **parts)
+        soft = None if self.soft is None else self.soft[pictures]
+        return replace(self, scheduler=scheduler, soft=soft, **parts)
 
 
 def _rows(value: Any, rows: list[int], count: int) -> Any:

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from maskless.data.errors import MasklessError
-from maskless.models.inpainters.denoising import Denoising, PromptEmbedding, Sampling
+from maskless.models.inpainters.denoising import Denoising, PromptEmbedding, Sampling, SoftMask
 from maskless.models.inpainters.overflow import is_finite, leave_float16, not_finite
 from maskless.models.inpainters.schedulers import choose_scheduler, clean_latents, set_steps, start_at, step_options
 from maskless.models.inpainters.weighting import WeightedPiece, weighted_pieces, with_weights
@@ -164,20 +164,23 @@ class StableDiffusionInpainter:
         noise = (self.draw_noise(sampling.seed) if sampling.noise is None else sampling.noise).to(self.device)
         set_steps(scheduler, sampling.steps, self.device)
         timesteps, latents = self._start(scheduler, images, noise, sampling)
-        around = (images * 2 - 1) * (masks < 0.5) if self._takes_mask else images * 2 - 1
+        around = (images * 2 - 1) * (masks <= 0) if self._takes_mask else images * 2 - 1
         known = self.latents_of(around)
+        amount = F.interpolate(masks.to(self.device), size=known.shape[-2:])
+        between = bool(((amount > 0) & (amount < 1)).any())
         return Denoising(
             step=0,
             timesteps=timesteps,
             latents=latents,
             clean_latents=known,
-            mask=F.interpolate(masks.to(self.device), size=known.shape[-2:]),
+            mask=(amount > 0).to(amount),
             known=known,
             noise=noise,
             scheduler=scheduler,
             prompt=prompt,
             guidance_scale=sampling.guidance_scale,
             seed=sampling.seed,
+            soft=SoftMask(amount=amount, source=self.latents_of(images * 2 - 1)) if between else None,
         )
 
     @torch.no_grad()
@@ -198,7 +201,7 @@ class StableDiffusionInpainter:
                 clean = clean_latents(scheduler, prediction, timestep, scaled)
             options = step_options(scheduler, run.seed, step, count)
             latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
-            if not self._takes_mask:
+            if run.soft is not None or not self._takes_mask:
                 latents = _restore_outside(run, scheduler, latents, step + 1)
         return replace(run, step=max(stop, run.step), latents=latents, clean_latents=clean, scheduler=scheduler)
 
@@ -365,9 +368,14 @@ def _zero_padded(states: Tensor, length: int) -> Tensor:
 
 
 def _restore_outside(run: Denoising, scheduler: SchedulerMixin, latents: Tensor, step: int) -> Tensor:
-    """The latents, with those outside the mask replaced by the picture's at the noise level of this step."""
-    known = run.known
+    """The latents, with those outside the mask replaced by the picture's at the noise level of this step.
+
+    step: the number of steps that are done. Of a soft mask, only what is free by then counts as inside.
+    """
+    known, mask = run.known, run.mask
+    if run.soft is not None:
+        known, mask = run.soft.source, run.soft.free(step, len(run.timesteps))
     if step < len(run.timesteps):
         noise = run.noise.expand(len(known), -1, -1, -1)
         known = scheduler.add_noise(known, noise, run.timesteps[step].expand(len(known)))
-    return (1 - run.mask) * known + run.mask * latents
+    return (1 - mask) * known + mask * latents

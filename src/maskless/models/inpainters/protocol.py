@@ -56,7 +56,7 @@ class InpaintingModel(Protocol):
 
         Args:
             images: RGB in [0, 1], S = native_px.
-            masks: 1 where to repaint, 0 where to keep.
+            masks: 1 where to repaint, 0 where to keep. A Denoiser also takes values between them, see `SoftMask`.
             prompt: the result of `encode_prompt`.
             sampling: see `Sampling`.
         Returns:
