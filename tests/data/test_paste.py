@@ -151,3 +151,13 @@ def test_on_an_opaque_picture_the_alpha_channel_changes_nothing():
         paste_pixels(original, crop, box, box, feather=0.2),
     )
     assert np.array_equal(paste_alpha(opaque, box, feather=0.2), opaque)
+
+
+def test_a_soft_mask_fades_out_and_touches_nothing_where_it_is_zero():
+    original = np.full((40, 60, 3), 100, np.uint8)
+    amount = torch.linspace(0, 1, 60).expand(40, 60).contiguous()
+    box = (0, 0, 60, 40)
+    edited = paste_pixels(original, torch.ones(3, 40, 60), box, box, feather=0.0, mask=amount)[20, :, 0].astype(int)
+    assert edited[0] == 100 and (np.diff(edited) >= 0).all()
+    assert 100 < edited[6] < 255 and (edited[16:] == 255).all()
+    assert np.array_equal(paste_alpha(original[..., 0], box, feather=0.0, mask=amount)[20], edited)

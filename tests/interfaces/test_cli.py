@@ -95,7 +95,8 @@ class TestEdit:
         kept = {"checkpoint_interval": 2, "checkpoint_dir": "deep/er", "output_dir": "else/where", "image_id": "7",
                 "format": "webp", "quality": 60}  # fmt: skip
         switches = {"slim_checkpoint": True, "offline": True, "allow_pickle": True, "fit_edges": False,
-                    "draw_box": True, "tensorboard": True, "keep_alpha": True, "overwrite": True}  # fmt: skip
+                    "draw_box": True, "tensorboard": True, "keep_alpha": True, "overwrite": True,
+                    "each_part": True}  # fmt: skip
         flags = [
             text
             for name, value in (given | of_models | kept).items()
@@ -106,7 +107,7 @@ class TestEdit:
             "edit", scene, *TEXTS, "--models", tiny_models, *flags, "--json",
         )  # fmt: skip
         record = json.loads(out)
-        assert status == 0 and record["config"] == given | {"fit_edges": False, "keep_alpha": True}
+        assert status == 0 and record["config"] == given | {"fit_edges": False, "keep_alpha": True, "each_part": True}
         assert set(record["config"]) == {option.name for option in fields(EditConfig)}
         loaded = of_models | {"offline": True, "allow_pickle": True, "models": str(tiny_models)}
         assert record["models"] == loaded | {"dino": None, "clip": None, "redraw": None}

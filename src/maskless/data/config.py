@@ -244,6 +244,12 @@ class EditConfig:
         maximum=0.5,
         help="Width of the blended seam inside a region, as a fraction of its side.",
     )
+    each_part: bool = option(
+        False,
+        group="Inpainting",
+        help="Inpaint the parts of a region each by itself if they lie far apart, in place of one crop of all of them; "
+        "this takes as many inpaintings more.",
+    )
     keep_alpha: bool = option(
         False,
         group="Inpainting",

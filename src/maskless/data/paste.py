@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,10 @@ from maskless.data.boxes import Box
 from maskless.data.errors import MasklessError
 from maskless.data.masks import mask_weight, seam_weight
 
+Region: TypeAlias = Bool[Tensor, "H W"] | Float[Tensor, "H W"]
+"""The pixels that may change, or for a soft mask how much each may, 0 to 1."""
+SOFT_EDGE = 0.25
+"""Where a soft mask has a smaller value, what was drawn is blended with the picture, so that no outline is visible."""
 RING_PX = 2
 """Width of the ring around a mask in which `match_surroundings` compares the edit with the source."""
 
@@ -77,7 +83,7 @@ def paste_back(
     box_xyxy: Box,
     *,
     feather: float,
-    mask: Bool[Tensor, "H W"] | None = None,
+    mask: Region | None = None,
 ) -> Float[Tensor, "3 H W"]:
     """The picture with the box replaced by that part of an edited window (method step 7); differentiable in `crop`.
 
@@ -99,7 +105,7 @@ def paste_pixels(
     box_xyxy: Box,
     *,
     feather: float,
-    mask: Bool[Tensor, "H W"] | None = None,
+    mask: Region | None = None,
     alpha: np.ndarray | None = None,
 ) -> np.ndarray:
     """`paste_back` on integer pixels: outside the box or the mask they equal the original's, bit for bit.
@@ -133,7 +139,7 @@ def paste_pixels(
 
 
 def paste_alpha(
-    alpha: np.ndarray, box_xyxy: Box, *, feather: float, mask: Bool[Tensor, "H W"] | None = None
+    alpha: np.ndarray, box_xyxy: Box, *, feather: float, mask: Region | None = None
 ) -> np.ndarray:
     """The alpha channel of a picture whose box or mask was painted: opaque there, with the seam of `paste_pixels`.
 
@@ -169,4 +175,7 @@ def _box_of_window(crop: Tensor, window_xyxy: Box, box_xyxy: Box) -> Tensor:
 def _weight(mask: Tensor | None, box_xyxy: Box, size_yx: tuple[int, int], feather: float) -> Tensor:
     if mask is None:
         return seam_weight(box_xyxy, size_yx, feather)
-    return mask_weight(mask, box_xyxy, feather)
+    if not mask.is_floating_point():
+        return mask_weight(mask, box_xyxy, feather)
+    x0, y0, x1, y1 = (int(v) for v in box_xyxy)
+    return mask_weight(mask > 0, box_xyxy, feather) * (mask[y0:y1, x0:x1] / SOFT_EDGE).clamp(max=1)

@@ -195,6 +195,11 @@ class EditedImage:
             keep_alpha=keep_alpha,
         )
 
+    @property
+    def _region(self) -> Tensor | None:
+        """The mask, or its grey values if it is soft."""
+        return self.mask if self.request.amount is None else self.request.amount
+
     def touched(self) -> Bool[Tensor, "H W"]:
         """Where the candidate may differ from the original."""
         if self.mask is not None:
@@ -208,7 +213,7 @@ class EditedImage:
         """RGB in [0, 1]."""
         crop = self.crop.to(torch.float32) / 255
         return paste_back(
-            self.request.image, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self.mask
+            self.request.image, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self._region
         )
 
     def pixels(self) -> np.ndarray:
@@ -221,7 +226,7 @@ class EditedImage:
         alpha = None if source is None or self.keep_alpha else source.alpha
         crop = self.crop.to(torch.float32) / 255
         return paste_pixels(
-            original, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self.mask, alpha=alpha
+            original, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self._region, alpha=alpha
         )
 
     @property
@@ -230,7 +235,7 @@ class EditedImage:
         source = self.request.source
         if source is None or source.alpha is None or self.keep_alpha:
             return source
-        return replace(source, alpha=paste_alpha(source.alpha, self.box_xyxy, feather=self.feather, mask=self.mask))
+        return replace(source, alpha=paste_alpha(source.alpha, self.box_xyxy, feather=self.feather, mask=self._region))
 
     def pil(self) -> Image.Image:
         """An 8-bit RGB picture."""

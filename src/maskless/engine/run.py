@@ -137,3 +137,14 @@ def cost_of(models: EditModels, stopwatch: Stopwatch, *, inpaintings: int, unet_
         seconds=dict(stopwatch.seconds),
         peak_memory_mb=peak_memory_mb(models.device),
     )
+
+
+def total_cost(costs: Sequence[Cost]) -> Cost:
+    """The sum of costs; of the peak memory, the maximum."""
+    stages = {stage for cost in costs for stage in cost.seconds}
+    return Cost(
+        inpaintings=sum(cost.inpaintings for cost in costs),
+        unet_forwards=sum(cost.unet_forwards for cost in costs),
+        seconds={stage: sum(cost.seconds.get(stage, 0.0) for cost in costs) for stage in sorted(stages)},
+        peak_memory_mb=max(cost.peak_memory_mb for cost in costs),
+    )

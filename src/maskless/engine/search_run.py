@@ -42,7 +42,7 @@ from maskless.models.pretrained import EditModels
 
 FREE_OPTIONS = {
     "iterations", "epochs", "lr", "gradient_accumulation", "updates", "estimator", "seed", "ranking", "ranking_alpha",
-    "ranking_beta", "batch_size", "keep_alpha", "budget",
+    "ranking_beta", "batch_size", "keep_alpha", "each_part", "budget",
 }  # fmt: skip
 """Options that may differ when a run is resumed: the length and intensity of the search, and the ranking after it."""
 MODEL_OPTIONS = ("scheduler", "lora", "dtype")

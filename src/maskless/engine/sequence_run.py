@@ -11,9 +11,9 @@ from torch import Tensor
 
 from maskless.data.config import EditConfig, ResolvedConfig
 from maskless.data.masks import dilate, mask_box
-from maskless.data.result import Candidates, Cost, EditedImage, EditResult, StepRecord
+from maskless.data.result import Candidates, EditedImage, EditResult, StepRecord
 from maskless.data.types import EditRequest, Regions
-from maskless.engine.run import Steps, cannot_resume
+from maskless.engine.run import Steps, cannot_resume, total_cost
 from maskless.engine.search_run import SearchPlan, SearchRun
 from maskless.locating.objects import objects_in
 from maskless.locating.view import PictureView
@@ -107,7 +107,7 @@ class SequenceRun:
             scores=last.scores[kept],
             order=tuple(range(len(kept))),
             history=self.history,
-            cost=_total_cost([part.cost for part in (*self._results, last)]),
+            cost=total_cost([part.cost for part in (*self._results, last)]),
         )
 
     def _make_steps(self) -> Iterator[StepRecord]:
@@ -161,14 +161,3 @@ def _eight_bit(edited: EditedImage) -> Tensor:
 def _with_bounding_boxes(regions: Regions, masks: Tensor) -> Regions:
     """The regions with their boxes replaced by the bounding boxes of masks [N, H, W]."""
     return replace(regions, boxes_xyxy=torch.tensor([mask_box(mask) for mask in masks]))
-
-
-def _total_cost(costs: list[Cost]) -> Cost:
-    """The sum of costs; of the peak memory, the maximum."""
-    stages = {stage for cost in costs for stage in cost.seconds}
-    return Cost(
-        inpaintings=sum(cost.inpaintings for cost in costs),
-        unet_forwards=sum(cost.unet_forwards for cost in costs),
-        seconds={stage: sum(cost.seconds.get(stage, 0.0) for cost in costs) for stage in sorted(stages)},
-        peak_memory_mb=max(cost.peak_memory_mb for cost in costs),
-    )

@@ -21,6 +21,7 @@ from maskless.data.options import OptionValue
 from maskless.data.types import EditRequest
 from maskless.engine.fill_run import FillRun, NamedRegion
 from maskless.engine.painters import FillPlan, RedrawPlan
+from maskless.engine.parts_run import PartsRun
 from maskless.engine.run import Run, resolved
 from maskless.engine.search_run import SearchPlan, SearchRun
 from maskless.engine.sequence_run import SequenceRun, new_object_size
@@ -91,9 +92,10 @@ class Job:
     config: ResolvedConfig
     view: PictureView
 
-    def fill(self, plan: FillPlan | None = None, locate: Callable[..., NamedRegion] | None = None) -> FillRun:
+    def fill(self, plan: FillPlan | None = None, locate: Callable[..., NamedRegion] | None = None) -> Run:
         """A run that draws in the request's own mask, or in the region that `locate` finds."""
-        return FillRun(self.request, self.models, self.config, plan, locate=locate, view=self.view)
+        kind = PartsRun if self.config.each_part else FillRun
+        return kind(self.request, self.models, self.config, plan, locate=locate, view=self.view)
 
     def search(self, plan: SearchPlan | None = None) -> SearchRun:
         """A run that searches for the region."""
