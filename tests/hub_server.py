@@ -6,10 +6,21 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a hostile or broken server sends: a status, headers and a body, and whether it closes the connection."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    close: bool = False
 
 
 class HubServer:
@@ -18,6 +29,8 @@ class HubServer:
     requests: (method, path, Range header) of all that came.
     breaking: names of files whose download is cut near its end and then refused.
     gated: ids whose files need a licence. converted: id to the folder that its pull request 1 offers.
+    answers: from the beginning of a path to an answer that takes the place of the usual one, see `Answer`.
+    lists_hashes: whether the listing has sizes and hashes, as the hub's has and a mirror's may not.
     """
 
     def __init__(self, models: dict[str, Path]) -> None:
@@ -28,6 +41,8 @@ class HubServer:
         self.broken: set[str] = set()
         self.gated: set[str] = set()
         self.converted: dict[str, Path] = {}
+        self.answers: dict[str, Answer] = {}
+        self.lists_hashes = True
         self.url = ""
 
     def folder_at(self, repo_id: str, revision: str) -> tuple[str, Path] | None:
@@ -70,6 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path).strip("/")
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
+        for beginning, answer in self.hub.answers.items():
+            if path.startswith(beginning):
+                return self._send_answer(answer)
         parts = path.split("/")
         if parts[:2] == ["api", "models"]:
             self._answer_about("/".join(parts[2:4]), parts[4] if len(parts) > 4 else "", "/".join(parts[5:]) or "main")
@@ -98,7 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
                 for name, path in zip(names, files, strict=True)
             ]
             return self._send(json.dumps(listing).encode())
-        siblings = [{"rfilename": name} for name in names]
+        siblings = [
+            {"rfilename": name} | (_facts(path) if self.hub.lists_hashes else {})
+            for name, path in zip(names, files, strict=True)
+        ]
         about = {"id": repo_id, "modelId": repo_id, "sha": commit, "private": False, "tags": [], "siblings": siblings}
         return self._send(json.dumps(about).encode())
 
@@ -121,6 +142,16 @@ class _Handler(BaseHTTPRequestHandler):
         if cut:
             self.hub.broken.add(name)
 
+    def _send_answer(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        for name, value in ({"Content-Length": str(len(answer.body))} | answer.headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            with suppress(OSError):
+                self.wfile.write(answer.body)
+        self.close_connection = self.close_connection or answer.close
+
     def _send(
         self, body: bytes, status: int = 200, headers: dict[str, str] | None = None, *, cut: bool = False
     ) -> None:
@@ -142,7 +173,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _etag(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
+    """As the hub has it: the SHA-256 of weights, and of other files the SHA-1 of their blob in git."""
+    content = path.read_bytes()
+    if path.suffix == ".safetensors":
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _facts(path: Path) -> dict[str, object]:
+    """What a listing with `blobs=true` says of a file."""
+    size, digest = path.stat().st_size, _etag(path)
+    if path.suffix == ".safetensors":
+        return {"size": size, "blobId": "0" * 40, "lfs": {"size": size, "sha256": digest, "pointerSize": 135}}
+    return {"size": size, "blobId": digest}
 
 
 def _offer(repo_id: str) -> dict[str, object]:

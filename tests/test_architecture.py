@@ -23,7 +23,9 @@ RESTRICTED = {
     "transformers": ("models/", "storybook/"),
     "tokenizers": ("models/", "storybook/"),
     "diffusers": ("models/inpainters/", "models/pretrained.py", "storybook/"),
-    "huggingface_hub": ("models/hub.py", "models/inpainters/lora_files.py"),
+    "huggingface_hub": (
+        "models/hub.py", "models/cache.py", "models/listing.py", "models/transfer.py", "models/inpainters/lora_files.py",
+    ),
     "torchvision": (),
 }
 NAMELESS = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py"}

@@ -1,5 +1,6 @@
 """Downloads from a hub, here a small server on this machine: once, at one commit, resumed, and never again."""
 
+import gzip
 import json
 import os
 import shutil
@@ -13,10 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from hub_server import HubServer, serving
+from hub_server import Answer, HubServer, serving
 from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
-from maskless.models import hub
+from maskless.models import cache, hub, transfer
+from maskless.models import listing as hub_listing
+from maskless.models.cache import LOCK_NAME
 from maskless.models.pretrained import fetch_models, load_models
 
 STORYBOOK = Path(str(resources.files("maskless"))) / "assets" / "storybook"
@@ -89,7 +92,7 @@ def test_what_loading_needs_is_downloaded_once_and_nothing_else(served, tmp_path
         if name.endswith((".bin", ".md")) or "fp16" in name or "pruned" in name or "other" in name
     ]
     assert models.names == {part: f"{name}@{served.commits[name]}" for part, name in IDS.items()}
-    lock = json.loads((tmp_path / "home" / hub.LOCK_NAME).read_text())
+    lock = json.loads((tmp_path / "home" / LOCK_NAME).read_text())
     assert {name: entry["commit"] for name, entry in lock.items()} == served.commits
     served.requests.clear()
     load()
@@ -193,7 +196,7 @@ def test_pickles_need_to_be_allowed_or_converted_by_the_hub(served, tmp_path):
     served.converted[IDS["clip"]] = safe
     converted = load()
     assert converted.names["clip"] != f"{IDS['clip']}@{served.commits[IDS['clip']]}"
-    (tmp_path / "home" / hub.LOCK_NAME).unlink()
+    (tmp_path / "home" / LOCK_NAME).unlink()
     allowed = load(allow_pickle=True)
     assert allowed.names["clip"] == f"{IDS['clip']}@{served.commits[IDS['clip']]}"
     assert torch.allclose(allowed.clip.encode_text("a car"), converted.clip.encode_text("a car"), atol=1e-6)
@@ -205,7 +208,7 @@ def test_a_snapshot_of_another_program_is_used_if_it_is_whole(served, tmp_path):
         storage = tmp_path / "home" / "hub" / f"models--{name.replace('/', '--')}"
         (storage / "refs").mkdir(exist_ok=True)
         (storage / "refs" / "main").write_text(served.commits[name])
-    (tmp_path / "home" / hub.LOCK_NAME).unlink()
+    (tmp_path / "home" / LOCK_NAME).unlink()
     for name in (IDS["dino"], IDS["inpainting"]):
         assert hub.fetch([name], offline=True).commit == served.commits[name]
     shutil.rmtree(storage / "snapshots" / served.commits[name] / "vae")
@@ -214,30 +217,255 @@ def test_a_snapshot_of_another_program_is_used_if_it_is_whole(served, tmp_path):
 
 
 def test_a_damaged_lock_file_is_one_line(served, tmp_path):
-    path = tmp_path / "home" / hub.LOCK_NAME
+    path = tmp_path / "home" / LOCK_NAME
     path.parent.mkdir(exist_ok=True)
     path.write_text("{")
-    with pytest.raises(MasklessError, match=f"{hub.LOCK_NAME} .*; delete it"):
+    with pytest.raises(MasklessError, match=f"{LOCK_NAME} .*; delete it"):
         hub.fetch([IDS["dino"]])
 
 
-def test_files_are_chosen_by_what_loading_needs():
-    unet = "unet/diffusion_pytorch_model"
-    names = [
-        "model_index.json", "README.md", "sd.safetensors", "sd.ckpt", "scheduler/scheduler_config.json",
-        "unet/config.json", f"{unet}.safetensors.index.json", f"{unet}-00001-of-00002.safetensors",
-        f"{unet}-00002-of-00002.safetensors", f"{unet}.fp16.safetensors", f"{unet}.safetensors.index.fp16.json",
-        f"{unet}.bin", f"{unet}.fp16-00001-of-00002.safetensors", "unet/diffusion_flax_model.msgpack",
-        "text_encoder/model.safetensors", "tokenizer/vocab.json", "tokenizer/spiece.model",
-        "safety_checker/model.safetensors",
-    ]  # fmt: skip
-    components = ["scheduler", "unet", "text_encoder", "tokenizer"]
-    chosen = hub.choose_files(names, components, settings_only=False)
-    assert [names.index(name) for name in chosen] == [0, 4, 5, 6, 7, 8, 14, 15, 16]
-    assert hub.pickled_folders(names, chosen, components) == []
-    settings = hub.choose_files(names, components, settings_only=True)
-    assert [name for name in settings if name.endswith(".safetensors")] == []
-    assert hub.pickled_folders(["pytorch_model.bin", "model.fp16.bin"], ["config.json"], None) == ["pytorch_model.bin"]
+UP_AND_OUT = [
+    "../../../../evil",
+    "/tmp/evil",
+    "a/../../evil",
+    "..",
+    "C:\\evil",
+    "a\\..\\evil",
+    "evil\nfile",
+    "unet/aux.json",
+]
+
+
+def listing(server: HubServer, repo_id: str, **changes: object) -> Answer:
+    """What the server says of a repository, with some of its fields changed."""
+    names = [{"rfilename": path.name} for path in server.models[repo_id].iterdir() if path.is_file()]
+    about = {"id": repo_id, "sha": server.commits[repo_id], "siblings": names} | changes
+    return Answer(body=json.dumps(about).encode())
+
+
+def files_outside(tmp_path: Path) -> list[str]:
+    """Files under the test's folder that are neither of the server nor of the cache."""
+    roots = (tmp_path / "hub", tmp_path / "home")
+    return [str(path) for path in tmp_path.rglob("*") if path.is_file() and not any(map(path.is_relative_to, roots))]
+
+
+@pytest.mark.parametrize("etag", ["../../../../evil", "{tmp}/authorized_keys", "..", "a/b", "%2e%2e%2fevil", "0" * 64])
+def test_an_etag_never_becomes_a_path(served, tmp_path, etag):
+    """A mirror without hashes in its listing may send any ETag; a wrong hash is refused, anything else is no hash."""
+    served.lists_hashes = False
+    etag = etag.format(tmp=tmp_path)
+    commit, content = served.commits[IDS["dino"]], (served.models[IDS["dino"]] / "model.safetensors").read_bytes()
+    served.answers[f"{IDS['dino']}/resolve/{commit}/model.safetensors"] = Answer(
+        headers={"ETag": f'"{etag}"', "X-Repo-Commit": commit}, body=content
+    )
+    if etag == "0" * 64:
+        with pytest.raises(MasklessError, match="model.safetensors from .* is not the file that was expected"):
+            hub.fetch([IDS["dino"]])
+    else:
+        assert (hub.fetch([IDS["dino"]]).folder / "model.safetensors").read_bytes() == content
+    assert files_outside(tmp_path) == []
+    blobs = [path.name for path in (tmp_path / "home").rglob("blobs/*")]
+    assert blobs and all(set(name.split(".")[0]) <= set("0123456789abcdef") for name in blobs)
+
+
+@pytest.mark.parametrize("name", UP_AND_OUT)
+def test_a_name_that_leads_elsewhere_is_refused(served, tmp_path, name):
+    """As the name of a file, as the commit, and as a part of a pipeline."""
+    served.answers["api/models/acme/dino"] = listing(
+        served, IDS["dino"], siblings=[{"rfilename": "config.json"}, {"rfilename": f"{name}.json"}]
+    )
+    if "/" not in name:  # a file in another folder than the root is never downloaded
+        with pytest.raises(MasklessError, match="cannot be a path in the cache; nothing was written"):
+            hub.fetch([IDS["dino"]])
+    served.answers["api/models/acme/dino"] = listing(served, IDS["dino"], sha=name)
+    with pytest.raises(MasklessError, match="does not name a commit and its files"):
+        hub.fetch([IDS["dino"]])
+    index = {"_class_name": "StableDiffusionInpaintPipeline", name: ["diffusers", "UNet2DConditionModel"]}
+    commit = served.commits[IDS["inpainting"]]
+    served.answers[f"{IDS['inpainting']}/resolve/{commit}/model_index.json"] = Answer(body=json.dumps(index).encode())
+    if name != "unet/aux.json":
+        with pytest.raises(MasklessError, match="cannot be a folder; nothing was read"):
+            hub.fetch([IDS["inpainting"]])
+    assert files_outside(tmp_path) == []
+
+
+def test_a_revision_cannot_lead_out_of_the_cache():
+    assert hub.is_hub_id("acme/dino@refs/pr/1") and not hub.is_hub_id("acme/dino@../../../etc")
+
+
+def test_a_link_out_of_the_cache_is_not_followed(served, tmp_path):
+    outside = tmp_path / "home" / "elsewhere"
+    outside.mkdir(parents=True)
+    storage = tmp_path / "home" / "hub" / "models--acme--dino"
+    (storage / "snapshots").mkdir(parents=True)
+    (storage / "snapshots" / served.commits[IDS["dino"]]).symlink_to(outside)
+    with pytest.raises(MasklessError, match="leads out of the cache"):
+        hub.fetch([IDS["dino"]])
+    assert list(outside.iterdir()) == []
+
+
+def test_weights_that_differ_by_one_bit_are_refused_and_downloaded_again(served, tmp_path):
+    commit, name = served.commits[IDS["dino"]], "model.safetensors"
+    content = bytearray((served.models[IDS["dino"]] / name).read_bytes())
+    content[-1] ^= 1
+    served.answers[f"{IDS['dino']}/resolve/{commit}/{name}"] = Answer(body=bytes(content))
+    with pytest.raises(MasklessError, match="model.safetensors from .* was downloaded twice and deleted") as caught:
+        hub.fetch([IDS["dino"]])
+    assert "\n" not in str(caught.value)
+    assert hub.find([IDS["dino"]]) is None and not list((tmp_path / "home").rglob(f"{name}"))
+    assert not list((tmp_path / "home").rglob("*.maskless")), "the wrong content must not be continued"
+    served.answers.clear()
+    assert (hub.fetch([IDS["dino"]]).folder / name).is_file()
+
+
+def test_a_damaged_file_in_the_cache_is_replaced_without_being_deleted_by_hand(served):
+    folder = hub.fetch([IDS["dino"]]).folder
+    whole = (folder / "model.safetensors").read_bytes()
+    for damaged in (b"", whole[:-7], b"\xff" * len(whole)):
+        (folder / "model.safetensors").resolve().write_bytes(damaged)
+        assert load().names["dino"].startswith(IDS["dino"])
+        assert (folder / "model.safetensors").read_bytes() == whole
+    (folder / "model.safetensors").resolve().unlink()  # a link to nothing
+    load()
+    assert (folder / "model.safetensors").read_bytes() == whole
+
+
+def test_files_of_another_program_in_the_cache_are_checked_once(served):
+    """The lock file is new, so what lies in the cache is compared with the hashes that the hub lists."""
+    folder = hub.fetch([IDS["dino"]]).folder
+    cache.lock_path().unlink()
+    whole = (folder / "config.json").read_bytes()
+    (folder / "config.json").resolve().write_bytes(whole.replace(b"64", b"32"))
+    hub.fetch([IDS["dino"]])
+    assert (folder / "config.json").read_bytes() == whole
+
+
+def test_the_lock_file_keeps_sizes_and_hashes_and_an_older_one_is_read(served):
+    hub.fetch([IDS["dino"]])
+    lock = json.loads(cache.lock_path().read_text())
+    about = lock[IDS["dino"]]["files"]["model.safetensors"]
+    assert (
+        len(about["hash"]) == 64 and about["size"] == (served.models[IDS["dino"]] / "model.safetensors").stat().st_size
+    )
+    lock[IDS["dino"]]["files"] = sorted(lock[IDS["dino"]]["files"])
+    cache.lock_path().write_text(json.dumps(lock))
+    served.requests.clear()
+    assert hub.fetch([IDS["dino"]]).commit == served.commits[IDS["dino"]] and served.requests == []
+
+
+def test_a_pinned_commit_must_be_the_one_that_is_answered(served):
+    served.answers["api/models/acme/dino"] = listing(served, IDS["dino"], sha="f" * 40)
+    with pytest.raises(MasklessError, match="answers with another commit"):
+        hub.fetch([f"{IDS['dino']}@{served.commits[IDS['dino']]}"])
+
+
+def test_a_known_hash_counts_more_than_what_a_mirror_lists(served, monkeypatch):
+    commit = served.commits[IDS["dino"]]
+    monkeypatch.setitem(hub_listing.SHA256_OF, (commit, "model.safetensors"), "1" * 64)
+    with pytest.raises(MasklessError, match="offers a model.safetensors whose hash is"):
+        hub.fetch([IDS["dino"]])
+
+
+def many_names() -> bytes:
+    names = [{"rfilename": f"{number}.json"} for number in range(25_000)]
+    return json.dumps({"sha": "a" * 40, "siblings": names}).encode()
+
+
+HOSTILE_LISTINGS = {
+    "gzip bomb": (Answer(headers={"Content-Encoding": "gzip"}, body=gzip.compress(b"0" * 50_000_000)), "compressed"),
+    "too many names": (Answer(body=many_names()), "lists 25,000 files"),
+    "too large": (Answer(body=b" " * (17 * 2**20)), "larger than 16 MB"),
+    "HTML": (Answer(body=b"<html>sign in</html>"), "is not JSON"),
+    "deeply nested": (Answer(body=b"[" * 100_000), "is not JSON"),
+    "another type": (Answer(body=b'["a", 1]'), "does not name a commit"),
+    "no names": (Answer(body=b'{"sha": "' + b"a" * 40 + b'", "siblings": [1, {"rfilename": 3}]}'), "no model that can"),
+    "half an answer": (Answer(headers={"Content-Length": "9999"}, body=b"{", close=True), "cannot download"),
+    "server error": (Answer(status=500, body=b"x" * 10_000_000), "cannot download"),
+    "endless redirect": (Answer(status=302, headers={"Location": "/api/models/acme/dino"}), "cannot download"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE_LISTINGS)
+def test_a_hostile_listing_is_one_line(served, tmp_path, kind):
+    served.answers["api/models/acme/dino"], reason = HOSTILE_LISTINGS[kind]
+    with pytest.raises(MasklessError, match=reason) as caught:
+        hub.fetch([IDS["dino"]])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+    assert files_outside(tmp_path) == []
+
+
+def test_a_server_that_never_completes_a_file_is_asked_a_few_times_only(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "PAUSE_SECONDS", 0)
+    name = "model.safetensors"
+    served.lists_hashes = False
+    beginning = f"{IDS['dino']}/resolve/{served.commits[IDS['dino']]}/{name}"
+    served.answers[beginning] = Answer(headers={"Content-Length": "5000000"}, body=b"0" * 20_000, close=True)
+    with pytest.raises(MasklessError, match="continues where it stopped"):
+        hub.fetch([IDS["dino"]])
+    assert sum(method == "GET" and path.endswith(name) for method, path, _ in served.requests) == transfer.ATTEMPTS
+    served.answers[beginning] = Answer(headers={"Content-Length": "40000000000000000"}, body=b"0", close=True)
+    with pytest.raises(MasklessError, match=r"needs 40000000.0 GB, and .* GB left"):
+        hub.fetch([IDS["dino"]])
+
+
+def test_a_server_that_sends_more_than_it_listed_is_stopped(served, tmp_path):
+    name, commit = "model.safetensors", served.commits[IDS["dino"]]
+    whole = (served.models[IDS["dino"]] / name).read_bytes()
+    served.answers[f"{IDS['dino']}/resolve/{commit}/{name}"] = Answer(body=whole + b"0" * 5_000_000)
+    with pytest.raises(MasklessError, match="sends more than the .* bytes of model.safetensors"):
+        hub.fetch([IDS["dino"]])
+    assert not list((tmp_path / "home").rglob("*.maskless"))
+
+
+def test_a_repository_with_fp16_weights_only_is_downloaded_and_loaded(served):
+    """The UNet and DINO have only model.fp16.safetensors, the other parts have both."""
+    plain = load_models(ModelOptions(models=IDS["inpainting"], dino=IDS["dino"], clip=IDS["clip"], device="cpu"))
+    for folder, stem in (("inpainting/unet", "diffusion_pytorch_model"), ("dino", "model")):
+        weights = served.models[IDS[folder.split("/")[0]]].parent / folder / f"{stem}.safetensors"
+        weights.replace(weights.with_name(f"{stem}.fp16.safetensors"))
+        weights.with_name("pytorch_model.bin").unlink(missing_ok=True)
+        weights.with_name(f"{stem}.bin").unlink(missing_ok=True)
+    cache.lock_path().unlink()
+    shutil.rmtree(cache.lock_path().parent / "hub")
+    models = load()
+    assert torch.equal(models.inpainter.unet.conv_in.weight, plain.inpainter.unet.conv_in.weight)
+    assert all(
+        torch.equal(a, b) for a, b in zip(models.dino.model.parameters(), plain.dino.model.parameters(), strict=True)
+    )
+
+
+def test_where_no_links_can_be_made_every_file_lies_on_the_disk_once(served, tmp_path, monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise OSError("links are not supported")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    load()
+    copies = [path for path in (tmp_path / "home" / "hub").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    names = {path.relative_to(folder).as_posix() for folder in served.models.values() for path in folder.rglob("*")}
+    assert copies and all("blobs" not in path.parts for path in copies)
+    assert {
+        path.relative_to(path.parents[len(path.parts) - path.parts.index("snapshots") - 3]).as_posix()
+        for path in copies
+    } <= names
+    load(offline=True)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "nonsense://x", "::::"])
+def test_a_proxy_that_cannot_be_used_is_one_line(served, monkeypatch, proxy):
+    from huggingface_hub.utils import close_session
+
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    close_session()
+    try:
+        with pytest.raises(
+            MasklessError, match="ALL_PROXY, HTTPS_PROXY or HTTP_PROXY names a|cannot download"
+        ) as caught:
+            hub.fetch([IDS["dino"]])
+        assert "\n" not in str(caught.value)
+    finally:
+        close_session()
 
 
 @pytest.mark.slow

@@ -3,6 +3,9 @@
 They are separate from the types, so reading options needs no torch.
 """
 
+MAX_REASON = 400
+"""Letters of another library's message that are repeated at most."""
+
 
 class MasklessError(ValueError):
     """Invalid input. The message is one line that says what was expected and what was given."""
@@ -19,6 +22,19 @@ def require(condition: bool, message: str) -> None:
         raise MasklessError(message)
 
 
+def one_line(text: str) -> str:
+    """A text of any origin as one line that is safe to show: control and escape sequences become spaces."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or the name of its type if the message is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The reason that an exception of a library gives, in one line; the name of its type if it gives none.
+
+    It is the first line of the message, with the next one if the first only introduces it ("… detected:").
+    """
+    lines = [line for line in map(one_line, str(error).splitlines()) if line]
+    if not lines:
+        return type(error).__name__
+    introduces = lines[0].endswith((":", ";", ",")) and len(lines) > 1
+    reason = f"{lines[0]} {lines[1]}" if introduces else lines[0]
+    return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maskless.data.paste import resize
 from maskless.models.memory import execution_device
+from maskless.models.parts import one_line_model_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +29,7 @@ MAX_CROPS = 400
 """Maximum number of crops. On long pictures the crops are further apart."""
 GENERIC_TEXTS = ("a picture", "a background", "nothing", "an empty place")
 """Texts whose mean similarity is subtracted, because some crops are similar to any text."""
+FAILED = "the CLIP model cannot be computed, its settings and files do not fit together"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,6 +128,7 @@ class Clip:
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         return (images - self.mean) / self.std
 
+    @one_line_model_errors(FAILED)
     def encode(self, images: Float[Tensor, "N 3 H W"]) -> ImageEncoding:
         """Embeddings and patch tokens of images in [0, 1], on the CPU; gradients flow back to the images."""
         embeddings, tokens = [], []
@@ -144,6 +147,7 @@ class Clip:
             embedding=torch.stack([each.embedding for each in encoded], dim=1), tokens=encoded[0].tokens
         )
 
+    @one_line_model_errors(FAILED)
     @torch.no_grad()
     def encode_text(self, text: str) -> Float[Tensor, " D"]:
         """E_t, of length 1, on the CPU.
@@ -161,6 +165,7 @@ class Clip:
         weights = torch.tensor([float(max(piece.length, 1)) for piece in pieces])
         return F.normalize((F.normalize(projected, dim=-1) * weights[:, None]).sum(dim=0), dim=-1)
 
+    @one_line_model_errors(FAILED)
     def has_token(self, word: str) -> bool:
         """Whether the word is a single token. Words of several tokens are rare in the training texts."""
         return len(self.tokenizer(word, add_special_tokens=False, verbose=False).input_ids) == 1

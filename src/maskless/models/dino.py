@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskless.data.types import PatchFeatures
 from maskless.models.memory import execution_device
+from maskless.models.parts import one_line_model_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,6 +21,7 @@ MAX_GRID = 2
 """Maximum number of patches, as a multiple of a square picture's. The cost of attention grows with its square."""
 KEY_LAYERS = ("k_proj", "key")
 """Names of a block's key projection in transformers: in the current version and in earlier ones."""
+FAILED = "the DINO model cannot be computed, its settings and files do not fit together"
 
 
 class Dino:
@@ -64,6 +66,7 @@ class Dino:
             image = resized[0].clamp(0, 1)
         return ((image - self.mean) / self.std)[None]
 
+    @one_line_model_errors(FAILED)
     @torch.no_grad()
     def features(self, image: Float[Tensor, "3 H W"]) -> PatchFeatures:
         """Patch features, and the last block's attention from the CLS token to the patches.
@@ -86,6 +89,7 @@ class Dino:
             patch_px=self.patch_px,
         )
 
+    @one_line_model_errors(FAILED)
     @torch.no_grad()
     def keys(self, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "T D"]:
         """The keys of all tokens in the last block, CLS first, with the heads concatenated.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from maskless.data.errors import MasklessError
+from maskless.data.errors import MasklessError, one_line
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
+from maskless.models.parts import SETTINGS_BYTES, open_network, opening, read_json, require_all_weights, shapes_in
 
 if TYPE_CHECKING:
     from transformers import ViTModel
@@ -43,19 +43,24 @@ def load_dino(source: Path, *, allow_pickle: bool = False) -> Dino:
         return Dino(model, mean=IMAGENET_MEAN, std=IMAGENET_STD, shorter_px=int(model.config.image_size))
     import transformers
 
-    kind = transformers.AutoConfig.from_pretrained(source, local_files_only=True).model_type
+    kind = _model_type(source)
     if kind not in DINO_KINDS:
         raise MasklessError(
             f"the DINO model must be a ViT, DINOv2 or DINOv2 with registers (model_type {', '.join(DINO_KINDS)}), got "
             f"{kind} in {source}"
         )
     without_pooling: dict[str, Any] = {"add_pooling_layer": False} if kind == "vit" else {}
-    model, info = getattr(transformers, DINO_KINDS[kind]).from_pretrained(
-        source, attn_implementation="eager", **without_pooling, **_loading_options(allow_pickle)
+    model: Any = open_network(
+        getattr(transformers, DINO_KINDS[kind]),
+        source,
+        allow_pickle=allow_pickle,
+        build=without_pooling,
+        attn_implementation="eager",
+        dtype=torch.float32,
     )
-    _require_all_keys(source, info)
     mean, std = _normalisation(source)
-    return Dino(model, mean=mean, std=std, shorter_px=int(model.config.image_size))
+    with opening(source / "config.json"):
+        return Dino(model, mean=mean, std=std, shorter_px=int(model.config.image_size))
 
 
 def load_clip(source: Path, *, allow_pickle: bool = False) -> Clip:
@@ -67,16 +72,17 @@ def load_clip(source: Path, *, allow_pickle: bool = False) -> Clip:
     Raises:
         MasklessError: another kind of model, or missing weights or settings.
     """
-    from transformers import AutoConfig, AutoTokenizer, CLIPModel, CLIPTokenizer, SiglipModel
+    from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer, SiglipModel
 
-    kind = AutoConfig.from_pretrained(source, local_files_only=True).model_type
+    kind = _model_type(source)
     if kind not in ("clip", "siglip"):
         raise MasklessError(f"the CLIP model must be a CLIP or a SigLIP of fixed picture size, got {kind} in {source}")
     model_class, tokenizer_class = (CLIPModel, CLIPTokenizer) if kind == "clip" else (SiglipModel, AutoTokenizer)
-    model, info = model_class.from_pretrained(source, **_loading_options(allow_pickle))
-    _require_all_keys(source, info)
+    model: Any = open_network(model_class, source, allow_pickle=allow_pickle, dtype=torch.float32)
     mean, std = _normalisation(source)
-    return Clip(model, tokenizer_class.from_pretrained(source, local_files_only=True), mean=mean, std=std)
+    with opening(source):
+        tokenizer = tokenizer_class.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        return Clip(model, tokenizer, mean=mean, std=std)
 
 
 def read_released_dino(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
@@ -91,11 +97,13 @@ def read_released_dino(path: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
+        shapes_in(path)
         found: Any = load_file(path)
     elif not allow_pickle:
         raise MasklessError(f"{path} is a pickle, which can contain code; read it with --allow-pickle if you trust it")
     else:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with opening(path):
+            found = torch.load(path, map_location="cpu", weights_only=True)
     for wrapper in RELEASE_WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
@@ -140,7 +148,7 @@ def convert_released_dino(released: dict[str, Tensor], source: str) -> ViTModel:
         dtype=torch.float32,
         output_loading_info=True,
     )
-    _require_all_keys(Path(source), info)
+    require_all_weights(source, info)
     if info["unexpected_keys"]:
         raise MasklessError(f"{source} is not a released DINO ViT: it also has {sorted(info['unexpected_keys'])[0]}")
     return model
@@ -175,15 +183,9 @@ def _renamed(released: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _loading_options(allow_pickle: bool) -> dict[str, Any]:
-    safe = None if allow_pickle else True
-    return {"dtype": torch.float32, "output_loading_info": True, "local_files_only": True, "use_safetensors": safe}
-
-
-def _require_all_keys(source: Path, info: dict[str, Any]) -> None:
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise MasklessError(f"model {source} lacks {len(missing)} weights, the first is {missing[0]}")
+def _model_type(source: Path) -> str:
+    """The kind of model that a folder's config.json names."""
+    return one_line(str(read_json(source / "config.json", limit=SETTINGS_BYTES).get("model_type")))
 
 
 def _normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -192,19 +194,11 @@ def _normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if not path.is_file():
         raise MasklessError(f"model file missing: {path}")
     settings = read_json(path)
-    try:
-        return tuple(settings["image_mean"]), tuple(settings["image_std"])
-    except KeyError as error:
-        raise MasklessError(f"preprocessor_config.json of {source} must contain {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file with a model's settings.
-
-    Raises:
-        MasklessError: the file is missing or is not valid JSON; the message names it.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MasklessError(f"model file damaged or unreadable: {path} ({error})") from error
+    found = []
+    for name in ("image_mean", "image_std"):
+        values = settings.get(name)
+        plain = isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values)
+        if not plain or not all(math.isfinite(v) for v in values) or (name == "image_std" and min(values) <= 0):
+            raise MasklessError(f"{name} in {path} must be three numbers, got {one_line(repr(values))[:80]}")
+        found.append(tuple(map(float, values)))
+    return found[0], found[1]

@@ -142,6 +142,10 @@ PINNED = {
 """The commit of each model, as public repositories name it in their code. Each was found in at least two repositories
 or under this exact hub id."""
 
+SHA256_OF: dict[tuple[str, str], str] = {}
+"""The SHA-256 of files of these commits, by commit and name, as far as public repositories name them. Of other files
+the first download keeps the hash that the hub lists."""
+
 BY_NAME = {preset.name: preset for preset in PRESETS}
 
 

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 
 from maskless.data.config import ModelOptions
-from maskless.data.errors import MasklessError, first_line
+from maskless.data.errors import MasklessError
 from maskless.models import hub
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
-from maskless.models.encoders import load_clip, load_dino, read_json
+from maskless.models.encoders import load_clip, load_dino
 from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.inpainters.single_file import load_single_file, settings_of
 from maskless.models.memory import arrange, is_out_of_memory, memory_advice
+from maskless.models.parts import check_weights, one_line_model_errors, read_json
 from maskless.models.presets import BY_NAME, PINNED, with_mirrors
 
 BUNDLED = "storybook"
@@ -161,10 +162,16 @@ def fetch_models(options: ModelOptions, *, progress: bool = False) -> dict[str, 
         if not hub.is_hub_id(source) or Path(source).exists():
             found[part] = LocalPart(path=Path(source), name=source)
             continue
-        snapshot = hub.fetch(
-            _with_commits(source), offline=options.offline, allow_pickle=options.allow_pickle, progress=progress
-        )
-        check_weights(snapshot.folder)
+        wanted: dict[str, Any] = {"allow_pickle": options.allow_pickle, "progress": progress}
+        snapshot = hub.fetch(_with_commits(source), offline=options.offline, **wanted)
+        try:
+            check_weights(snapshot.folder)
+        except MasklessError:
+            if options.offline:
+                raise
+            # A file in the cache is damaged: those that are not what their hashes say are downloaded again.
+            snapshot = hub.fetch(_with_commits(source), again=True, **wanted)
+            check_weights(snapshot.folder)
         found[part] = LocalPart(path=snapshot.folder, name=snapshot.name)
     return found
 
@@ -223,32 +230,6 @@ def model_sources(
         elif not Path(source).is_file() and not hub.is_hub_id(source):
             raise MasklessError(f"no such {part} model: {source!r} is neither a folder nor a hub id such as owner/name")
     return {part: str(source) for part, source in found.items()}
-
-
-def check_weights(folder: Path) -> None:
-    """Check that the files of a model's weights and settings can be opened.
-
-    Raises:
-        MasklessError: a file is missing, truncated or not readable; the message names it.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    for index in sorted(folder.rglob("*.safetensors.index.json")):
-        shards = set(read_json(index).get("weight_map", {}).values())
-        for shard in sorted(shards):
-            if not (index.parent / shard).is_file():
-                raise MasklessError(f"model file missing: {index.parent / shard}, named in {index.name}")
-    weights = sorted(folder.rglob("*.safetensors"))
-    if not weights and not list(folder.rglob("*.bin")):
-        raise MasklessError(f"no model weights (*.safetensors) in {folder}")
-    for path in weights:
-        try:
-            with safe_open(path, framework="pt") as opened:
-                opened.keys()
-        except (SafetensorError, OSError) as error:
-            raise MasklessError(f"model file damaged or cut short: {path} ({error})") from error
-    for path in sorted(folder.rglob("config.json")):
-        read_json(path)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -341,15 +322,10 @@ def _load_part(load: Any, part: LocalPart, kind: str, *, memory: str, **options:
         MasklessError: it cannot be read; the message says which model it is and why.
     """
     try:
-        return load(part.path, **options)
-    except MasklessError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise MasklessError(
-                f"not enough memory for the {kind} model {part.name}; {memory_advice(memory)}"
-            ) from error
-        raise MasklessError(f"cannot read the {kind} model {part.name}: {first_line(error)}") from error
+        with one_line_model_errors(f"cannot read the {kind} model {part.name}"):
+            return load(part.path, **options)
+    except (RuntimeError, MemoryError, OSError) as error:
+        raise MasklessError(f"not enough memory for the {kind} model {part.name}; {memory_advice(memory)}") from error
 
 
 def _recommendations(source: Path) -> dict[str, Any]:

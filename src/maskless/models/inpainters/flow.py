@@ -24,10 +24,12 @@ from maskless.models.inpainters.denoising import Sampling
 from maskless.models.inpainters.flow_families import FlowFamily
 from maskless.models.inpainters.overflow import is_finite, leave_float16, not_finite
 from maskless.models.inpainters.weighting import NOTATION, is_weighted, without_weights
+from maskless.models.parts import one_line_model_errors
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+FAILED = "the inpainting model cannot be computed, its settings and files do not fit together"
 TRAINED_PX = 1024
 """Side in pixels of the squares that all of these models were trained on."""
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
@@ -108,6 +110,7 @@ class FlowInpainter:
     def device(self) -> torch.device:
         return self.pipeline._execution_device
 
+    @one_line_model_errors(FAILED)
     @torch.no_grad()
     def encode_prompt(self, prompt: str, negative_prompt: str = "") -> PipelinePrompt:
         """Both texts, encoded once for all candidates. A text may be longer than the model can read; then the user is
@@ -143,6 +146,7 @@ class FlowInpainter:
     def draw_noise(self, seed: int, side_px: int | None = None) -> None:
         """None: the pipeline draws the noise from the seed itself."""
 
+    @one_line_model_errors(FAILED)
     @torch.no_grad()
     def inpaint(
         self,

@@ -128,7 +128,7 @@ def _picture_processor(source: str) -> dict[str, Any]:
             self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
             ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
-    return {"processor": PictureProcessor.from_pretrained(source, subfolder="processor")}
+    return {"processor": PictureProcessor.from_pretrained(source, subfolder="processor", local_files_only=True)}
 
 
 def _encode_z_image(pipeline: DiffusionPipeline, prompt: str, negative_prompt: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from maskless.models.inpainters.denoising import Denoising, PromptEmbedding, Sam
 from maskless.models.inpainters.overflow import is_finite, leave_float16, not_finite
 from maskless.models.inpainters.schedulers import choose_scheduler, clean_latents, set_steps, start_at, step_options
 from maskless.models.inpainters.weighting import WeightedPiece, weighted_pieces, with_weights
+from maskless.models.parts import one_line_model_errors
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, SchedulerMixin
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 WITH_MASK, WITH_PICTURE, WITHOUT_MASK = 9, 8, 4
 """Numbers of input channels: of a UNet whose input includes the mask and the masked picture, of one whose input
 includes the whole picture (InstructPix2Pix, arXiv 2211.09800), and of one with neither."""
+FAILED = "the inpainting model cannot be computed, its settings and files do not fit together"
 CACHED_BATCHES = 8
 """Number of batches of pictures whose latents are kept, because all candidates of a fill encode the same pictures."""
 
@@ -87,6 +89,7 @@ class StableDiffusionInpainter:
         """This model itself, whose steps `begin` and `advance` control."""
         return self
 
+    @one_line_model_errors(FAILED)
     @torch.no_grad()
     def encode_prompt(self, prompt: str, negative_prompt: str = "") -> PromptEmbedding:
         """Both texts, encoded once for all candidates.
@@ -141,6 +144,7 @@ class StableDiffusionInpainter:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(1, int(self.vae.config.latent_channels), side, side, generator=generator)
 
+    @one_line_model_errors(FAILED)
     def inpaint(
         self,
         images: Float[Tensor, "N 3 S S"],
@@ -151,6 +155,7 @@ class StableDiffusionInpainter:
         """Repaint the masked part of each picture; see InpaintingModel.inpaint."""
         return self.picture(self.advance(self.begin(images, masks, prompt, sampling)))
 
+    @one_line_model_errors(FAILED)
     @torch.no_grad()
     def begin(
         self,
@@ -183,6 +188,7 @@ class StableDiffusionInpainter:
             soft=SoftMask(amount=amount, source=self.latents_of(images * 2 - 1)) if between else None,
         )
 
+    @one_line_model_errors(FAILED)
     @torch.no_grad()
     def advance(self, run: Denoising, steps: int | None = None) -> Denoising:
         """The run after this many more steps, or at its end; None makes all remaining steps.
@@ -205,6 +211,7 @@ class StableDiffusionInpainter:
                 latents = _restore_outside(run, scheduler, latents, step + 1)
         return replace(run, step=max(stop, run.step), latents=latents, clean_latents=clean, scheduler=scheduler)
 
+    @one_line_model_errors(FAILED)
     def predict_clean(
         self,
         run: Denoising,
@@ -257,6 +264,7 @@ class StableDiffusionInpainter:
         """The result of a finished run, or else the prediction of it at its last step; RGB 0..255 on the CPU."""
         return self.decode(run.latents if run.finished else run.clean_latents)
 
+    @one_line_model_errors(FAILED)
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "N C h w"]) -> UInt8[Tensor, "N 3 S S"]:
         """The pictures of scaled latents, RGB 0..255 on the CPU.
@@ -298,6 +306,7 @@ class StableDiffusionInpainter:
         timesteps, latents = start_at(scheduler, sampling.steps, sampling.strength), self.latents_of(images * 2 - 1)
         return timesteps, scheduler.add_noise(latents, noise, timesteps[0].expand(images.shape[0]))
 
+    @one_line_model_errors(FAILED)
     @torch.no_grad()
     def latents_of(self, pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
         """The scaled latents of pictures in [-1, 1]. The latents of recent batches are kept and not computed again.

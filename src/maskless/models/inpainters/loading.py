@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from maskless.data.errors import MasklessError
+from maskless.data.errors import MasklessError, one_line
 from maskless.models.inpainters.flow import FlowInpainter
 from maskless.models.inpainters.flow_families import FAMILIES
 from maskless.models.inpainters.latent_unet import StableDiffusionInpainter
 from maskless.models.inpainters.lora import add_lora, parse_loras
 from maskless.models.inpainters.protocol import InpaintingModel
 from maskless.models.inpainters.schedulers import SCHEDULERS
+from maskless.models.parts import SETTINGS_BYTES, check_settings, open_network, opening, read_json
 
 UNET_PIPELINES = {
     "StableDiffusionPipeline": "StableDiffusionInpaintPipeline",
@@ -30,6 +33,20 @@ SUPPORTED = (
     "Stable Diffusion (1.5, 2, XL, 3), InstructPix2Pix, FLUX (Fill, dev, schnell, Kontext), FLUX.2 klein, "
     "Qwen-Image(-Edit) or Z-Image"
 )
+NETWORKS = {
+    "diffusers": (
+        "AsymmetricAutoencoderKL", "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage", "AutoencoderTiny",
+        "Flux2Transformer2DModel", "FluxTransformer2DModel", "QwenImageTransformer2DModel", "SD3Transformer2DModel",
+        "UNet2DConditionModel", "ZImageTransformer2DModel",
+    ),
+    "transformers": (
+        "CLIPTextModel", "CLIPTextModelWithProjection", "CLIPVisionModelWithProjection",
+        "Qwen2_5_VLForConditionalGeneration", "Qwen3ForCausalLM", "Qwen3Model", "T5EncoderModel",
+    ),
+}  # fmt: skip
+"""The classes of networks that a pipeline may consist of."""
+OTHER_PARTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "ProcessorFast", "FeatureExtractor")
+"""The ends of the names of the other classes that a pipeline may name."""
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -48,28 +65,64 @@ def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pick
     import diffusers
     from diffusers.utils import is_accelerate_available
 
-    kind = str(diffusers.DiffusionPipeline.load_config(source).get("_class_name"))
+    folder = Path(source)
+    index = read_json(folder / "model_index.json", limit=SETTINGS_BYTES)
+    kind = one_line(str(index.get("_class_name")))
     if kind not in PIPELINES:
         raise MasklessError(f"{source} is a {kind}, which cannot inpaint here; use a model of {SUPPORTED}")
     chosen = getattr(diffusers, PIPELINES[kind])
     checked = chosen in (diffusers.StableDiffusionInpaintPipeline, diffusers.StableDiffusionInstructPix2PixPipeline)
     options: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if checked else {}
     family = next((family for family in FAMILIES if family.pipeline == chosen.__name__), None)
-    if family is not None and family.parts is not None:
-        options |= family.parts(source)
     dtype = torch.float32 if kind in UNET_PIPELINES else dtype
-    pipeline = chosen.from_pretrained(
-        source,
-        dtype=dtype,
-        use_safetensors=None if allow_pickle else True,
-        low_cpu_mem_usage=is_accelerate_available(),
-        **options,
-    )
-    for part in pipeline.components.values():
-        # Without accelerate, diffusers 0.42 keeps SD 3's transformer in the number format of its file.
-        if isinstance(part, torch.nn.Module) and part.dtype != dtype:
-            part.to(dtype=dtype)
-    return pipeline
+    options |= _networks(folder, index, dtype=dtype, allow_pickle=allow_pickle)
+    with opening(folder):
+        if family is not None and family.parts is not None:
+            options |= family.parts(source)
+        options["low_cpu_mem_usage"] = is_accelerate_available()  # or diffusers advises to install it
+        pipeline = chosen.from_pretrained(source, dtype=dtype, local_files_only=True, **options)
+        for part in pipeline.components.values():
+            # Without accelerate, diffusers 0.42 keeps SD 3's transformer in the number format of its file.
+            if isinstance(part, torch.nn.Module) and part.dtype != dtype:
+                part.to(dtype=dtype)
+        return pipeline
+
+
+def _networks(
+    folder: Path, index: Mapping[str, Any], *, dtype: torch.dtype, allow_pickle: bool
+) -> dict[str, torch.nn.Module]:
+    """The networks of a pipeline by their part, each with all of its weights.
+
+    index: the content of model_index.json.
+
+    Raises:
+        MasklessError: a part of a class that is not supported, or one that cannot be read; the message names it.
+    """
+    import diffusers
+    import transformers
+    from diffusers.utils import is_accelerate_available
+
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    networks = {}
+    for part, named in index.items():
+        if not isinstance(named, list) or part == "safety_checker" or named == [None, None]:
+            continue
+        library, kind = named if len(named) == 2 and all(isinstance(each, str) for each in named) else ("", "")
+        is_network = kind in NETWORKS.get(library, ())
+        if library not in libraries or not (is_network or kind.endswith(OTHER_PARTS)) or not part.isidentifier():
+            raise MasklessError(
+                f"{folder / 'model_index.json'} names {one_line(repr(named))[:120]} as its {one_line(part)}, which is "
+                "not supported"
+            )
+        if is_network:
+            low = {"low_cpu_mem_usage": is_accelerate_available()} if library == "diffusers" else {}
+            networks[part] = open_network(
+                getattr(libraries[library], kind), folder / part, allow_pickle=allow_pickle, dtype=dtype, **low
+            )
+        elif kind.endswith("Scheduler"):
+            path = folder / part / "scheduler_config.json"
+            check_settings(read_json(path, limit=SETTINGS_BYTES), path)
+    return networks
 
 
 def make_inpainter(
