@@ -269,3 +269,27 @@ class TestEvaluation:
         captured = capsys.readouterr()
         assert json.loads(captured.out) == [{"metric": "psnr", "value": 30.5}]
         assert captured.err.splitlines() == ["Left out: LPIPS [x]", "Written  out/[a].csv", "Written  out/b.md"]
+
+
+NASTY = "[/] [bold]a\x1b[2J\x9b31m\u202e [link=x]"
+
+
+def test_texts_and_paths_never_break_the_output_nor_reach_the_terminal(start, editor, view, tmp_path, capsys, terminal):
+    """Markup and control sequences in the prompt, the folder and the notes, in every line of an edit and a gallery."""
+    run = editor.start(
+        editor.request(view.source, task="texture", caption="a red square", prompt=NASTY), view=view, **FAST
+    )
+    console = EditConsole()
+    with console.progress(run, NASTY) as progress:
+        for step in run:
+            progress.update(step)
+    console.finished(run.result(), save_edit(run.result(), tmp_path / "out [b]"))
+    gallery = [FinishedExhibit(exhibit=Exhibit(file="a.png", task="style", image="a.png", prompt=NASTY),
+                               path=Path("a.png"), facts={}, problem=NASTY)]  # fmt: skip
+    with pytest.raises(MasklessError, match="1 of 1 edits"):
+        GalleryConsole().show(iter(gallery), [NASTY], tmp_path)
+    EvaluationConsole().note(NASTY)
+    captured = capsys.readouterr()
+    shown = captured.out + captured.err
+    assert "\x1b[2J" not in shown and "\x9b" not in shown and "\u202e" not in shown
+    assert "[bold]a" in plain(shown) and "[link=x]" in plain(shown)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from maskless.interfaces.tables import print_checkpoint, print_presets, print_rows, print_status, printable
+from maskless.interfaces.tables import json_text, print_checkpoint, print_presets, print_rows, print_status, printable
 from maskless.models.presets import PRESETS
 from maskless.records.checkpoints import load_checkpoint
 from maskless.records.keeping import kept
@@ -124,6 +124,18 @@ def test_printable_text_comes_out_of_the_terminal_as_it_went_in(text, capsys):
 
 def test_letters_that_cannot_be_printed_become_spaces():
     assert printable("a\x1b[31mb\nc\u202ed") == "a [31mb c d"
+
+
+def test_json_has_no_letter_that_a_terminal_obeys():
+    value = {"caption": "a\x1b[31m \x9b2J \u202e\ud800 ünïcode 🌳", "n": [1.5, None]}
+    text = json_text(value)
+    assert text.isprintable() and json.loads(text) == value and "ünïcode 🌳" in text
+
+
+def test_rows_with_markup_are_printed_as_they_are(capsys):
+    print_rows([{"task": "[/] [bold]x \x1b[2J", "[/b]": "a", "value": 0.5}], as_json=False)
+    out = capsys.readouterr().out
+    assert "[/] [bold]x" in out and "[/b]" in out and "\x1b" not in out
 
 
 class TestPresets:

@@ -45,7 +45,7 @@ def test_a_missing_weight_of_any_network_is_refused_by_name(copied, part, which)
     assert str(caught.value).split()[-1].split(".")[-2:] == name.split(".")[-2:]
 
 
-@pytest.mark.parametrize("part", ["inpainting/unet", "dino"])
+@pytest.mark.parametrize("part", ["inpainting/unet", "inpainting/text_encoder", "dino", "clip"])
 def test_a_weight_of_another_shape_is_one_line(copied, part):
     path = next((copied / part).glob("*.safetensors"))
     weights = load_file(path)
@@ -53,7 +53,27 @@ def test_a_weight_of_another_shape_is_one_line(copied, part):
     save_file(weights | {name: weights[name][:-1].contiguous()}, path)
     with pytest.raises(MasklessError, match=str(copied / part)) as caught:
         load(copied)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and name.split(".")[-2] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["dino/config.json", "clip/tokenizer.json", "inpainting/tokenizer/merges.txt"])
+def test_a_pipe_or_a_device_in_place_of_a_file_is_not_read(copied, name):
+    (copied / name).unlink()
+    os.mkfifo(copied / name)
+    with pytest.raises(MasklessError, match=f"{name} .it is not a file"):
+        load(copied)
+    (copied / name).unlink()
+    (copied / name).symlink_to("/dev/zero")
+    with pytest.raises(MasklessError, match=f"{name} .it is not a file"):
+        load(copied)
+
+
+def test_a_pointer_of_git_lfs_says_what_it_is(copied):
+    next((copied / "dino").glob("*.safetensors")).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
+    with pytest.raises(MasklessError, match="is a pointer of Git LFS .* `git lfs pull`"):
+        load(copied)
 
 
 def change(path: Path, **values: object) -> None:

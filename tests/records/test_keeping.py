@@ -1,6 +1,8 @@
 """The driver of runs: which files it writes, when, and which are there after an interruption."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from maskless.data.config import KeepOptions
 from maskless.data.errors import MasklessError
 from maskless.records import keeping
 from maskless.records.checkpoints import load_checkpoint, resume
-from maskless.records.keeping import continues_from, kept
+from maskless.records.keeping import LOCK, continues_from, kept, require_free
 from maskless.records.run_file import read_run_file
 
 SEARCH = {"search": "learned", "anchors": 3, "iterations": 2, "epochs": 5, "updates": 5}
@@ -108,3 +110,38 @@ def test_a_folder_that_cannot_be_written_is_refused(start, tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(MasklessError, match="cannot write .*run.json"):
         next(kept(start(), tmp_path / "checkpoints"))
+
+
+def test_two_runs_cannot_write_to_one_folder(fill, start, tmp_path):
+    first = kept(fill, tmp_path)
+    next(first)
+    message = rf"another run is writing to .* \(process {os.getpid()} on .*\); wait for it, or choose another"
+    with pytest.raises(MasklessError, match=message):
+        next(kept(start(), tmp_path))
+    with pytest.raises(MasklessError, match=message):
+        require_free(tmp_path)
+    first.close()
+    require_free(tmp_path)
+    assert LOCK not in os.listdir(tmp_path)
+
+
+def test_the_lock_of_a_killed_process_is_free(fill, tmp_path):
+    code = f"""
+import os, sys
+from filelock import FileLock
+FileLock({str(tmp_path / LOCK)!r}).acquire()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == "locked\n"
+    with pytest.raises(MasklessError, match="another run is writing to"):
+        next(kept(fill, tmp_path))
+    process.kill()
+    process.wait()
+    require_free(tmp_path)
+
+
+def test_looking_for_a_run_creates_nothing(tmp_path):
+    require_free(tmp_path / "nothing")
+    assert os.listdir(tmp_path) == []

@@ -118,14 +118,50 @@ def test_candidates_keep_sixteen_bits_and_alpha(make_result, tmp_path):
     assert np.array_equal(load_image(kept.final).alpha, pixels[..., 3])
 
 
-def test_saving_again_with_fewer_anchors_removes_stale_candidates(make_result, scene, tmp_path):
+def test_saving_again_with_fewer_anchors_removes_the_candidates_that_the_record_lists(make_result, scene, tmp_path):
+    folder = save_edit(make_result(scene), tmp_path, draw_box=True).folder
+    record = json.loads((folder / "result.json").read_text("utf-8"))
+    listed = ["results/0_a-big-treeanchor11.png", "results/../../keep.png", "results/notes.png", "input_image.png"]
+    record["candidates"] += [{"file": name} for name in listed]
+    (folder / "result.json").write_text(json.dumps(record), "utf-8")
+    of_others = [
+        "results/0_a-small-treeanchor0.png", "results/0_a-big-treeanchor12.png", "results/notes.png",
+        "results/0_a-big-treeanchor0 by hand.png", "../keep.png", "boxes/notes.txt",
+    ]  # fmt: skip
+    for name in ("results/0_a-big-treeanchor11.png", "boxes/0_a-big-treeanchor11_ori_draw.png", *of_others):
+        (folder / name).write_bytes(b"old")
     save_edit(make_result(scene), tmp_path)
-    stale = tmp_path / "0_trees/results/0_a-big-treeanchor11.png"
-    other = tmp_path / "0_trees/results/0_a-small-treeanchor0.png"
-    stale.write_bytes(b"old")
-    other.write_bytes(b"of another prompt")
+    assert not (folder / "results/0_a-big-treeanchor11.png").exists()
+    assert [path.name for path in (folder / "boxes").iterdir()] == ["notes.txt"]
+    assert all((folder / name).read_bytes() == b"old" for name in of_others)
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"candidates": 3}', '{"candidates": [{"file": {}}]}', "[" * 100_000])
+def test_a_damaged_record_lists_nothing(make_result, scene, tmp_path, record):
+    folder = save_edit(make_result(scene), tmp_path).folder
+    (folder / "result.json").write_text(record)
+    (folder / "results/0_a-big-treeanchor11.png").write_bytes(b"old")
     save_edit(make_result(scene), tmp_path)
-    assert not stale.exists() and other.exists()
+    assert (folder / "results/0_a-big-treeanchor11.png").exists()
+
+
+@pytest.mark.parametrize("linked", ["", "results", "boxes"])
+def test_nothing_is_written_or_deleted_through_a_link(make_result, scene, tmp_path, linked):
+    save_edit(make_result(scene), tmp_path / "other", draw_box=True)
+    other = tmp_path / "other" / "0_trees" / linked
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    folder = tmp_path / "output" / "0_trees"
+    (folder / linked).parent.mkdir(parents=True, exist_ok=True)
+    (folder / linked).symlink_to(other)
+    with pytest.raises(MasklessError, match="is a symbolic link to .* remove the link"):
+        save_edit(make_result(scene), tmp_path / "output")
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+
+
+def test_the_output_folder_itself_may_be_a_link(make_result, scene, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "output").symlink_to(tmp_path / "disk")
+    assert save_edit(make_result(scene), tmp_path / "output").final.is_file()
 
 
 def test_the_same_result_is_saved_as_the_same_bytes(make_result, scene, tmp_path):

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from maskless.data.errors import MasklessError
-from maskless.records.run_file import RunFile, is_alive, process_start, read_run_file, record_of
+from maskless.data.processes import process_start
+from maskless.records.run_file import RunFile, is_alive, read_run_file, record_of
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from maskless.data.config import KeepOptions
+from maskless.data.processes import owner, process_start
 from maskless.records.keeping import kept
 from maskless.records.outputs import save_edit
-from maskless.records.run_file import RunFile, RunRecord, process_start
+from maskless.records.run_file import RunFile, RunRecord
 from maskless.records.status import read_status
 
 
@@ -266,3 +267,14 @@ class TestResults:
         for name in (".tmp-x", "tensorboard", "editing_results"):
             (folders["output_dir"] / name).mkdir(parents=True)
         assert read_status(**folders).results == ()
+
+
+def test_what_killed_runs_left_is_removed(folders):
+    dead = "-".join([*owner().split("-")[:2], "0" * 8])
+    left = [Path(folders[name]) / "0_cars" / f".tmp-{dead}-01.pth" for name in ("checkpoint_dir", "output_dir")]
+    left.append(Path(folders["output_dir"]) / f".tmp-{dead}-abc")
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    read_status(**folders)
+    assert not any(path.exists() for path in left)

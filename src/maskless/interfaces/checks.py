@@ -74,10 +74,12 @@ def print_in_any_encoding() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def json_text(value: Any, *, allow_nan: bool = True) -> str:
-    """A value as one line of JSON that stdout can print: other letters than ASCII are escaped unless stdout is in UTF.
+def json_text(value: Any) -> str:
+    """A value as one line of JSON that stdout can print, with an escape for every letter that a terminal could obey.
 
-    JSON reads its escapes back as the letters, which it would not do with those of `print_in_any_encoding`.
+    Other letters than ASCII are escaped unless stdout is in UTF. JSON reads its escapes back as the letters, which it
+    would not do with those of `print_in_any_encoding`.
     """
     unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-    return json.dumps(value, allow_nan=allow_nan, ensure_ascii=not unicode)
+    text = json.dumps(value, allow_nan=False, ensure_ascii=not unicode)
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)

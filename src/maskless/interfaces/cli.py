@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from maskless.data.config import EditConfig, KeepOptions, ModelOptions
-from maskless.data.errors import MasklessError, MasklessWarning
+from maskless.data.errors import MasklessError, MasklessWarning, one_line
 from maskless.data.instructions import Instruction, parse_instruction
 from maskless.data.tasks import FACTS
 from maskless.interfaces import commands
@@ -111,7 +111,7 @@ def _show_warning(message: Warning | str, *_where: object) -> None:
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"maskless: {' '.join(message.split())}", file=sys.stderr)
+    print(f"maskless: {one_line(message)}", file=sys.stderr)
     return status
 
 
@@ -190,11 +190,15 @@ def _checked(image: Path, arguments: dict[str, Any], keep: KeepOptions) -> EditR
 
     arguments: those of `make_request`.
     """
+    from maskless.data.files import require_no_links
     from maskless.data.picture import output_suffix
     from maskless.engine.requests import make_request
+    from maskless.records.folders import picture_folder
+    from maskless.records.outputs import written_folders
 
     request = make_request(image, **arguments)
     output_suffix(request.source, keep.format, keep.quality)
+    require_no_links(*written_folders(Path(keep.output_dir) / picture_folder(request, keep.image_id)))
     if keep.tensorboard:
         from maskless.records.tensorboard import summary_writer
 

@@ -87,8 +87,10 @@ def gallery(
     require_texts(caption=caption, prompt=prompt)
     require_picture(image)
     require_folders(folder)
+    from maskless.data.files import require_no_links
     from maskless.interfaces.gallery import exhibits, make_gallery
 
+    require_no_links(folder)
     planned = exhibits(image, caption, prompt or "")
     console = GalleryConsole(json_only=json_only)
     with console.waiting("Loading the models"):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from maskless.data.errors import MasklessError
 from maskless.interfaces.checks import json_text
@@ -59,7 +58,7 @@ class EditConsole:
         dtype = str(models.dtype).removeprefix("torch.")
         self._err.print(f"[bold]Models[/]   {size} × {size} pixels, on {models.device}, {dtype}, in {seconds:.1f} s")
         if models.placement:
-            self._err.print(f"[bold]Memory[/]   {models.memory}: {models.placement}")
+            self._err.print(f"[bold]Memory[/]   {models.memory}: {printable(models.placement)}")
 
     @contextmanager
     def progress(self, run: Run, resumed: str | None) -> Iterator[_Progress]:
@@ -69,7 +68,7 @@ class EditConsole:
         resumed: which checkpoint the run continues from, and from how much of it; None for a new run.
         """
         if resumed:
-            self._err.print(f"[bold]Resumed[/]  {escape(resumed)}")
+            self._err.print(f"[bold]Resumed[/]  {printable(resumed)}")
         progress = _Progress(self._err, run)
         try:
             yield progress
@@ -80,7 +79,7 @@ class EditConsole:
         """Print what was found and where the pictures are, or with json_only the whole record."""
         if self._json:
             record = {**saved.record, "folder": str(saved.folder)}
-            print(json_text(record, allow_nan=False))
+            print(json_text(record))
             return
         best = result.order[0]
         x0, y0, x1, y1 = result.best.box_xyxy
@@ -102,7 +101,7 @@ class EditConsole:
         ]  # fmt: skip
         for name, text in rows:
             self._out.print(f"[bold]{name:<9}[/]", end="")
-            self._out.print(text, markup=False)
+            self._out.print(printable(text))
 
 
 class _Progress:
@@ -182,7 +181,7 @@ def _region_line(run: Run) -> str:
         anchors, sizes = run.probabilities.shape
         return f"[bold]Regions[/]  {anchors} anchors × {sizes} sizes = {anchors * sizes} boxes to choose from"
     prompt = f"“{run.request.prompt}”" if run.request.prompt.strip() else "what is around it"
-    return f"[bold]Region[/]   to show {escape(prompt)}: {run.total_steps} steps"
+    return f"[bold]Region[/]   to show {printable(prompt)}: {run.total_steps} steps"
 
 
 class GalleryConsole:
@@ -206,7 +205,7 @@ class GalleryConsole:
         finished: list[FinishedExhibit] = []
         while True:
             number = min(len(finished) + 1, len(titles))
-            with self.waiting(f"{number}/{len(titles)} {titles[number - 1]}"):
+            with self.waiting(f"{number}/{len(titles)} {printable(titles[number - 1])}"):
                 latest = next(gallery, None)
             if latest is None:
                 break
@@ -217,7 +216,7 @@ class GalleryConsole:
             self._err.print(f"{len(finished):>2}/{len(titles)}  {latest.exhibit.file:<25} {outcome}")
         if self._json:
             entries = [self._entry(each) for each in finished]
-            print(json_text(entries, allow_nan=False))
+            print(json_text(entries))
         else:
             print(f"Page     {folder / 'index.html'}")
         failed = [each.exhibit.task for each in finished if each.problem is not None]
@@ -253,13 +252,13 @@ class EvaluationConsole:
             lines_due = done * PLAIN_LINES // max(total, 1)
             if done == total or lines_due > lines_printed:
                 lines_printed = lines_due
-                self._err.print(f"{escape(suite)}  {done}/{total} measured")
+                self._err.print(f"{printable(suite)}  {done}/{total} measured")
 
         if not self._err.is_terminal:
             yield as_lines
             return
         bar = Progress(
-            TextColumn(f"[bold]{escape(suite)}[/]"), BarColumn(), MofNCompleteColumn(),
+            TextColumn(f"[bold]{printable(suite)}[/]"), BarColumn(), MofNCompleteColumn(),
             TimeRemainingColumn(compact=True), TextColumn("left"), console=self._err, speed_estimate_period=3600,
         )  # fmt: skip
         with bar:
@@ -268,10 +267,10 @@ class EvaluationConsole:
 
     def note(self, line: str) -> None:
         """Print a remark about the figures."""
-        self._err.print(escape(line))
+        self._err.print(printable(line))
 
     def measured(self, rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
         """Print the rows, and the files that hold them."""
         print_rows(rows, as_json=self._json)
         for file in files:
-            self._err.print(f"[bold]Written[/]  {escape(str(file))}")
+            self._err.print(f"[bold]Written[/]  {printable(str(file))}")

@@ -160,7 +160,8 @@ def _finished(editor: Editor, exhibit: Exhibit, request: EditRequest, path: Path
     try:
         result = editor.edit(request)
     except MasklessError as error:
-        path.unlink(missing_ok=True)
+        if known:  # only a picture that an earlier gallery has made is removed
+            path.unlink(missing_ok=True)
         return FinishedExhibit(exhibit=exhibit, path=path, facts={}, problem=str(error))
     found = _facts_of(result) | {"asked": fingerprint}
     settings = settings_text(result, result.order[0])

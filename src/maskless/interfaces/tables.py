@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -61,7 +60,7 @@ def print_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
 def print_status(status: Status, *, as_json: bool) -> None:
     """Print the state of a run, its checkpoints and its results."""
     if as_json:
-        print(json.dumps(status.to_dict(), allow_nan=False))
+        print(json_text(status.to_dict()))
         return
     console = Console(highlight=False, emoji=False, soft_wrap=True)
     colour = {"running": "cyan", "complete": "green", "interrupted": "yellow"}.get(status.state, "default")
@@ -162,13 +161,13 @@ def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> N
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Print rows of an evaluation, {suite, method, task, metric, value, low, high, n}, as a table or a JSON list."""
     if as_json:
-        print(json_text([_plain_numbers(row) for row in rows], allow_nan=False))
+        print(json_text([_plain_numbers(row) for row in rows]))
         return
     columns = list(rows[0]) if rows else []
     table = Table(header_style="bold", box=None, pad_edge=False)
     numbers = {name for name in columns if any(isinstance(row.get(name), (int, float)) for row in rows)}
     for name in columns:
-        table.add_column(name, justify="right" if name in numbers else "left")
+        table.add_column(printable(name), justify="right" if name in numbers else "left")
     for row in rows:
         table.add_row(*(_cell(row.get(name)) for name in columns))
     Console(highlight=False, emoji=False).print(table)
@@ -182,4 +181,4 @@ def _plain_numbers(row: Mapping[str, Any]) -> dict[str, Any]:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

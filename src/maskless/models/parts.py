@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from maskless.data.errors import MasklessError, first_line, one_line
-from maskless.models.listing import VARIANTS, variant_of
+from maskless.models.listing import SETTINGS, VARIANTS, variant_of
 from maskless.models.memory import is_out_of_memory
 
 JSON_BYTES, SETTINGS_BYTES = 64 * 2**20, 4 * 2**20
@@ -33,6 +33,7 @@ COUNTED = re.compile(r".*(layers|blocks|layers_per_block|depths?)")
 LIMITS = {"num_labels": 2**17, "num_train_timesteps": 2**17}
 UNBOUNDED = re.compile(r".*(theta|base)")
 """Settings that are only computed with."""
+LFS_POINTER = b"version https://git-lfs"
 ATTENTION = (None, "eager", "sdpa")
 """The ways to compute attention that need no code beside torch's."""
 
@@ -91,6 +92,8 @@ def check_weights(folder: Path) -> None:
     Raises:
         MasklessError: a file is missing, truncated or not readable; the message names it.
     """
+    for path in sorted(folder.rglob("*")):
+        _check_file(path)
     for index in sorted(folder.rglob("*.safetensors.index*.json")):
         for shard in _shards(index):
             if not (index.parent / shard).is_file():
@@ -102,6 +105,20 @@ def check_weights(folder: Path) -> None:
         shapes_in(path)
     for path in sorted(folder.rglob("config.json")):
         read_json(path, limit=SETTINGS_BYTES)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what would be read without end, or wait without end: a pipe, a device, or a huge file of settings."""
+    try:
+        about = path.stat()
+    except OSError:  # a link to nothing; what needs it will say so
+        return
+    if stat.S_ISDIR(about.st_mode):
+        return
+    if not stat.S_ISREG(about.st_mode):
+        raise MasklessError(f"model file damaged or unreadable: {path} (it is not a file)")
+    if path.suffix in SETTINGS and about.st_size > JSON_BYTES:
+        raise MasklessError(f"{path} has {about.st_size:,} bytes, {JSON_BYTES:,} at most are read")
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
@@ -118,7 +135,19 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, framework="pt") as opened:
             return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, RecursionError) as error:
+        if _is_pointer(path):
+            raise MasklessError(
+                f"{path} is a pointer of Git LFS and not the weights themselves; run `git lfs pull` in its repository"
+            ) from error
         raise MasklessError(f"model file damaged or cut short: {path} ({first_line(error)})") from error
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
 
 
 def open_network(kind: type, folder: Path, *, allow_pickle: bool = False, build: Mapping[str, Any] | None = None,
@@ -147,6 +176,8 @@ def open_network(kind: type, folder: Path, *, allow_pickle: bool = False, build:
     with opening(folder):
         if shapes:
             _require_room(kind, folder, shapes, build or {})
+        if getattr(kind, "config_class", None) is not None:
+            options["ignore_mismatched_sizes"] = True  # transformers then names them in place of printing a table
         network, info = kind.from_pretrained(  # type: ignore[attr-defined]
             folder,
             variant=variant,

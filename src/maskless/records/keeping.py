@@ -9,21 +9,26 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
+from filelock import FileLock, Timeout
 from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.config import KeepOptions
-from maskless.data.files import write_bytes
+from maskless.data.errors import MasklessError, one_line
+from maskless.data.files import one_line_write_errors, write_bytes
 from maskless.data.result import EditResult, StepRecord
 from maskless.engine.run import Run
 from maskless.method.search import State
 from maskless.records.checkpoints import LAST, checkpoint_content
-from maskless.records.run_file import COMPLETE, INTERRUPTED, RunFile, record_of
+from maskless.records.run_file import COMPLETE, INTERRUPTED, RunFile, read_run_file, record_of
 
+LOCK = ".lock"
+"""The file that a run locks in its folder."""
 SAVE_EVERY_SECONDS = 30.0
 """Between epochs, last.pth is written again when it is older than this."""
 
@@ -57,9 +62,16 @@ def kept(
         log: called after every step.
         save: called with the result after the last step; run.json says "complete" only when it has returned.
     Raises:
-        MasklessError: the folder cannot be written to.
+        MasklessError: the folder cannot be written to, or another run is writing to it.
     """
-    keeper = _Keeper(run, Path(folder), keep or KeepOptions())
+    with _locked(Path(folder)):
+        yield from _kept(run, _Keeper(run, Path(folder), keep or KeepOptions()), log, save)
+
+
+def _kept(
+    run: Run, keeper: _Keeper, log: Log | None, save: Callable[[EditResult], object] | None
+) -> Iterator[StepRecord]:
+    """See `kept`."""
     replayed = len(run.history)  # a resumed run yields the earlier steps again; these are saved already
     try:
         for position, step in enumerate(run):
@@ -79,6 +91,49 @@ def kept(
 def continues_from(run: Run, folder: str | Path) -> Path | None:
     """The checkpoint that `kept` wrote for an interrupted run; None if the run cannot be continued."""
     return None if run.state() is None else Path(folder) / LAST
+
+
+def require_free(folder: str | Path) -> None:
+    """Check that no other run is writing to a folder, before the models are loaded.
+
+    Raises:
+        MasklessError: one is; the message names its process.
+    """
+    if Path(folder).is_dir():
+        with _locked(Path(folder)):
+            pass
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder. The system releases the lock of a process that is killed."""
+    with one_line_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise MasklessError(f"another run is writing to {folder}{_by_whom(folder)}; wait for it, or choose another "
+                            "--checkpoint-dir or --image-id") from None  # fmt: skip
+    except (OSError, NotImplementedError):  # read only, or no locks on this file system; writing says what is wrong
+        yield
+        return
+    try:
+        yield
+    finally:
+        # Whoever waits for the file finds that it is gone, and makes a new one.
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+        lock.release()
+
+
+def _by_whom(folder: Path) -> str:
+    """The process that writes to a folder according to its run.json, in brackets; empty if that does not tell."""
+    try:
+        record = read_run_file(folder)
+    except MasklessError:
+        return ""
+    return "" if record is None else f" (process {record.pid} on {one_line(record.host)})"
 
 
 class _Keeper:

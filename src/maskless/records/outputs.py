@@ -3,10 +3,11 @@ that has it is complete."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from maskless.data.canvas import without_margins
-from maskless.data.files import finite, one_line_write_errors, require_writable
+from maskless.data.files import finite, one_line_write_errors, require_no_links, require_writable, temporary_folder
 from maskless.data.picture import output_suffix, save_image
 from maskless.data.result import EditResult, Placement
 from maskless.data.types import EditRequest
@@ -28,6 +29,8 @@ from maskless.records.report import BEST_PX, edit_report
 if TYPE_CHECKING:
     from PIL import Image
 
+KINDS = ("results", "boxes")
+"""The folders of an edit's pictures."""
 LIBRARIES = ("maskless", "torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "pillow")
 
 
@@ -76,11 +79,12 @@ def save_edit(
     require_writable(output_dir)
     names = _Names.of(result, image_id, suffix or output_suffix(result.request.source), quality)
     folder = output_dir / _free_folder(output_dir, names.identity, result.request, image_id, overwrite, folder_name)
+    require_no_links(*written_folders(folder))
     with one_line_write_errors(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=output_dir) as staging:
-            record = _write_all(Path(staging), result, names, image_id, draw_box, command)
-            _move_into_place(Path(staging), folder, names.stem)
+        with temporary_folder(output_dir) as staging:
+            record = _write_all(staging, result, names, image_id, draw_box, command)
+            _move_into_place(staging, folder, names.stem)
     return SavedEdit(
         folder=folder,
         final=folder / names.final,
@@ -160,23 +164,43 @@ def _write_all(
     return record
 
 
+def written_folders(folder: Path) -> tuple[Path, ...]:
+    """The folders of an edit, in which files of an earlier one are replaced and removed."""
+    return (folder, *(folder / kind for kind in KINDS))
+
+
 def _move_into_place(staging: Path, folder: Path, stem: str) -> None:
     """Move every file to the folder; the old record is removed first, and the new one is moved last.
 
     Candidates of an earlier edit with the same stem are removed, because it may have had more of them.
     """
+    earlier = _earlier_files(folder, stem)
     (folder / RECORD_NAME).unlink(missing_ok=True)
     new = sorted(path.relative_to(staging) for path in staging.rglob("*") if path.is_file())
-    for kind in ("results", "boxes"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        for old in (folder / kind).iterdir():
-            if old.name.startswith(f"{stem}anchor") and old.relative_to(folder) not in new:
-                old.unlink()
-    if not any((folder / "boxes").iterdir()):
-        (folder / "boxes").rmdir()
+    for name in earlier:
+        if name not in new and not (folder / name).is_symlink():
+            (folder / name).unlink(missing_ok=True)
     for name in sorted(new, key=lambda name: name.name == RECORD_NAME):
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(staging / name, folder / name)
+    with contextlib.suppress(OSError):  # it may hold files of other edits
+        (folder / "boxes").rmdir()
+
+
+def _earlier_files(folder: Path, stem: str) -> list[Path]:
+    """The pictures of the edit with this stem whose record is in the folder, relative to it.
+
+    Only what a record lists is known to be written by this package. A record that cannot be read lists nothing.
+    """
+    try:
+        record = json.loads((folder / RECORD_NAME).read_text("utf-8"))
+        files = [str(candidate["file"]) for candidate in record["candidates"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return []
+    picture = re.compile(re.escape(stem) + r"anchor\d+")
+    names = [Path(file) for file in files if file == f"results/{Path(file).name}"]
+    kept = [name for name in names if picture.fullmatch(name.stem)]
+    return [each for name in kept for each in (name, Path(f"boxes/{name.stem}_ori_draw.png"))]
 
 
 def edit_record(result: EditResult, files: list[str], image_id: str, own: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from maskless.data.errors import MasklessError, first_line
 from maskless.data.files import written_whole
+from maskless.data.processes import process_start
 from maskless.records.folders import RUN_FILE, identity
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RunRecord:
     """The content of run.json.
 
     state: running, interrupted or complete, as the run itself last wrote it. step, total_steps: its progress.
-    pid, host, process_start: they identify the process, see the function `process_start`.
+    pid, host, process_start: they identify the process, see `maskless.data.processes`.
     started, updated: ISO 8601 in UTC. models: folder or hub id of each model. image: path of the picture, or None.
     identity: see `folders.identity`; empty in files of earlier versions.
     """
@@ -135,27 +135,6 @@ def is_alive(record: RunRecord) -> bool | None:
     if record.host != socket.gethostname() or not record.process_start:
         return None
     return process_start(record.pid) == record.process_start
-
-
-def process_start(pid: int) -> str | None:
-    """A text that identifies when a process started, so that a later process with the same number has another text.
-
-    None if there is no such process or the system does not tell. A zombie (a process that has ended and whose parent
-    has not waited for it) counts as none.
-    """
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
-        return None if after_name[0] in "ZX" else f"{boot} {after_name[19]}"  # field 22 of proc(5), in clock ticks
-    except (OSError, IndexError):
-        if Path("/proc/self/stat").exists():
-            return None
-    try:
-        command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
-        columns = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.split(maxsplit=1)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return columns[1].strip() if len(columns) == 2 and not columns[0].startswith("Z") else None
 
 
 def _now() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from maskless.data.errors import MasklessError, first_line
-from maskless.data.files import finite
+from maskless.data.files import finite, remove_leftovers
 from maskless.records.run_file import COMPLETE, INTERRUPTED, RUN_FILE, RUNNING, RunRecord, is_alive, read_run_file
 
 NOT_STARTED, UNKNOWN = "not started", "unknown"
@@ -99,9 +99,15 @@ class Status:
 
 
 def read_status(output_dir: str | Path = "output", checkpoint_dir: str | Path = "checkpoints") -> Status:
-    """The status of the latest run whose checkpoints and results are below these folders; both may be missing."""
+    """The status of the latest run whose checkpoints and results are below these folders; both may be missing.
+
+    Temporary files that killed runs left there are removed.
+    """
     problems: list[str] = []
     root = Path(checkpoint_dir)
+    for folder in (root, Path(output_dir)):
+        for each in (folder, *_folders(folder, [])):
+            remove_leftovers(each)
     pictures = _folders(root, problems)
     run = _latest_run([root, *pictures], problems)
     files = [

@@ -81,3 +81,28 @@ def test_figures_of_the_table_are_explained_and_others_are_not():
         "- success ↑: the judge sees the edit done and everything else still there"
     ]
     assert "↑" not in markdown([mean_row([1.0], suite="s", method="a", task="t", metric="m")], "s", command="x")
+
+
+HOSTILE = [
+    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "<script>x</script>", "a\n# b", "[x](http://y)", "`x`", "*x*",
+    "$\\bad$", "a\x1b[31m", "&lt;",
+]  # fmt: skip
+
+
+def test_texts_of_others_are_neither_formulas_nor_markdown_nor_control_sequences(tmp_path):
+    rows = [
+        mean_row([1.0, -2.0], suite="s", method=method, task=text, metric=text) for text in HOSTILE for method in "ab"
+    ]
+    _json, table, page, _plot = write_results(rows, tmp_path, "s", command="maskless evaluate s --models '```'")
+    cells = [cell for line in csv.reader(io.StringIO(table.read_text("utf-8"))) for cell in line[:4]]
+    assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r")]
+    assert any(
+        cell == "-0.500" or cell == "-0.5"
+        for line in csv.reader(io.StringIO(table.read_text("utf-8")))
+        for cell in line
+    )
+    text = page.read_text("utf-8")
+    assert "````sh\n" in text and "\x1b" not in text
+    shown = text.replace("````sh", "").split("````")[1]
+    assert "<" not in shown and "](" not in shown.replace("\\](", "") and "\n# b" not in shown
+    assert not [line for line in shown.splitlines() if line.startswith("#") and not line.startswith("## ")]

@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import math
+import re
 import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from maskless.data.errors import one_line
 from maskless.data.files import finite, write_bytes
 from maskless.evaluation.measures.figures import FIGURES, heading
 from maskless.evaluation.measures.rows import Row
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 COLUMNS = ("suite", "method", "task", "metric", "value", "low", "high", "n")
 METRICS_IN_A_TABLE = 6
 PANELS_IN_A_LINE = 4
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a text must not begin with in a CSV file, because a spreadsheet would compute it."""
+MARKS = re.compile(r"([\\`*\[\]|~])")
 TITLE_WIDTH = 36
 """The width of a panel's title, in letters."""
 Grouping = Literal["task", "method", "metric"]
@@ -57,7 +62,10 @@ def plain(row: Row) -> dict[str, object]:
 def markdown(rows: Sequence[Row], name: str, *, command: str) -> str:
     """One table for each task of several methods, with methods down and metrics across, one table for all other
     figures, and what the figures mean."""
-    parts = [f"# {name}", f"```sh\n{command}\n```", "Means and shares, with 95 % intervals in brackets."]
+    longest = max(map(len, re.findall("`+", command)), default=0)
+    fence = "`" * max(3, longest + 1)
+    parts = [f"# {_literal(name)}", f"{fence}sh\n{command}\n{fence}"]
+    parts.append("Means and shares, with 95 % intervals in brackets.")
     alone = []
     for task, each in _by(rows, "task").items():
         if len(_by(each, "method")) == 1:
@@ -82,7 +90,7 @@ def _compared(task: str, rows: Sequence[Row]) -> list[str]:
     """The tables of a task, with a few metrics each, and the number of requests that were measured."""
     metrics = list(_by(rows, "metric"))
     at = {(row["method"], row["metric"]): row for row in rows}
-    parts = [f"## {task}"]
+    parts = [f"## {_literal(task)}"]
     for start in range(0, len(metrics), METRICS_IN_A_TABLE):
         shown = metrics[start : start + METRICS_IN_A_TABLE]
         lines = [
@@ -107,7 +115,7 @@ def _with_interval(row: Row | None) -> str:
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in (head, *lines)]
+    cells = [[_literal(cell) for cell in line] for line in (head, *lines)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], ["---"] * len(head), *cells[1:]))
 
 
@@ -126,8 +134,19 @@ def _csv(rows: Sequence[Row]) -> str:
     more = sorted({key for row in rows for key in row} - set(COLUMNS))
     writer = csv.DictWriter(out, [*COLUMNS, *more], lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows(plain(row) for row in rows)
+    writer.writerows({key: _inert(value) for key, value in plain(row).items()} for row in rows)
     return out.getvalue()
+
+
+def _inert(value: object) -> object:
+    """A cell that a spreadsheet does not take for a formula: text that could be one gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _literal(text: str) -> str:
+    """A text as itself in Markdown: in one line, and with every mark escaped that would become a tag, link or style."""
+    escaped = MARKS.sub(r"\\\1", one_line(text))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def draw_plot(rows: Sequence[Row], title: str) -> bytes:
@@ -177,8 +196,8 @@ def _panel(axes: Axes, name: str, rows: Sequence[tuple[str, Row]], *, first: str
         axes.plot(row["value"], line, "o", color=ACCENT if label == first else INK, markersize=4.5, zorder=2)
         if (gate := row.get("gate")) is not None:
             axes.plot(gate, line, "|", color=INK, markersize=9, zorder=2)
-    axes.set_title(textwrap.fill(name, TITLE_WIDTH), loc="left")
-    axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+    axes.set_title(textwrap.fill(one_line(name), TITLE_WIDTH), loc="left")
+    axes.set_yticks(range(len(rows)), [one_line(label) for label, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", color=FAINT, alpha=0.3, linewidth=0.6)
 
