@@ -129,7 +129,8 @@ def test_the_lock_of_a_killed_process_is_free(fill, tmp_path):
     code = f"""
 import os, sys
 from filelock import FileLock
-FileLock({str(tmp_path / LOCK)!r}).acquire()
+lock = FileLock({str(tmp_path / LOCK)!r})
+lock.acquire()
 print("locked", flush=True)
 sys.stdin.read()
 """

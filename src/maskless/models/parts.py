@@ -175,7 +175,7 @@ def open_network(kind: type, folder: Path, *, allow_pickle: bool = False, build:
         raise MasklessError(f"{folder} is an adapter for another model (adapter_config.json), not a whole model")
     with opening(folder):
         if shapes:
-            _require_room(kind, folder, shapes, build or {})
+            require_room(kind, folder, shapes, build or {})
         if getattr(kind, "config_class", None) is not None:
             options["ignore_mismatched_sizes"] = True  # transformers then names them in place of printing a table
         network, info = kind.from_pretrained(  # type: ignore[attr-defined]
@@ -297,8 +297,14 @@ def _shapes(folder: Path, variant: str | None) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _require_room(kind: Any, folder: Path, shapes: Mapping[str, tuple[int, ...]], build: Mapping[str, Any]) -> None:
-    """Build the network without memory, and check that its files can hold its weights."""
+def require_room(kind: Any, folder: Path, shapes: Mapping[str, tuple[int, ...]], build: Mapping[str, Any]) -> None:
+    """Build a network without memory, and check that the weights of its files can be all of its own.
+
+    kind, build: see `open_network`. folder: of its settings. shapes: of the weights in its files.
+
+    Raises:
+        MasklessError: the settings describe a larger network.
+    """
     held = sum(_elements(shape) for shape in shapes.values())
     allowed = SIZE_FACTOR * held + SPARE_ELEMENTS
     described = 0
@@ -320,6 +326,33 @@ def _elements(shape: Any) -> int:
     for side in shape:
         count *= int(side)
     return count
+
+
+@contextlib.contextmanager
+def recording_missing_weights() -> Iterator[list[tuple[nn.Module, list[str]]]]:
+    """Record the names that are missing in each `load_state_dict` of a network that is built in this block.
+
+    For code of a library that neither returns nor reports them. Yields a list of pairs: a module of the network, and
+    the names, which are complete after the block.
+    """
+    thread = threading.get_ident()
+    found: list[tuple[nn.Module, list[str]]] = []
+    watched: dict[int, Any] = {}
+
+    def watch(module: nn.Module, _name: str, _parameter: Any) -> None:
+        if threading.get_ident() == thread and id(module) not in watched:
+            # The list of missing names is one and the same for all modules of a network.
+            watched[id(module)] = module.register_load_state_dict_post_hook(
+                lambda each, keys: found.append((each, keys.missing_keys))
+            )
+
+    hook = register_module_parameter_registration_hook(watch)
+    try:
+        yield found
+    finally:
+        hook.remove()
+        for handle in watched.values():
+            handle.remove()
 
 
 @contextlib.contextmanager

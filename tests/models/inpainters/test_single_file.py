@@ -9,7 +9,7 @@ import torch
 
 from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
-from maskless.models.inpainters.single_file import FIRST_CONVOLUTION, SECOND_TEXT_ENCODER, settings_of
+from maskless.models.inpainters.single_file import FIRST_CONVOLUTION, PARTS, SECOND_TEXT_ENCODER, settings_of
 from maskless.models.pretrained import load_models
 
 
@@ -94,6 +94,59 @@ def test_a_single_file_is_the_same_model(tiny_models, single_file):
     assert torch.allclose(*prompts, atol=1e-6)
 
 
+def load_file_of(single_file: Path, tiny_models: Path):
+    encoders = {"dino": str(tiny_models / "dino"), "clip": str(tiny_models / "clip")}
+    return load_models(ModelOptions(models=str(single_file), device="cpu", dtype="float32", offline=True, **encoders))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "named"),
+    [
+        (
+            "model.diffusion_model.middle_block.1.proj_in.bias",
+            "its unet, the first is mid_block.attentions.0.proj_in.bias",
+        ),
+        ("first_stage_model.decoder.conv_out.weight", "its vae, the first is decoder.conv_out.weight"),
+        ("cond_stage_model.transformer.text_model.final_layer_norm.bias", "its text_encoder, .*final_layer_norm.bias"),
+    ],
+)
+def test_a_weight_that_the_file_lacks_is_named(single_file, tiny_models, beginning, named):
+    from safetensors.torch import load_file, save_file
+
+    weights = {name: value for name, value in load_file(single_file).items() if not name.startswith(beginning)}
+    save_file(weights, single_file)
+    with pytest.raises(MasklessError, match=f"tiny.safetensors lacks 1 weights of {named}"):
+        load_file_of(single_file, tiny_models)
+
+
+@pytest.mark.parametrize(("part", "named"), [("vae", "autoencoder"), ("text_encoder", "text encoder")])
+def test_a_file_without_a_part_takes_it_from_beside_or_says_what_is_missing(single_file, tiny_models, part, named):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(single_file)
+    save_file({name: value for name, value in weights.items() if not name.startswith(PARTS[part])}, single_file)
+    with pytest.raises(MasklessError, match=f"has no {named} .*; use the complete checkpoint, or put {part} with its"):
+        load_file_of(single_file, tiny_models)
+    shutil.copytree(tiny_models / "inpainting" / part, single_file.with_suffix("") / part, dirs_exist_ok=True)
+    models = load_file_of(single_file, tiny_models)
+    expected = load_models(ModelOptions(models=str(tiny_models), device="cpu", dtype="float32"))
+    found, wanted = (getattr(each.inpainter.pipeline, part).state_dict() for each in (models, expected))
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+def test_a_file_with_four_channels_is_read_where_its_settings_are_beside_it(single_file, tiny_models):
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(single_file)
+    weights[FIRST_CONVOLUTION] = weights[FIRST_CONVOLUTION][:, :4].contiguous()
+    save_file(weights, single_file)
+    config = single_file.with_suffix("") / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 4}))
+    assert load_file_of(single_file, tiny_models).inpainter.unet.config.in_channels == 4
+
+
 def written(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
     from safetensors.torch import save_file
 
@@ -115,7 +168,10 @@ def test_the_settings_are_those_of_the_model_that_the_shapes_tell(tmp_path):
     ("shapes", "message"),
     [
         ({"weight": (2, 2)}, "is not a Stable Diffusion checkpoint"),
-        ({FIRST_CONVOLUTION: (4, 4, 3, 3)}, "9 input channels, got 4"),
+        (
+            {FIRST_CONVOLUTION: (4, 4, 3, 3)},
+            "4 input channels, .* put the settings of this one .* as a folder or a hub id",
+        ),
         ({FIRST_CONVOLUTION: (4, 9, 3, 3)}, "is not a known kind of model; put its settings"),
     ],
 )
@@ -131,7 +187,7 @@ def test_other_files_are_one_line(tmp_path, tiny_models, shapes, message):
 def test_a_pickle_or_a_file_for_clip_is_one_line(tmp_path, tiny_models):
     (tmp_path / "model.ckpt").write_bytes(b"x")
     folders = {"dino": str(tiny_models / "dino"), "clip": str(tiny_models / "clip")}
-    with pytest.raises(MasklessError, match="must be a .safetensors file, got .*model.ckpt"):
+    with pytest.raises(MasklessError, match="must be a .safetensors file, got .*model.ckpt; a .ckpt is a pickle"):
         load_models(ModelOptions(models=str(tmp_path / "model.ckpt"), **folders, device="cpu"))
     with pytest.raises(MasklessError, match="clip model must be a folder or a hub id"):
         load_models(ModelOptions(models=str(tiny_models), clip=str(tmp_path / "model.ckpt"), device="cpu"))

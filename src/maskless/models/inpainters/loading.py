@@ -91,19 +91,30 @@ def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pick
 def _networks(
     folder: Path, index: Mapping[str, Any], *, dtype: torch.dtype, allow_pickle: bool
 ) -> dict[str, torch.nn.Module]:
-    """The networks of a pipeline by their part, each with all of its weights.
+    """The networks of a pipeline by their part, each with all of its weights. index: see `network_classes`."""
+    from diffusers.utils import is_accelerate_available
+
+    networks = {}
+    for part, kind in network_classes(folder, index).items():
+        low = {"low_cpu_mem_usage": is_accelerate_available()} if kind.__module__.startswith("diffusers.") else {}
+        networks[part] = open_network(kind, folder / part, allow_pickle=allow_pickle, dtype=dtype, **low)
+    return networks
+
+
+def network_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type]:
+    """The class of each network of a pipeline by its part. Nothing of the folder is imported.
 
     index: the content of model_index.json.
 
     Raises:
-        MasklessError: a part of a class that is not supported, or one that cannot be read; the message names it.
+        MasklessError: a part of a class that is not supported, or a scheduler with absurd settings; the message names
+            it.
     """
     import diffusers
     import transformers
-    from diffusers.utils import is_accelerate_available
 
     libraries = {"diffusers": diffusers, "transformers": transformers}
-    networks = {}
+    found = {}
     for part, named in index.items():
         if not isinstance(named, list) or part == "safety_checker" or named == [None, None]:
             continue
@@ -115,14 +126,11 @@ def _networks(
                 "not supported"
             )
         if is_network:
-            low = {"low_cpu_mem_usage": is_accelerate_available()} if library == "diffusers" else {}
-            networks[part] = open_network(
-                getattr(libraries[library], kind), folder / part, allow_pickle=allow_pickle, dtype=dtype, **low
-            )
+            found[part] = getattr(libraries[library], kind)
         elif kind.endswith("Scheduler"):
             path = folder / part / "scheduler_config.json"
             check_settings(read_json(path, limit=SETTINGS_BYTES), path)
-    return networks
+    return found
 
 
 def make_inpainter(

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from maskless.data.errors import MasklessError
+from maskless.data.errors import MasklessError, one_line
+from maskless.models.inpainters.loading import network_classes
+from maskless.models.parts import (
+    SETTINGS_BYTES,
+    check_settings,
+    open_network,
+    opening,
+    read_json,
+    recording_missing_weights,
+    require_room,
+    shapes_in,
+)
 from maskless.models.presets import BY_NAME
 
 if TYPE_CHECKING:
@@ -19,32 +30,42 @@ TEXT_WIDTHS = {768: "sd15", 1024: "sd2"}
 """Presets by the width of their text encoder, which differs between Stable Diffusion 1.5 and 2."""
 
 
+NAMES = {"vae": "autoencoder", "text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
+PARTS = {
+    "vae": ("first_stage_model.",),
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders."),
+    "text_encoder_2": ("conditioner.embedders.1.",),
+}
+"""What the names of the weights of each part begin with."""
+
+
 def settings_of(path: Path) -> str:
     """Where the settings of this file's model are: a folder of the same name beside the file, or else a hub id.
 
     Raises:
         MasklessError: the file is damaged, or is not a Stable Diffusion inpainting model.
     """
-    from safetensors import SafetensorError, safe_open
-
     if path.suffix != ".safetensors":
-        raise MasklessError(f"a model in one file must be a .safetensors file, got {path}")
+        raise MasklessError(
+            f"a model in one file must be a .safetensors file, got {path}; a .ckpt is a pickle, which can hold code, "
+            "so use the .safetensors of the same model, which most authors offer, or convert it"
+        )
+    shapes = shapes_in(path)
+    if FIRST_CONVOLUTION not in shapes:
+        raise MasklessError(f"{path} is not a Stable Diffusion checkpoint: it has no {FIRST_CONVOLUTION}")
     beside = path.with_suffix("")
     if (beside / "model_index.json").is_file():
         return str(beside)
-    try:
-        with safe_open(path, framework="pt") as opened:
-            names = set(opened.keys())
-            if FIRST_CONVOLUTION not in names:
-                raise MasklessError(f"{path} is not a Stable Diffusion checkpoint: it has no {FIRST_CONVOLUTION}")
-            channels = opened.get_slice(FIRST_CONVOLUTION).get_shape()[1]
-            text = next((name for name in sorted(names) if name.endswith("attn2.to_k.weight")), None)
-            width = opened.get_slice(text).get_shape()[1] if text else None
-    except (SafetensorError, OSError) as error:
-        raise MasklessError(f"model file damaged or cut short: {path} ({error})") from error
+    channels = shapes[FIRST_CONVOLUTION][1]
+    text = next((name for name in sorted(shapes) if name.endswith("attn2.to_k.weight")), None)
+    width = shapes[text][1] if text else None
     if channels != 9:
-        raise MasklessError(f"an inpainting model must have a UNet with 9 input channels, got {channels} in {path}")
-    if SECOND_TEXT_ENCODER in names:
+        raise MasklessError(
+            f"{path} has a UNet with {channels} input channels, and the settings of models in one file are known for "
+            f"inpainting models, with 9; put the settings of this one (model_index.json …) into {beside}, or name the "
+            "same model as a folder or a hub id"
+        )
+    if SECOND_TEXT_ENCODER in shapes:
         return BY_NAME["sdxl"].inpainting[0]
     if width not in TEXT_WIDTHS:
         raise MasklessError(f"{path} is not a known kind of model; put its settings (model_index.json …) into {beside}")
@@ -54,13 +75,61 @@ def settings_of(path: Path) -> str:
 def load_single_file(path: Path, settings: Path) -> DiffusionPipeline:
     """The inpainting pipeline from a file, in float32.
 
+    A part that the file lacks is read from the folder of the settings, if it has weights there.
+
     settings: folder with model_index.json and the configurations and tokenizers that it names.
+
+    Raises:
+        MasklessError: a part or a weight is missing, or they do not fit the settings; the message names it.
     """
     from diffusers import StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPipeline
 
-    xl = (settings / "text_encoder_2").is_dir()
-    options = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
-    pipeline = (StableDiffusionXLInpaintPipeline if xl else StableDiffusionInpaintPipeline).from_single_file(
-        str(path), config=str(settings), local_files_only=True, torch_dtype=torch.float32, **options
-    )
+    shapes = shapes_in(path)
+    classes = network_classes(settings, read_json(settings / "model_index.json", limit=SETTINGS_BYTES))
+    xl = "text_encoder_2" in classes
+    options: dict[str, Any] = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
+    for part, kind in classes.items():
+        config = settings / part / "config.json"
+        check_settings(read_json(config, limit=SETTINGS_BYTES), config, weights=len(shapes))
+        if part in PARTS and not any(name.startswith(PARTS[part]) for name in shapes):
+            options[part] = _from_settings(path, settings / part, part, kind)
+        else:
+            with opening(settings / part):
+                require_room(kind, settings / part, shapes, {})
+    with opening(path), recording_missing_weights() as missing:
+        pipeline = (StableDiffusionXLInpaintPipeline if xl else StableDiffusionInpaintPipeline).from_single_file(
+            str(path), config=str(settings), local_files_only=True, torch_dtype=torch.float32, **options
+        )
+    _require_complete(path, pipeline, missing)
     return pipeline.to(dtype=torch.float32)
+
+
+def _from_settings(path: Path, folder: Path, part: str, kind: type) -> torch.nn.Module:
+    """A part that the file lacks, from the folder of its settings."""
+    if not any(folder.glob("*.safetensors")):
+        own = path.with_suffix("") / part
+        raise MasklessError(
+            f"{path} has no {NAMES[part]} (weights that begin with {' or '.join(PARTS[part])}), so it is not a whole "
+            f"model; use the complete checkpoint, or put {part} with its weights into {own}"
+        )
+    return open_network(kind, folder, torch_dtype=torch.float32)
+
+
+def _require_complete(
+    path: Path, pipeline: DiffusionPipeline, missing: list[tuple[torch.nn.Module, list[str]]]
+) -> None:
+    """Check that the file had every weight of every network.
+
+    Raises:
+        MasklessError: one is missing; the message names it as diffusers does.
+    """
+    for part, network in pipeline.components.items():
+        if not isinstance(network, torch.nn.Module):
+            continue
+        modules = set(map(id, network.modules()))
+        names = {name for module, each in missing if id(module) in modules for name in each}
+        names |= {name for name, weight in network.named_parameters() if weight.is_meta}  # as accelerate leaves them
+        if names:
+            raise MasklessError(
+                f"model {path} lacks {len(names)} weights of its {part}, the first is {one_line(min(names))}"
+            )
