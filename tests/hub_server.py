@@ -60,16 +60,21 @@ def serving(models: dict[str, Path]) -> Iterator[HubServer]:
     """A server of these models for as long as the block lasts."""
     hub = HubServer(models)
     handler = type("Handler", (_Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield hub
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, _request: object, _address: object) -> None:
+        """Clients that refuse an answer close the connection, which is no error here."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -3,8 +3,8 @@
 They are separate from the types, so reading options needs no torch.
 """
 
-MAX_REASON = 400
-"""Letters of another library's message that are repeated at most."""
+MAX_REASON, MAX_SHOWN = 400, 80
+"""Letters of another library's message, and of a value from a file or a server, that are repeated at most."""
 
 
 class MasklessError(ValueError):
@@ -25,6 +25,12 @@ def require(condition: bool, message: str) -> None:
 def one_line(text: str) -> str:
     """A text of any origin as one line that is safe to show: control and escape sequences become spaces."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def shown(value: object) -> str:
+    """A value of any origin as a short line that is safe to show."""
+    text = one_line(value if isinstance(value, str) else repr(value))
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
 def first_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from maskless.data.errors import MasklessError, first_line, one_line
+from maskless.data.errors import MasklessError, first_line, shown
 from maskless.data.files import write_bytes
 from maskless.models.transfer import SHA1, SHA256, RemoteFile, digests, known_digest
 
@@ -77,7 +77,7 @@ def snapshot_file(repo_id: str, commit: str, name: str) -> Path:
     """
     if not is_commit(commit) or not is_safe_name(name):
         raise MasklessError(
-            f"{repo_id} names the file {one_line(repr(name))} of commit {one_line(repr(commit))}, which cannot be a "
+            f"{repo_id} names the file {shown(name)} of commit {shown(commit)}, which cannot be a "
             "path in the cache; nothing was written"
         )
     path = snapshot_folder(repo_id, commit) / PurePosixPath(name)

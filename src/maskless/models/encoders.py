@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from maskless.data.errors import MasklessError, one_line
+from maskless.data.errors import MasklessError, shown
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 from maskless.models.parts import SETTINGS_BYTES, open_network, opening, read_json, require_all_weights, shapes_in
@@ -185,7 +185,7 @@ def _renamed(released: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _model_type(source: Path) -> str:
     """The kind of model that a folder's config.json names."""
-    return one_line(str(read_json(source / "config.json", limit=SETTINGS_BYTES).get("model_type")))
+    return shown(read_json(source / "config.json", limit=SETTINGS_BYTES).get("model_type"))
 
 
 def _normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -199,6 +199,6 @@ def _normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
         values = settings.get(name)
         plain = isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values)
         if not plain or not all(math.isfinite(v) for v in values) or (name == "image_std" and min(values) <= 0):
-            raise MasklessError(f"{name} in {path} must be three numbers, got {one_line(repr(values))[:80]}")
+            raise MasklessError(f"{name} in {path} must be three numbers, got {shown(values)}")
         found.append(tuple(map(float, values)))
     return found[0], found[1]

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from maskless.data.errors import MasklessError, first_line, one_line
+from maskless.data.errors import MasklessError, first_line, shown
 from maskless.models import cache
 from maskless.models.cache import Entry
 from maskless.models.presets import SHA256_OF
@@ -48,7 +48,7 @@ def plan_download(repo_id: str, revision: str | None, allow_pickle: bool, settin
         converted = _converted(repo_id) if components is None else None
         if converted is None:
             raise MasklessError(
-                f"{repo_id} has {one_line(pickled[0])}, a pickle, which can contain code, and no safetensors instead; "
+                f"{repo_id} has {shown(pickled[0])}, a pickle, which can contain code, and no safetensors instead; "
                 "name another model, or read it with --allow-pickle if you trust it"
             )
         commit, files = _listing(repo_id, converted)
@@ -137,16 +137,18 @@ def folders_of(index: bytes, name: str) -> list[str]:
     """
     try:
         parts = json.loads(index)
+        if not isinstance(parts, dict):
+            raise ValueError("it does not hold a JSON object")
         folders = [
             folder
             for folder, kind in parts.items()
             if isinstance(kind, list) and kind and kind[0] is not None and folder != "safety_checker"
         ]
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise MasklessError(f"model file damaged or unreadable: {name} ({first_line(error)})") from error
     odd = [folder for folder in folders if not cache.is_safe_name(folder) or "/" in folder]
     if odd:
-        raise MasklessError(f"{name} names a part {one_line(repr(odd[0]))}, which cannot be a folder; nothing was read")
+        raise MasklessError(f"{name} names a part {shown(odd[0])}, which cannot be a folder; nothing was read")
     return folders
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from maskless.data.errors import MasklessError, first_line, one_line
+from maskless.data.errors import MasklessError, first_line, shown
 from maskless.models.listing import SETTINGS, VARIANTS, variant_of
 from maskless.models.memory import is_out_of_memory
 
@@ -199,11 +199,13 @@ def require_all_weights(source: Path | str, info: Mapping[str, Any]) -> None:
     """
     missing = sorted(map(str, info.get("missing_keys", ())))
     if missing:
-        raise MasklessError(f"model {source} lacks {len(missing)} weights, the first is {one_line(missing[0])}")
-    mismatched = sorted(map(str, info.get("mismatched_keys", ())))
+        raise MasklessError(f"model {source} lacks {len(missing)} weights, the first is {shown(missing[0])}")
+    mismatched = sorted(info.get("mismatched_keys", ()), key=str)
     if mismatched:
+        name, held, needed = mismatched[0]
         raise MasklessError(
-            f"model {source} has {len(mismatched)} weights of another shape, one is {one_line(mismatched[0])}"
+            f"model {source} has {len(mismatched)} weights of another shape than its settings say, the first is "
+            f"{shown(name)}: {list(held)}, not {list(needed)}"
         )
 
 
@@ -219,20 +221,20 @@ def check_settings(settings: Mapping[str, Any], path: Path, *, weights: int | No
         if name == "quantization_config" and value is not None:
             method = value.get("quant_method") if isinstance(value, dict) else value
             raise MasklessError(
-                f"{path} asks for quantized weights ({one_line(repr(method))}), which are not supported; use the same "
+                f"{path} asks for quantized weights ({shown(method)}), which are not supported; use the same "
                 "model with unquantized weights"
             )
         if "attn_implementation" in name or name == "kernel_config":
             for each in value.values() if isinstance(value, dict) else (value,):
                 if each not in ATTENTION:
                     raise MasklessError(
-                        f"{path} asks for {one_line(repr(each))} as {one_line(name)}, code that is not part of the "
+                        f"{path} asks for {shown(each)} as {shown(name)}, code that is not part of the "
                         "model; remove that line"
                     )
         for number in value if isinstance(value, list) else (value,):
             if type(number) is int and abs(number) > _largest(name, weights):
                 raise MasklessError(
-                    f"{path}: {one_line(name)} is {str(number)[:20]}, more than its weights or any model allow"
+                    f"{path}: {shown(name)} is {str(number)[:20]}, more than its weights or any model allow"
                 )
 
 
@@ -280,7 +282,7 @@ def _shards(index: Path) -> list[str]:
     shards = sorted(set(named.values()))
     odd = [shard for shard in shards if Path(shard).name != shard or "\\" in shard]
     if odd:
-        raise MasklessError(f"{index} names the file {one_line(repr(odd[0]))}, which is not beside it")
+        raise MasklessError(f"{index} names the file {shown(odd[0])}, which is not beside it")
     return shards
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from maskless.data.errors import MasklessError, one_line
+from maskless.data.errors import MasklessError, shown
 from maskless.models.inpainters.flow import FlowInpainter
 from maskless.models.inpainters.flow_families import FAMILIES
 from maskless.models.inpainters.latent_unet import StableDiffusionInpainter
@@ -67,7 +67,7 @@ def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pick
 
     folder = Path(source)
     index = read_json(folder / "model_index.json", limit=SETTINGS_BYTES)
-    kind = one_line(str(index.get("_class_name")))
+    kind = shown(index.get("_class_name"))
     if kind not in PIPELINES:
         raise MasklessError(f"{source} is a {kind}, which cannot inpaint here; use a model of {SUPPORTED}")
     chosen = getattr(diffusers, PIPELINES[kind])
@@ -122,8 +122,7 @@ def network_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type]:
         is_network = kind in NETWORKS.get(library, ())
         if library not in libraries or not (is_network or kind.endswith(OTHER_PARTS)) or not part.isidentifier():
             raise MasklessError(
-                f"{folder / 'model_index.json'} names {one_line(repr(named))[:120]} as its {one_line(part)}, which is "
-                "not supported"
+                f"{folder / 'model_index.json'} names {shown(named)} as its {shown(part)}, which is not supported"
             )
         if is_network:
             found[part] = getattr(libraries[library], kind)

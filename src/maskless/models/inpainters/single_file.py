@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from maskless.data.errors import MasklessError, one_line
+from maskless.data.errors import MasklessError, shown
 from maskless.models.inpainters.loading import network_classes
 from maskless.models.parts import (
     SETTINGS_BYTES,
@@ -131,5 +131,5 @@ def _require_complete(
         names |= {name for name, weight in network.named_parameters() if weight.is_meta}  # as accelerate leaves them
         if names:
             raise MasklessError(
-                f"model {path} lacks {len(names)} weights of its {part}, the first is {one_line(min(names))}"
+                f"model {path} lacks {len(names)} weights of its {part}, the first is {shown(min(names))}"
             )
