@@ -3,7 +3,7 @@
 import re
 
 from maskless.models import hub
-from maskless.models.presets import BY_NAME, PINNED, PRESETS, with_mirrors
+from maskless.models.presets import BY_NAME, PINNED, PRESETS, SHA256_OF, with_mirrors
 
 WANTED = (
     "storybook", "sd15", "sd2", "sdxl", "sd3", "flux-fill", "flux2-klein", "qwen-image", "z-image", "kontext",
@@ -29,3 +29,8 @@ def test_mirrors_follow_their_first():
     first, second = with_mirrors("sd2-community/stable-diffusion-2-inpainting")
     assert first.startswith("sd2-community/") and second.startswith("stabilityai/")
     assert with_mirrors("some/model") == ("some/model",)
+
+
+def test_known_hashes_are_of_pinned_commits():
+    assert SHA256_OF and all(len(digest) == 64 and int(digest, 16) for digest in SHA256_OF.values())
+    assert {commit for commit, _name in SHA256_OF} <= set(PINNED.values())

@@ -39,8 +39,8 @@ def load_dino(source: Path, *, allow_pickle: bool = False) -> Dino:
         MasklessError: another kind of model, missing weights or settings, or a pickle without `allow_pickle`.
     """
     if source.is_file():
-        model = convert_released_dino(read_released_dino(source, allow_pickle=allow_pickle), str(source))
-        return Dino(model, mean=IMAGENET_MEAN, std=IMAGENET_STD, shorter_px=int(model.config.image_size))
+        released = convert_released_dino(read_released_dino(source, allow_pickle=allow_pickle), str(source))
+        return Dino(released, mean=IMAGENET_MEAN, std=IMAGENET_STD, shorter_px=int(released.config.image_size))
     import transformers
 
     kind = _model_type(source)
@@ -196,7 +196,7 @@ def _normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     settings = read_json(path)
     found = []
     for name in ("image_mean", "image_std"):
-        values = settings.get(name)
+        values: Any = settings.get(name)
         plain = isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values)
         if not plain or not all(math.isfinite(v) for v in values) or (name == "image_std" and min(values) <= 0):
             raise MasklessError(f"{name} in {path} must be three numbers, got {shown(values)}")

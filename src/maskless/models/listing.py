@@ -177,7 +177,8 @@ def choose_files(names: Sequence[str], components: Sequence[str] | None, *, sett
         components: the folders of a pipeline; None for a model whose files are in the repository's root.
         settings_only: leave the weights out.
     """
-    chosen, variants = [], {}
+    chosen: list[str] = []
+    variants: dict[tuple[str, str], list[str]] = {}
     for name in names:
         path = PurePosixPath(name)
         folder = str(path.parent)

@@ -142,9 +142,24 @@ PINNED = {
 """The commit of each model, as public repositories name it in their code. Each was found in at least two repositories
 or under this exact hub id."""
 
-SHA256_OF: dict[tuple[str, str], str] = {}
-"""The SHA-256 of files of these commits, by commit and name, as far as public repositories name them. Of other files
-the first download keeps the hash that the hub lists."""
+_KLEIN, _SIGLIP2, _DINO16 = (
+    PINNED[name]
+    for name in ("black-forest-labs/FLUX.2-klein-4B", "google/siglip2-base-patch16-224", "facebook/dino-vitb16")
+)
+SHA256_OF = {
+    (_KLEIN, "transformer/diffusion_pytorch_model.safetensors"):
+        "9f29f9edcfdae452a653ffb51a534ca4decd389952c225724ff3b94042612a6e",
+    (_KLEIN, "text_encoder/model-00001-of-00002.safetensors"):
+        "8c0506e7f4936fa7e26183a4fd8da4e2bdbc5990ba64ae441f965d51228f36ea",
+    (_KLEIN, "text_encoder/model-00002-of-00002.safetensors"):
+        "82f2bd839378541b0557bfabaf37c7d3d637071fdcb73302dedd7cf61162ce07",
+    (_KLEIN, "vae/diffusion_pytorch_model.safetensors"):
+        "ca70d2202afe6415bdbcb8793ba8cd99fd159cfe6192381504d6c4d3036e0f04",
+    (_SIGLIP2, "model.safetensors"): "612923381c76ec5a9bed335d1c48827e3f2e506ac31b044b63b2031fadee6a0b",
+    (_DINO16, "config.json"): "b87c0270b97db085fd82cf114a761fd0f62ae7914fbd407c752a2260646b689c",
+}  # fmt: skip
+"""The SHA-256 of files of these commits, by commit and name, as at least two public repositories name them. Of every
+other file the first download keeps the hash that the hub lists."""
 
 BY_NAME = {preset.name: preset for preset in PRESETS}
 
