@@ -1,13 +1,17 @@
 """What the tests of the interfaces share: a picture in a folder of its own, and the command in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from maskless.engine.editor import Editor
 from maskless.interfaces.cli import main
+from maskless.interfaces.jobs.worker import JobLimits, Jobs
+from served import png
 
 
 @pytest.fixture
@@ -45,3 +49,19 @@ def refused(maskless: Callable[..., tuple[int, str, str]], scene: Path) -> Calla
         return err
 
     return check
+
+
+@pytest.fixture(scope="session")
+def noisy_png() -> bytes:
+    """A picture file of 120 x 72 pixels with noise, so that a lossy copy of it would differ nearly everywhere."""
+    noise = np.random.default_rng(3).integers(0, 90, (72, 120, 3), dtype=np.uint8)
+    noise[20:44, 84:108] = (255, 51, 26)
+    return png(noise)
+
+
+@pytest.fixture
+def jobs(editor: Editor, tmp_path: Path) -> Iterator[Jobs]:
+    """A queue with room for four, whose worker has small models."""
+    queue = Jobs(editor, tmp_path / "served", JobLimits(waiting=4))
+    yield queue
+    queue.stop()

@@ -80,6 +80,25 @@ def parse_instruction(text: str) -> Instruction:
     raise MasklessError(f"cannot understand the instruction {text!r}; the forms are: {'; '.join(FORMS)}")
 
 
+def read_texts(
+    instruction: str | None, *, task: str | None, caption: str, prompt: str | None, extend: str | None
+) -> Instruction:
+    """What an instruction and separate texts ask for together: each text that is given overrides the instruction's.
+
+    instruction: None or empty means a replacement, unless `task` names something else.
+
+    Raises:
+        MasklessError: an instruction that cannot be read.
+    """
+    read = parse_instruction(instruction) if instruction else Instruction(task="replace")
+    return Instruction(
+        task=read.task if task is None else task,
+        caption=caption or read.caption,
+        prompt=read.prompt if prompt is None else prompt,
+        extend=read.extend if extend is None else extend,
+    )
+
+
 def phrases(caption: str) -> tuple[str, ...]:
     """The objects that a text lists: three in "a red car, a cat and a tree", one in "a black and white cat", none in an
     empty text."""

@@ -16,7 +16,7 @@ import typer
 
 from maskless.data.config import EditConfig, KeepOptions, ModelOptions
 from maskless.data.errors import MasklessError, MasklessWarning, one_line
-from maskless.data.instructions import Instruction, parse_instruction
+from maskless.data.instructions import read_texts
 from maskless.data.tasks import FACTS
 from maskless.interfaces import commands
 from maskless.interfaces.checks import (
@@ -266,18 +266,17 @@ def _request_arguments(
     instruction: str | None, *, task: str | None, caption: str, prompt: str | None, extend: str | None
 ) -> dict[str, Any]:
     """Task, texts and canvas: those of the instruction where there is one, and a flag overrides it."""
-    read = Instruction(task="replace") if instruction is None else parse_instruction(instruction)
-    chosen = read.task if task is None else task
-    if prompt is None and not read.prompt and chosen in FACTS and FACTS[chosen].needs_prompt:
+    texts = read_texts(instruction, task=task, caption=caption, prompt=prompt, extend=extend)
+    if prompt is None and not texts.prompt and texts.task in FACTS and FACTS[texts.task].needs_prompt:
         raise MasklessError(
             "say what to do: --prompt “a blue house”, or an instruction such as “remove the cat” "
             "(see maskless edit --help)"
         )
     return {
-        "task": chosen,
-        "caption": caption or read.caption,
-        "prompt": read.prompt if prompt is None else prompt,
-        "extend": extend if extend is not None else read.extend or None,
+        "task": texts.task,
+        "caption": texts.caption,
+        "prompt": texts.prompt,
+        "extend": texts.extend if extend is not None else texts.extend or None,
     }
 
 

@@ -1,0 +1,1 @@
+"""The server: its HTTP API, its page and its protection."""
