@@ -18,7 +18,7 @@ from maskless.data.config import EditConfig, KeepOptions, ModelOptions
 from maskless.data.errors import MasklessError, MasklessWarning, one_line
 from maskless.data.instructions import read_texts
 from maskless.data.tasks import FACTS
-from maskless.interfaces import commands
+from maskless.interfaces import commands, servers
 from maskless.interfaces.checks import (
     one_region,
     print_in_any_encoding,
@@ -307,3 +307,5 @@ app.command("status")(commands.show_status)
 app.command("models")(commands.list_models)
 app.command("evaluate")(commands.evaluate)
 app.command("gallery")(commands.gallery)
+app.command("serve")(servers.serve)
+app.command("mcp")(servers.mcp)

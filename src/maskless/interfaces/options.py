@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from maskless.data.config import EditConfig, KeepOptions, ModelOptions
 from maskless.data.tasks import TASKS
+from maskless.interfaces.web.options import ServeOptions
 
 OUTPUT, CHECKPOINTS, MODELS, DISPLAY = "Output", "Checkpoints", "Models", "Display"
 """Groups of flags in the help."""
@@ -68,11 +69,11 @@ OutputDir = Annotated[str, typer.Option(help="Folder that the pictures are writt
 CheckpointDir = Annotated[
     str, typer.Option(help="Folder of the checkpoints, with a folder for each picture.", rich_help_panel=CHECKPOINTS)
 ]
-Options = EditConfig | ModelOptions | KeepOptions
+Options = EditConfig | ModelOptions | KeepOptions | ServeOptions
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter of a command that is an EditConfig, ModelOptions or KeepOptions by a flag for every field.
+    """Replace each parameter of a command that is one of Options by a flag for every field.
     A parameter that is named `invoked` gets the context of the command."""
     signature = inspect.signature(command, eval_str=True)
     parameters, kinds = [], {}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,14 +14,12 @@ from starlette.exceptions import HTTPException
 
 from maskless.data.errors import MasklessError
 from maskless.data.files import written_whole
-from maskless.interfaces.jobs.job import DONE, QUEUED, Job
+from maskless.interfaces.jobs.job import DONE, Job
 from maskless.interfaces.jobs.outcome import Outcome
 from maskless.interfaces.jobs.uploads import NotAPicture, TooLarge
 from maskless.interfaces.jobs.worker import LOG, Busy, Jobs
 from maskless.interfaces.web.protection import error_body
 from maskless.records.names import safe_name
-
-POLL_SECONDS = 0.05
 
 
 class NotFound(MasklessError):
@@ -158,30 +154,3 @@ def zipped(job: Job, outcome: Outcome) -> Path:
                     kind = zipfile.ZIP_STORED if path.suffix == ".png" else zipfile.ZIP_DEFLATED
                     archive.write(path, path.relative_to(outcome.folder).as_posix(), kind)
     return target
-
-
-async def changes(job: Job, jobs: Jobs, request: Request | None = None) -> AsyncIterator[int]:
-    """Yield the job's version after each change, until it is finished.
-
-    request: of a client that waits for the job. If that client goes away, the job is cancelled, so that its place
-    becomes free.
-
-    Raises:
-        Busy: the server stops before the job is finished.
-    """
-    seen = -1
-    try:
-        while True:
-            if job.version != seen:
-                seen = job.version
-                yield seen
-            if job.is_finished and job.version == seen:
-                return
-            if jobs.is_stopping and job.state == QUEUED:
-                raise Busy("the server is stopping; try again later", 30)
-            if request is not None and await request.is_disconnected():
-                return
-            await anyio.sleep(POLL_SECONDS)
-    finally:
-        if request is not None and not job.is_finished and not jobs.is_stopping:
-            jobs.cancel(job)

@@ -12,6 +12,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 
 from maskless.data.errors import MasklessError, require
+from maskless.interfaces.jobs.following import changes
 from maskless.interfaces.jobs.job import Job
 from maskless.interfaces.jobs.outcome import small_view
 from maskless.interfaces.jobs.spec import EditSpec
@@ -19,7 +20,6 @@ from maskless.interfaces.jobs.uploads import UploadLimits, checked_upload
 from maskless.interfaces.jobs.worker import Jobs
 from maskless.interfaces.web.answers import (
     NotFound,
-    changes,
     download_name,
     finished_outcome,
     found_job,

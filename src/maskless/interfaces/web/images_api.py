@@ -21,12 +21,13 @@ from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError, require
 from maskless.data.instructions import parse_instruction
 from maskless.data.picture import load_image
+from maskless.interfaces.jobs.following import changes
 from maskless.interfaces.jobs.job import CANCELLED, FAILED, Job
 from maskless.interfaces.jobs.outcome import Outcome
 from maskless.interfaces.jobs.spec import EditSpec
 from maskless.interfaces.jobs.uploads import NotAPicture, Upload, UploadLimits, checked_upload
 from maskless.interfaces.jobs.worker import Jobs
-from maskless.interfaces.web.answers import changes, error_answer
+from maskless.interfaces.web.answers import error_answer
 from maskless.interfaces.web.api import ERRORS, SSE_HEADERS, decoding, sse
 from maskless.interfaces.web.protection import error_body
 
@@ -67,7 +68,7 @@ def images_router(jobs: Jobs, limits: UploadLimits) -> APIRouter:
         if wanted.stream:
             stream = _streamed(job, jobs, wanted, request)
             return StreamingResponse(stream, media_type="text/event-stream", headers=SSE_HEADERS)
-        async for _version in changes(job, jobs, request):
+        async for _version in changes(job, jobs, request.is_disconnected):
             pass
         if job.state in (FAILED, CANCELLED) or job.outcome is None:
             return _unfinished(job)
@@ -220,7 +221,7 @@ async def _streamed(job: Job, jobs: Jobs, wanted: Wanted, request: Request) -> A
     """The events of an edit: at most `partial_images` previews, then every picture when it is complete."""
     sent, shared = 0, {"size": wanted.size, "quality": "auto", "background": "auto", "output_format": "png"}
     try:
-        async for _version in changes(job, jobs, request):
+        async for _version in changes(job, jobs, request.is_disconnected):
             due = _previews_due(job, wanted.partial_images)
             if sent < due and job.previews:
                 partial = {"type": "image_edit.partial_image", "partial_image_index": sent, "created_at": int(time.time())}

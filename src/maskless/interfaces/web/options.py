@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass
 
 from maskless.data.errors import require
@@ -62,8 +63,11 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         check_all(self)
-        for name in ("auth", "token"):
+        for name, variable in (("auth", AUTH_VARIABLE), ("token", TOKEN_VARIABLE)):
             value = getattr(self, name)
+            if value is None:
+                value = os.environ.get(variable) or None
+                object.__setattr__(self, name, value)
             require(value is None or bool(value.strip()), f"{name} must not be empty")
         user, colon, password = (self.auth or "").partition(":")
         require(self.auth is None or bool(user and colon and password), "auth must be USER:PASSWORD")
