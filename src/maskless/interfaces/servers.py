@@ -12,7 +12,7 @@ from maskless.data.config import EditConfig, ModelOptions
 from maskless.data.errors import MasklessError
 from maskless.data.files import require_writable
 from maskless.interfaces.options import with_options
-from maskless.interfaces.web.options import ServeOptions
+from maskless.interfaces.web.options import ServeOptions, listening
 
 if TYPE_CHECKING:
     from maskless.engine.editor import Editor
@@ -31,12 +31,13 @@ def serve(*, options: ServeOptions, config: EditConfig, models: ModelOptions) ->
     """
     _require_extra("web", WEB)
     require_writable(options.folder)
+    listener = listening(options)
     editor = _editor(models, config)
     from maskless.interfaces.jobs.worker import Jobs
     from maskless.interfaces.web.server import job_limits
     from maskless.interfaces.web.server import serve as serve_until_stopped
 
-    serve_until_stopped(Jobs(editor, options.folder, job_limits(options)), options)
+    serve_until_stopped(Jobs(editor, options.folder, job_limits(options)), options, listener)
 
 
 @with_options

@@ -6,16 +6,18 @@ const tool = () => one("input[name=ms-tool]:checked")?.value ?? "box";
 const pictureSize = () => [Number(stage().dataset.width), Number(stage().dataset.height)];
 let start = null;
 let painted = false;
+let pressed = null;
 
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-event]");
+  if (button) pressed = button.dataset;
   if (button) trigger(button.dataset.event, JSON.parse(button.dataset.detail || "{}"));
   if (event.target.closest(".ms-clear")) clearDrawing();
   if (event.target.closest(".ms-here")) sendRegion();
 });
 
 element.addEventListener("input", (event) => {
-  if (event.target.matches(".ms-slider")) view().style.setProperty("--at", event.target.value + "%");
+  if (event.target.matches(".ms-slider")) stage().style.setProperty("--at", event.target.value + "%");
   if (event.target.matches(".ms-number")) showBox(numbers());
 });
 
@@ -122,6 +124,16 @@ const sendRegion = () => {
   pen.fillRect(0, 0, mask.width, mask.height);
   trigger("here", { mask: mask.toDataURL("image/png") });
 };
+
+// A new version of this part replaces its elements: keep the keyboard where it was, and show a new result.
+watch("value", () => {
+  if (pressed) {
+    const again = [...element.querySelectorAll("[data-event]")].find((button) => button.dataset.detail === pressed.detail);
+    again?.focus({ preventScroll: true });
+    pressed = null;
+  }
+  if (one(".ms-slider")) stage().scrollIntoView({ block: "nearest" });
+});
 
 // Pictures that are dropped or pasted go the way of those that are opened by the button.
 if (!window.masklessOpens) {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from dataclasses import dataclass
 
-from maskless.data.errors import require
+from maskless.data.errors import MasklessError, require
 from maskless.data.options import check_all, option
 
 AUTH_VARIABLE, TOKEN_VARIABLE = "MASKLESS_AUTH", "MASKLESS_TOKEN"
@@ -96,3 +97,22 @@ class ServeOptions:
     def other_hosts(self) -> tuple[str, ...]:
         """The names in allow_host, in lower case."""
         return tuple(name.strip().lower() for name in (self.allow_host or "").split(",") if name.strip())
+
+
+def listening(options: ServeOptions) -> socket.socket:
+    """A socket that is bound to the address of a server.
+
+    Raises:
+        MasklessError: the address is in use, does not exist or is not allowed.
+    """
+    host = options.host.strip("[]")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, options.port))
+    except OSError as error:
+        listener.close()
+        raise MasklessError(
+            f"cannot listen on {options.host}:{options.port}: {error.strerror or error}; choose another --port"
+        ) from None
+    return listener

@@ -114,20 +114,18 @@ def _blocks(events: PageEvents) -> gr.Blocks:
             with gr.Column(scale=7, min_width=320, elem_id="ms-left"):
                 with gr.Row(elem_id="ms-open"):
                     upload = gr.UploadButton(
-                        "Open a picture", file_types=["image"], type="filepath", variant="secondary", scale=0,
-                        min_width=150, elem_id="ms-upload",
+                        "Open a picture", file_types=["image"], type="filepath", size="md", scale=0, min_width=150,
+                        elem_id="ms-upload",
                     )  # fmt: skip
+                    samples = _html(page_html.opener(), "ms-samples")
                     scene = gr.Button(
-                        "New scene", variant="secondary", scale=0, min_width=120, visible=storybook, elem_id="ms-scene"
+                        "New scene", size="md", scale=0, min_width=110, visible=storybook, elem_id="ms-scene"
                     )
                     seed = gr.Number(
-                        value=events.first_scene, precision=0, minimum=0, label="Seed of the scene", scale=0,
-                        min_width=130, visible=storybook, elem_id="ms-seed", container=True,
+                        value=events.first_scene, precision=0, minimum=0, label="Number of the scene", scale=0,
+                        min_width=84, visible=storybook, elem_id="ms-seed", show_label=False, container=False,
                     )  # fmt: skip
-                    samples = _html(page_html.opener(events.keep_minutes), "ms-samples")
-                stage = _html(page_html.empty_stage(), "ms-stage")
-                cards = _html("", "ms-candidates")
-                history = _html("", "ms-history")
+                stage = _html(page_html.empty_stage(events.keep_minutes), "ms-stage")
             with gr.Column(scale=3, min_width=300, elem_id="ms-right"):
                 instruction = gr.Textbox(
                     label="What to change", lines=1, max_lines=3, elem_id="ms-instruction",
@@ -146,6 +144,8 @@ def _blocks(events: PageEvents) -> gr.Blocks:
                     redo = gr.Button("Redo", interactive=False, elem_id="ms-redo", min_width=80)
                 status = _html("", "ms-status")
                 options = _advanced(events.jobs.editor.config)
+        cards = _html("", "ms-candidates")
+        history = _html("", "ms-history")
         views = [session, stage, status, cards, history, edit, cancel, undo, redo]
         words = [session, instruction, caption, prompt, kind, *options.values()]
         events.names = tuple(options)

@@ -247,7 +247,7 @@ class PageEvents:
         """What the page shows of a session."""
         present, picture = session.present, session.picture
         job = None if present is None or present.job is None else self.jobs.get(present.job)
-        stage, cards = page_html.empty_stage(), ""
+        stage, cards = page_html.empty_stage(self.keep_minutes), ""
         if present is not None and job is not None and job.outcome is not None:
             stage, cards = page_html.result_stage(present, job), page_html.cards(present, job)
         elif present is not None and present.job is not None:

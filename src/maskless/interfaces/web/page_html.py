@@ -35,25 +35,22 @@ MODES = {
 }
 
 
-def opener(keep_minutes: float) -> str:
-    """The samples to pick from, and how long pictures are kept."""
+def opener() -> str:
+    """The samples to pick from."""
     samples = "".join(
         f'<button type="button" class="ms-sample" data-event="sample" data-detail=\'{{"name": "{name}"}}\' '
-        f'aria-label="Open the sample {name[:-4]}"><img src="/samples/{name}" alt="" width="56" height="56"></button>'
+        f'aria-label="Open the sample {name[:-4]}"><img src="/samples/{name}" alt="" width="44" height="44"></button>'
         for name in SAMPLES
     )
-    return (
-        f'<div class="ms-samples" role="group" aria-label="Samples"><span>or a sample</span>{samples}</div>'
-        f'<p class="ms-hint">Or drop or paste one. Pictures stay on this server and are deleted after '
-        f"{keep_minutes:g} minutes.</p>"
-    )
+    return f'<div class="ms-samples" role="group" aria-label="Samples"><span>or a sample</span>{samples}</div>'
 
 
-def empty_stage() -> str:
-    """The stage without a picture."""
+def empty_stage(keep_minutes: float) -> str:
+    """The stage without a picture, and how long pictures are kept."""
     return (
-        '<div class="ms-empty"><div><p class="ms-big">Open a picture</p>'
-        "<p>Drop it here, paste it, or pick a sample above.</p></div></div>"
+        '<div class="ms-empty"><div><p class="ms-big">Drop or paste a picture here</p>'
+        "<p>Or open one, or pick a sample above.</p>"
+        f'<p class="ms-hint">Pictures stay on this server and are deleted after {keep_minutes:g} minutes.</p></div></div>'
     )
 
 
@@ -186,7 +183,10 @@ def progress(job: Job, ahead: int) -> str:
         words = "Looking at the picture"
     else:
         words = f"Step {step} of {total} · {told['inpaintings']} inpaintings"
-        words += "" if left is None else f" · about {max(1, round(left))} s left"
+        if step == total:
+            words += " · writing the pictures"
+        elif left is not None:
+            words += f" · about {max(1, round(left))} s left"
     share = 100 * step / total if total else 0
     bar = (
         f'<div class="ms-bar" role="progressbar" aria-label="Progress of the edit" aria-valuemin="0" '
@@ -234,8 +234,8 @@ def _stage(
     )
     group = f'<div class="ms-modes" role="radiogroup" aria-label="What to show">{choices}</div>' if choices else ""
     return (
-        f'<div class="ms-stage" data-mode="compare" data-width="{width}" data-height="{height}">'
-        f'<div class="ms-view" style="--shape:{width / height:.4f};--at:{at}%">{inside}</div>'
+        f'<div class="ms-stage" data-mode="compare" data-width="{width}" data-height="{height}" '
+        f'style="--shape:{width / height:.4f};--at:{at}%"><div class="ms-view">{inside}</div>'
         f"{group}{tools}{below}</div>"
     )
 

@@ -103,7 +103,7 @@ class Protection:
             return True
         kind, _space, value = authorization.partition(" ")
         if kind.lower() == "bearer" and options.token is not None:
-            return hmac.compare_digest(value.strip().encode(), options.token.encode())
+            return hmac.compare_digest(value.strip().encode("latin-1"), options.token.encode())
         if kind.lower() == "basic" and options.auth is not None:
             try:
                 given = base64.b64decode(value.strip(), validate=True)

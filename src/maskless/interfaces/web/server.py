@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
+import socket
 import threading
 from typing import Any
 
@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 
 from maskless import __version__
 from maskless.interfaces.jobs.uploads import MEGABYTE, UploadLimits
-from maskless.interfaces.jobs.worker import JobLimits, Jobs
+from maskless.interfaces.jobs.worker import LOG, JobLimits, Jobs
 from maskless.interfaces.web.answers import add_error_handlers
 from maskless.interfaces.web.api import edits_router, operator_router
 from maskless.interfaces.web.images_api import images_router
@@ -82,38 +82,33 @@ class _Server(uvicorn.Server):
         self._stopper: threading.Thread | None = None
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to stop at the first signal. A second one ends the process without waiting for the edit."""
+        """Begin to stop at the first signal. A second one does not wait for the edit to finish."""
         if self._stopper is None:
-            self._stopper = threading.Thread(target=self._stop, args=(sig, frame), name="maskless-stop")
+            LOG.info("stopping; the present edit has %g s to finish", self._grace)
+            self._stopper = threading.Thread(target=self._stop, name="maskless-stop")
             self._stopper.start()
-            return
-        self._jobs.stop(0.0)
-        self.force_exit = True
+        else:
+            self._jobs.stop(0.0)
 
-    def _stop(self, sig: int, frame: Any) -> None:
+    def _stop(self) -> None:
         self._jobs.stop(self._grace)
-        super().handle_exit(sig, frame)
+        self.should_exit = True
 
 
-def serve(jobs: Jobs, options: ServeOptions) -> None:
-    """Serve until the process gets SIGINT or SIGTERM.
-
-    Raises:
-        MasklessError: the address cannot be listened on.
-    """
+def serve(jobs: Jobs, options: ServeOptions, listener: socket.socket) -> None:
+    """Serve until the process gets SIGINT or SIGTERM. listener: of `listening`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for noisy in ("httpx", "uvicorn.error", "gradio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     config = uvicorn.Config(
         build_app(jobs, options),
-        host=options.host.strip("[]"),
-        port=options.port,
-        log_level="warning",
+        log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=3,
     )
-    server = _Server(config, jobs, options.grace_seconds)
+    LOG.info("Maskless is at http://%s:%d (Ctrl-C stops it)", options.host, listener.getsockname()[1])
     try:
-        server.run()
+        _Server(config, jobs, options.grace_seconds).run([listener])
     finally:
         jobs.stop(0.0)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
