@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import Field, field, fields
 from typing import TYPE_CHECKING, Any
 
 from maskless.data.errors import MasklessError
@@ -42,9 +42,17 @@ def check_all(options: DataclassInstance) -> None:
         MasklessError: a value of the wrong type, out of range or not among the choices.
     """
     for entry in fields(options):
-        kind = entry.type.__name__ if isinstance(entry.type, type) else str(entry.type)
-        value = _checked(entry.name, getattr(options, entry.name), kind, entry.metadata)
-        object.__setattr__(options, entry.name, value)
+        object.__setattr__(options, entry.name, checked_value(entry, getattr(options, entry.name)))
+
+
+def checked_value(option: Field[Any], value: Any) -> Any:
+    """A value for one option, in the type of its field.
+
+    Raises:
+        MasklessError: a value of the wrong type, out of range or not among the choices.
+    """
+    kind = option.type.__name__ if isinstance(option.type, type) else str(option.type)
+    return _checked(option.name, value, kind, option.metadata)
 
 
 def _checked(name: str, value: Any, kind: str, metadata: Mapping[str, Any]) -> Any:

@@ -38,8 +38,9 @@ class SourceImage:
 
     rgb: floats in [0, 1], the input of the models. pixels: [H, W, 3], uint8, or uint16 for a source of 16 bits; pixels
     that an edit leaves alone are saved from here. alpha: [H, W] of the same type, or None. icc_profile: the profile of
-    `pixels`; None means sRGB or unknown. metadata: what else the file says. path: the file that the picture was loaded
-    from, or None. lossless_format: png, tiff or webp, if that is the format of the file and it keeps every pixel.
+    `pixels`; None means sRGB or unknown. metadata: what else the file says. path: the file or URL that the
+    picture was loaded from, or None. lossless_format: png, tiff or webp, if that is the format of the file and it keeps
+    every pixel.
     """
 
     rgb: Float[Tensor, "3 H W"]
@@ -47,7 +48,7 @@ class SourceImage:
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
     metadata: Metadata = field(default_factory=Metadata)
-    path: Path | None = None
+    path: Path | str | None = None
     lossless_format: str | None = None
 
     def __post_init__(self) -> None:

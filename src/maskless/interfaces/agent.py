@@ -37,8 +37,8 @@ QUEUE = JobLimits(waiting=8, keep_seconds=86_400, job_seconds=3600)
 PREVIEW_PX = 256
 INSTRUCTIONS = (
     "Edits pictures by words; no mask is needed, because the region is found. Say what to change as an instruction "
-    "(“replace the red car with a blue house”, “remove the cat”), or as caption (what is there) and prompt (what should "
-    "be there). Every pixel outside the region stays as it was. Each edit writes a new file; give its path to the next "
+    "(“replace the red car with a blue house”, “remove the cat”), or as caption (what is there) and prompt (what "
+    "should be there). Every pixel outside the region stays as it was. Each edit writes a new file; give its path to the next "
     "edit to go on, or undo it. If the wrong region was changed, look at list_candidates, or give a box to edit_image."
 )
 

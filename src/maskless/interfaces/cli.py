@@ -19,6 +19,7 @@ from maskless.data.errors import MasklessError, MasklessWarning, one_line
 from maskless.data.instructions import read_texts
 from maskless.data.tasks import FACTS
 from maskless.interfaces import commands, servers
+from maskless.interfaces.batch import batch
 from maskless.interfaces.checks import (
     one_region,
     print_in_any_encoding,
@@ -64,7 +65,11 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # --draw_box is --draw-box, as in the published release.
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
 )
 
 
@@ -302,6 +307,7 @@ def _command_line(invoked: Any) -> str:
     return " \\\n  ".join([f"{invoked.command_path} {parts[0]}", *parts[1:]])
 
 
+app.command("batch")(batch)
 app.command("inspect")(commands.inspect_checkpoint)
 app.command("status")(commands.show_status)
 app.command("models")(commands.list_models)

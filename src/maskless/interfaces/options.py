@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.markup import escape
 
+from maskless.batch.options import BatchOptions
 from maskless.data.config import EditConfig, KeepOptions, ModelOptions
 from maskless.data.tasks import TASKS
 from maskless.interfaces.web.options import ServeOptions
@@ -69,7 +70,7 @@ OutputDir = Annotated[str, typer.Option(help="Folder that the pictures are writt
 CheckpointDir = Annotated[
     str, typer.Option(help="Folder of the checkpoints, with a folder for each picture.", rich_help_panel=CHECKPOINTS)
 ]
-Options = EditConfig | ModelOptions | KeepOptions | ServeOptions
+Options = EditConfig | ModelOptions | KeepOptions | ServeOptions | BatchOptions
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

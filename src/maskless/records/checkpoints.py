@@ -156,8 +156,19 @@ def resume(run: Run, checkpoint: Checkpoint) -> str:
     if difference is None:
         run.resume(checkpoint.state())
         return f"{checkpoint.path}: after iteration {run.history[-1].step if run.history else 0}"
-    run.resume({"anchor_net": _matching_anchor_net(checkpoint, run.used)})
+    start_from(run, checkpoint)
     return f"{checkpoint.path}: only its AnchorNet, because {difference}"
+
+
+def start_from(run: Run, checkpoint: Checkpoint) -> None:
+    """Let a run begin with the AnchorNet of a checkpoint, whichever edit that belongs to.
+
+    run: a run before its first step.
+
+    Raises:
+        MasklessError: a run that learns nothing, or an AnchorNet of another shape.
+    """
+    run.resume({"anchor_net": _matching_anchor_net(checkpoint, run.used)})
 
 
 def _matching_anchor_net(checkpoint: Checkpoint, config: ResolvedConfig) -> dict[str, Tensor]:

@@ -9,26 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from maskless.data.config import EditConfig, ModelOptions
-from maskless.data.tasks import FACTS
 from maskless.data.types import EditRequest
-from maskless.records.names import safe_name
+from maskless.records.names import picture_folder_name
 
 RECORD_NAME, RUN_FILE = "result.json", "run.json"
 
 
 def picture_folder(request: EditRequest, image_id: str = "0") -> str:
     """The name of a picture's folder, among the outputs and among the checkpoints: {image_id}_{caption}."""
-    number = safe_name(image_id, empty="image")
-    return f"{number}_{safe_name(text_for_names(request, request.caption), empty='no caption')}"
-
-
-def text_for_names(request: EditRequest, words: str) -> str:
-    """A caption or prompt for the names of files, or the name of the task in place of an empty one.
-
-    A replacement keeps the empty text: its caption may be missing, which its folder's name says ("no caption").
-    """
-    unnamed = not words.strip() and not FACTS[request.task].replaces_caption
-    return request.task if unnamed else words
+    return picture_folder_name(request.task, request.caption, image_id)
 
 
 def identity(request: EditRequest, config: EditConfig, models: ModelOptions) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -48,7 +48,7 @@ def kept(
     keep: KeepOptions | None = None,
     log: Log | None = None,
     save: Callable[[EditResult], object] | None = None,
-) -> Iterator[StepRecord]:
+) -> Generator[StepRecord, None, None]:
     """Iterate a run, and write its checkpoints and run.json to a folder that no other run uses.
 
     If the run can be continued, last.pth is written after its first step, after every epoch, and between epochs when it

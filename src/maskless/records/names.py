@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from functools import lru_cache
+
+from maskless.data.tasks import FACTS
 
 MAX_BYTES = 64
 PLAIN_MARKS = " -_,+()'."
@@ -32,6 +35,22 @@ def safe_name(text: str, *, empty: str = "unnamed", dashes: bool = False) -> str
     return name.replace(" ", "-") if dashes else name
 
 
+def text_for_names(task: str, words: str) -> str:
+    """A caption or prompt for the names of files, or the name of the task in place of an empty one.
+
+    A replacement keeps the empty text: its caption may be missing, which its folder's name says ("no caption").
+    """
+    unnamed = not words.strip() and not FACTS[task].replaces_caption
+    return task if unnamed else words
+
+
+def picture_folder_name(task: str, caption: str, image_id: str) -> str:
+    """The name of a picture's folder, among the outputs and among the checkpoints: {image_id}_{caption}."""
+    number = safe_name(image_id, empty="image")
+    return f"{number}_{safe_name(text_for_names(task, caption), empty='no caption')}"
+
+
+@lru_cache(maxsize=4096)
 def _spelled(letter: str) -> str:
     """One character as it appears in a name: itself, its Unicode name between spaces, a space, a dash or nothing."""
     category = unicodedata.category(letter)  # L letters, N numbers, M marks, S symbols, Z spaces, C control characters

@@ -21,8 +21,8 @@ from maskless.data.files import finite, one_line_write_errors, require_no_links,
 from maskless.data.picture import output_suffix, save_image
 from maskless.data.result import EditResult, Placement
 from maskless.data.types import EditRequest
-from maskless.records.folders import RECORD_NAME, edit_folder, identity, identity_in, text_for_names
-from maskless.records.names import safe_name
+from maskless.records.folders import RECORD_NAME, edit_folder, identity, identity_in
+from maskless.records.names import safe_name, text_for_names
 from maskless.records.overview import draw_overview, thumbnail
 from maskless.records.report import BEST_PX, edit_report
 
@@ -112,7 +112,7 @@ class _Names:
         number, request = safe_name(image_id, empty="image"), result.request
         return _Names(
             identity=identity(request, result.config, result.models),
-            stem=f"{number}_{safe_name(text_for_names(request, request.prompt), dashes=True)}",
+            stem=f"{number}_{safe_name(text_for_names(request.task, request.prompt), dashes=True)}",
             suffix=suffix,
             quality=quality,
         )

@@ -91,7 +91,8 @@ def _titles(figure: Figure, result: EditResult) -> None:
     no_caption = "location chosen by attention alone" if replaces and result.anchors else ""
     parts = [request.task, f"“{caption}”" if caption else no_caption]
     parts += [f"seed {result.config.seed}", f"ranking “{result.used.ranking}”" if result.anchors else ""]
-    parts.append(f"{result.cost.inpaintings} inpaintings in {sum(result.cost.seconds.values()):.1f} s")
+    seconds = sum(result.cost.seconds.values())
+    parts.append(f"{result.cost.inpaintings} inpaintings" + (f" in {seconds:.1f} s" if result.cost.seconds else ""))
     figure.text(
         0.045, 1 - 0.62 * inch, "   ·   ".join(part for part in parts if part), fontsize=10, color=FAINT, va="top"
     )

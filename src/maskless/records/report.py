@@ -112,7 +112,8 @@ def _best(result: EditResult, before: Image.Image, after: Image.Image) -> str:
         summary["expected loss with location cost"] = " → ".join(map(_number, expected))
         summary["iterations"] = len(result.drawn_steps)
     summary["inpaintings"] = result.cost.inpaintings
-    summary["time"] = f"{sum(result.cost.seconds.values()):.1f} s"
+    if result.cost.seconds:
+        summary["time"] = f"{sum(result.cost.seconds.values()):.1f} s"
     label = _one_line(result.request.prompt) or result.request.task
     slider = before_after(shown[0], shown[1], label, size_px=_size_px(result), region=_region(result, best))
     return f'<div class="wide">{slider}<div>{facts(summary)}</div></div>'
@@ -251,7 +252,7 @@ def _settings(result: EditResult) -> str:
 
 
 def _cost(cost: Cost) -> str:
-    """The cost of the edit, with a bar for each stage, the longest first."""
+    """The cost of the edit, with a bar for each stage that was timed, the longest first."""
     total = sum(cost.seconds.values())
     longest = max([*cost.seconds.values(), 1e-9])
     rows = "".join(
@@ -259,11 +260,10 @@ def _cost(cost: Cost) -> str:
         f"</span></td><td>{seconds:.2f} s</td></tr>"
         for stage, seconds in sorted(cost.seconds.items(), key=lambda entry: -entry[1])
     )
-    lead = (
-        f"{cost.inpaintings} inpaintings, {cost.unet_forwards} forward passes of the denoiser, {total:.1f} s, "
-        f"at most {cost.peak_memory_mb:.0f} MB of memory."
-    )
-    return _section("Cost", f'<p class="faint">{lead}</p><table class="bars">{rows}</table>')
+    lead = f"{cost.inpaintings} inpaintings, {cost.unet_forwards} forward passes of the denoiser"
+    if cost.seconds:
+        lead += f", {total:.1f} s, at most {cost.peak_memory_mb:.0f} MB of memory"
+    return _section("Cost", f'<p class="faint">{lead}.</p><table class="bars">{rows}</table>')
 
 
 def _section(title: str, body: str) -> str:

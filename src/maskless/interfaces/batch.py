@@ -1,0 +1,161 @@
+"""maskless batch: a manifest of pictures, on one machine, as shards, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maskless.batch.options import BatchOptions
+from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.errors import MasklessError
+from maskless.interfaces.batch_console import BatchConsole
+from maskless.interfaces.options import (
+    CHECKPOINTS,
+    DISPLAY,
+    BoxText,
+    Caption,
+    ExtendText,
+    Instructed,
+    MaskFile,
+    Prompt,
+    TaskName,
+    with_options,
+)
+
+EXIT_STOPPED, EXIT_SOME_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, by SIGTERM."""
+
+
+@with_options
+def batch(
+    *,
+    manifest: Annotated[
+        str,
+        typer.Argument(
+            metavar="MANIFEST",
+            help="A .json, .jsonl or .csv file, a folder of pictures, or a pattern such as 'photos/*.jpg'.",
+            show_default=False,
+        ),
+    ],
+    instruction: Instructed = None,
+    task: TaskName = None,
+    caption: Caption = "",
+    prompt: Prompt = None,
+    mask: MaskFile = None,
+    box: BoxText = None,
+    extend: ExtendText = None,
+    options: BatchOptions,
+    config: EditConfig,
+    keep: KeepOptions,
+    load_checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start every search from the AnchorNet in this file.",
+            rich_help_panel=CHECKPOINTS,
+            show_default=False,
+        ),
+    ] = None,
+    models: ModelOptions,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.", rich_help_panel=DISPLAY)] = False,
+    json_only: Annotated[
+        bool, typer.Option("--json", help="Print the counts as JSON on stdout, nothing else.", rich_help_panel=DISPLAY)
+    ] = False,
+) -> None:
+    """Edit many pictures. What is finished is never done twice, and a batch that was stopped continues with --resume.
+
+    [bold]maskless batch[/] rows.jsonl --output-dir output
+
+    [bold]maskless batch[/] photos/ --caption "a red car" --prompt "a blue house"
+
+    Texts and options given here are for the rows that have none of their own. Exit status: 3 if some rows failed, 143
+    after SIGTERM, 130 after Ctrl-C.
+    """
+    from maskless.batch.driver import Batch, check_places
+    from maskless.batch.manifest import read_manifest
+    from maskless.batch.shards import choose_gpu, chosen_shard
+
+    choose_gpu(os.environ)
+    shard = chosen_shard(options.shard, os.environ)
+    defaults = {"instruction": instruction, "task": task, "caption": caption, "prompt": prompt,
+                "mask": None if mask is None else os.path.abspath(mask), "box": box, "extend": extend}  # fmt: skip
+    rows = read_manifest(manifest, image_dir=options.image_dir, defaults=defaults, config=config)
+    if load_checkpoint is not None and not load_checkpoint.is_file():
+        raise MasklessError(f"no such checkpoint: {load_checkpoint}")
+    whole = Batch(
+        manifest=rows, shard=shard, options=options, models=models, config=config, keep=keep,
+        anchor_net=None if load_checkpoint is None else str(load_checkpoint),
+    )  # fmt: skip
+    _report_problems(whole)
+    check_places(whole)
+    console = BatchConsole(quiet=quiet, json_only=json_only)
+    console.checked(rows, len(whole.rows))
+    status = _run(whole, console)
+    if status:
+        raise typer.Exit(status)
+
+
+def _report_problems(batch: Any) -> None:
+    """List the bad rows, and stop unless they are to be left out."""
+    manifest = batch.manifest
+    problems = manifest.problems
+    total = len(manifest.rows) + len(problems)
+    if not manifest.rows and len({problem.text for problem in problems}) == 1:
+        raise MasklessError(f"all {total} rows of {manifest.source} have the same problem: {problems[0].text}")
+    for problem in problems:
+        print(f"{manifest.source}:{problem.line}: {problem.text}", file=sys.stderr)
+    if problems and (not batch.options.skip_invalid or not manifest.rows):
+        hint = "; mend them, or leave them out with --skip-invalid" if manifest.rows else ""
+        raise MasklessError(f"{len(problems)} of {total} rows of {manifest.source} are not valid{hint}")
+
+
+def _run(batch: Any, console: BatchConsole) -> int:
+    """Run a batch that was checked; returns the exit status."""
+    from maskless.batch.driver import run_batch
+    from maskless.batch.stores import StorageError
+
+    try:
+        with _terminated_by_signal(), console.running():
+            plan = run_batch(batch, console, loaded=console.loaded)
+    except Terminated:
+        return _stopped("terminated; continue with --resume", EXIT_TERMINATED)
+    except KeyboardInterrupt:
+        return _stopped("interrupted; continue with --resume", EXIT_INTERRUPTED)
+    except StorageError as error:
+        return _stopped(f"{error}; the batch has stopped and continues with --resume", EXIT_STOPPED)
+    console.summary(plan, batch.keep.output_dir)
+    return EXIT_SOME_FAILED if plan.failed else 0
+
+
+def _stopped(message: str, status: int) -> int:
+    print(f"maskless: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+@contextmanager
+def _terminated_by_signal() -> Iterator[None]:
+    """Raise Terminated in the block when the process gets SIGTERM, which Slurm and Kubernetes send; only once, so that
+    the checkpoint that follows is not disturbed by a second signal."""
+
+    def terminate(_number: int, _frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not in the main thread, where no handler can be set
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
