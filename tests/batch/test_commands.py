@@ -16,5 +16,4 @@ def test_the_command_has_the_row_and_the_options_that_differ():
     assert words[:3] == ["maskless", "edit", "a b.png"]
     pairs = ["--caption", "a car", "--prompt", "it's a tent", "--box", "1,2,3,4", "--image-id", "7"]
     options = ["--seed", "3", "--anchors", "3", "--no-fit-edges", "--models", "sd15", "--draw-box"]
-    options = ["--seed", "3", "--anchors", "3", "--no-fit-edges", "--models", "sd15", "--draw-box"]
     assert words[3:] == [*pairs, *options]

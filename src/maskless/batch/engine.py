@@ -49,8 +49,8 @@ class Queue:
         self._journal, self._keys, self._state, self._reporter = journal, keys, state, reporter
         self._tries = dict(tries or {})
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def next(self) -> Row | None:
         """The next row; None if there is none. A row that was tried often enough fails here."""

@@ -186,7 +186,7 @@ class Worker:
         options: dict[str, Any] = dict(row.options)
         run = self._editor.start(request, **options)
         folder = self._checkpoint_folder(prepared)
-        self._continue(run, folder)
+        continued_at = self._continue(run, folder)
         records: list[Record] = []
         keep = replace(self.settings.keep, slim_checkpoint=True, image_id=row.id)
         with TensorBoardLog.of(run, keep) if keep.tensorboard else nullcontext() as log:
@@ -202,15 +202,20 @@ class Worker:
                         raise Stopped
                     if self.settings.row_seconds and time.monotonic() - began > self.settings.row_seconds:
                         raise _TooLong
-        return records[0]
+        return records[0] | {"continued_at": continued_at}
 
-    def _continue(self, run: Run, folder: Path) -> None:
-        """Continue from the row's own checkpoint; without one, start from the given AnchorNet, if there is one."""
+    def _continue(self, run: Run, folder: Path) -> int | None:
+        """Continue from the row's own checkpoint; without one, start from the given AnchorNet, if there is one.
+
+        Returns the step that the run continues after; None if it starts at the beginning.
+        """
         own = _readable(folder / LAST)
         if own is not None and own.difference(run) is None:
             resume(run, own)
-        elif self._shared is not None and isinstance(run, SearchRun):
+            return run.history[-1].step if run.history else 0
+        if self._shared is not None and isinstance(run, SearchRun):
             start_from(run, self._shared)
+        return None
 
     def _published(self, prepared: Prepared, result: EditResult, began: float, log: Any) -> Record:
         """Write the files of a row to the staging folder, publish them, and return the record."""

@@ -32,10 +32,6 @@ from maskless.interfaces.options import (
 EXIT_STOPPED, EXIT_SOME_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 130, 143
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end, by SIGTERM."""
-
-
 @with_options
 def batch(
     *,
@@ -123,13 +119,13 @@ def _run(batch: Any, console: BatchConsole) -> int:
     from maskless.batch.driver import run_batch
     from maskless.batch.stores import StorageError
 
+    terminated: list[int] = []
     try:
-        with _terminated_by_signal(), console.running():
+        with _interrupted_by_sigterm(terminated), console.running():
             plan = run_batch(batch, console, loaded=console.loaded)
-    except Terminated:
-        return _stopped("terminated; continue with --resume", EXIT_TERMINATED)
     except KeyboardInterrupt:
-        return _stopped("interrupted; continue with --resume", EXIT_INTERRUPTED)
+        word, status = ("terminated", EXIT_TERMINATED) if terminated else ("interrupted", EXIT_INTERRUPTED)
+        return _stopped(f"{word}; continue with --resume", status)
     except StorageError as error:
         return _stopped(f"{error}; the batch has stopped and continues with --resume", EXIT_STOPPED)
     console.summary(plan, batch.keep.output_dir)
@@ -142,16 +138,20 @@ def _stopped(message: str, status: int) -> int:
 
 
 @contextmanager
-def _terminated_by_signal() -> Iterator[None]:
-    """Raise Terminated in the block when the process gets SIGTERM, which Slurm and Kubernetes send; only once, so that
-    the checkpoint that follows is not disturbed by a second signal."""
+def _interrupted_by_sigterm(received: list[int]) -> Iterator[None]:
+    """Let SIGTERM, which Slurm and Kubernetes send, interrupt the block as Ctrl-C does, and note it in `received`.
 
-    def terminate(_number: int, _frame: Any) -> None:
+    Only the first one counts, so that the checkpoint that follows is not disturbed. A note and not an exception of its
+    own, because Ray turns every interruption into a KeyboardInterrupt.
+    """
+
+    def interrupt(number: int, _frame: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
+        received.append(number)
+        raise KeyboardInterrupt
 
     try:
-        before = signal.signal(signal.SIGTERM, terminate)
+        before = signal.signal(signal.SIGTERM, interrupt)
     except ValueError:  # not in the main thread, where no handler can be set
         yield
         return

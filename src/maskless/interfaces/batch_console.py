@@ -37,7 +37,7 @@ class BatchConsole:
         self._all: TaskID | None = None
         self._row: TaskID | None = None
         self._total, self._ended, self._failed, self._lines = 0, 0, 0, 0
-        self._began = time.monotonic()
+        self._began: float | None = None
 
     def checked(self, manifest: Manifest, rows: int) -> None:
         """Print how large the manifest is. rows: how many of its rows are this process's own."""
@@ -70,7 +70,6 @@ class BatchConsole:
         models = worker.models
         dtype = str(models.dtype).removeprefix("torch.")
         self._err.print(f"[bold]Models[/]   on {models.device}, {dtype}, {worker.settings.threads} CPU threads")
-        self._began = time.monotonic()
 
     def skipped(self, done: int, failed: int) -> None:
         """Print how many rows are finished already."""
@@ -83,6 +82,7 @@ class BatchConsole:
 
     def took(self, worker: str, row: Row) -> None:
         """A worker begins a row."""
+        self._began = time.monotonic() if self._began is None else self._began
         if self._bars is not None and self._row is None:
             self._row = self._bars.add_task("Picture", total=None, rate="", visible=False)
 
@@ -94,7 +94,7 @@ class BatchConsole:
     def finished(self, outcome: Outcome) -> None:
         """A row is finished for good."""
         self._ended, self._failed = self._ended + 1, self._failed + outcome.failed
-        rate = 60 * self._ended / max(time.monotonic() - self._began, 1e-9)
+        rate = 60 * self._ended / max(time.monotonic() - (self._began or 0.0), 1e-9)
         failed = f", {self._failed} failed" if self._failed else ""
         if outcome.failed:
             row, error = outcome.row, outcome.record["error"]
