@@ -23,7 +23,7 @@ def rows(tmp_path, monkeypatch):
 @pytest.fixture
 def queue(rows):
     store = open_store("output")
-    state = StateFile(store, RunState(engine="local", shard="0-of-1", total=2))
+    state = StateFile(store, RunState(engine="local", shard="0-of-1", rows=4, total=2))
     shown = BatchConsole(quiet=True)
     return Queue(rows, journal=Journal(store), keys=Keys(base="b"), state=state, reporter=shown, tries={"1": 2})
 

@@ -16,7 +16,7 @@ def store(tmp_path):
 
 
 def test_a_run_counts_its_rows(store):
-    file = StateFile(store, RunState(engine="local", shard="0-of-1", total=4, done=1))
+    file = StateFile(store, RunState(engine="local", shard="0-of-1", rows=4, total=4, done=1))
     file.took("w", "7", 1)
     file.finished("w", failed=False)
     file.took("w", "8", 2)
@@ -31,16 +31,18 @@ def test_a_run_counts_its_rows(store):
 
 
 def test_the_next_run_knows_which_row_a_dead_one_was_at(store):
-    file = StateFile(store, RunState(engine="local", shard="0-of-1", total=4, process_start="another"))
+    file = StateFile(store, RunState(engine="local", shard="0-of-1", rows=4, total=4, process_start="another"))
     file.took("w", "7", 2)
     assert not read_states(store)[0].is_alive()
-    _file, tries = begin_state(store, RunState(engine="local", shard="0-of-2", total=2), Shard(index=0, count=2))
+    _file, tries = begin_state(
+        store, RunState(engine="local", shard="0-of-2", rows=4, total=2), Shard(index=0, count=2)
+    )
     assert tries == {"7": 2}
     assert [state.shard for state in read_states(store)] == ["0-of-2"], "states of another division are removed"
 
 
 def test_damaged_states_are_left_out(store):
-    good = asdict(RunState(engine="local", shard="0-of-1", total=4))
+    good = asdict(RunState(engine="local", shard="0-of-1", rows=4, total=4))
     for number, content in enumerate([b"", b"[]", b"{}", json.dumps(good | {"x": 1}).encode()]):
         store.write(f"batch/state/{number}.json", content)
     assert read_states(store) == []

@@ -106,6 +106,7 @@ def _edit(
     state = RunState(
         engine=batch.options.engine,
         shard=batch.shard.name,
+        rows=len(batch.manifest.rows),
         total=len(batch.rows),
         invalid=len(batch.manifest.problems),
         done=len(plan.done),

@@ -38,12 +38,14 @@ class WorkerState:
 class RunState:
     """One run of a batch: a whole batch, or one shard of it.
 
-    total: rows of this shard. done, failed: rows that are finished, those of earlier runs included. made: rows that
-    this run finished. invalid: rows that the manifest's check refused. seconds: since this run began to edit.
+    rows: good rows of the whole manifest. total: rows of this shard. done, failed: rows that are finished, those of
+    earlier runs included. made: rows that this run finished. invalid: rows that the manifest's check refused. seconds:
+    since this run began to edit.
     """
 
     engine: str
     shard: str
+    rows: int
     total: int
     invalid: int = 0
     state: str = RUNNING
@@ -143,6 +145,17 @@ def begin_state(store: Store, state: RunState, shard: Shard) -> tuple[StateFile,
         if not earlier.shard.endswith(f"-of-{shard.count}") and not earlier.is_alive():
             store.remove(f"{FOLDER}/{earlier.shard}.json")
     return StateFile(store, state), tries
+
+
+def wait_for_others(store: Store, shard: Shard) -> None:
+    """Wait until no other shard runs any more. A shard that has not begun is waited for during LATE_SECONDS."""
+    began = time.monotonic()
+    while True:
+        others = [state for state in read_states(store) if state.shard != shard.name]
+        begun = len(others) >= shard.count - 1 or time.monotonic() - began > LATE_SECONDS
+        if begun and not any(state.is_alive() for state in others):
+            return
+        time.sleep(1.0)
 
 
 def _state(content: bytes | None) -> RunState | None:

@@ -117,7 +117,9 @@ def _report_problems(batch: Any) -> None:
 def _run(batch: Any, console: BatchConsole) -> int:
     """Run a batch that was checked; returns the exit status."""
     from maskless.batch.driver import run_batch
-    from maskless.batch.stores import StorageError
+    from maskless.batch.shards import under_torchrun
+    from maskless.batch.state import wait_for_others
+    from maskless.batch.stores import StorageError, open_store
 
     terminated: list[int] = []
     try:
@@ -129,6 +131,10 @@ def _run(batch: Any, console: BatchConsole) -> int:
     except StorageError as error:
         return _stopped(f"{error}; the batch has stopped and continues with --resume", EXIT_STOPPED)
     console.summary(plan, batch.keep.output_dir)
+    if plan.failed and under_torchrun(os.environ):
+        # torchrun ends all ranks as soon as one exits with an error.
+        console.note("waiting for the other ranks, as rows of this one have failed")
+        wait_for_others(open_store(batch.keep.output_dir), batch.shard)
     return EXIT_SOME_FAILED if plan.failed else 0
 
 

@@ -48,9 +48,16 @@ def show_status(
     checkpoint_dir: CheckpointDir = "checkpoints",
     json_only: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show whether the latest run is running, interrupted or complete, its checkpoints and its results."""
+    """Show whether the latest run is running, interrupted or complete, its checkpoints and its results; of a batch,
+    what is done, failed and left, and what each worker does."""
+    from maskless.batch.status import read_batch_status
+    from maskless.interfaces.tables import print_batch_status
     from maskless.records.status import read_status
 
+    batch = read_batch_status(output_dir)
+    if batch is not None:
+        print_batch_status(batch, as_json=json_only)
+        return
     print_status(read_status(output_dir, checkpoint_dir), as_json=json_only)
 
 

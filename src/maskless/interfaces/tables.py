@@ -13,6 +13,7 @@ from rich.table import Table
 from maskless.interfaces.checks import json_text
 
 if TYPE_CHECKING:
+    from maskless.batch.status import BatchStatus
     from maskless.models.presets import Preset
     from maskless.records.checkpoints import Checkpoint
     from maskless.records.status import CheckpointStatus, ResultStatus, Status
@@ -83,6 +84,35 @@ def print_status(status: Status, *, as_json: bool) -> None:
     _result_table(console, status.results, status.output_dir)
     for problem in status.problems:
         console.print(f"[yellow]{'Problem':<12}[/]{printable(' '.join(problem.split()))}")
+
+
+def print_batch_status(status: BatchStatus, *, as_json: bool) -> None:
+    """Print the state of a batch: its rows, its rate, and what each worker does."""
+    if as_json:
+        print(json.dumps(status.to_dict(), allow_nan=False))
+        return
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
+    colour = {"running": "cyan", "complete": "green", "interrupted": "yellow"}.get(status.state, "default")
+    share = 100 * (status.done + status.failed) / max(status.rows, 1)
+    console.print(f"[bold]{'State':<12}[/][{colour}]{status.state}[/], {share:.0f} % of {status.rows:,} rows")
+    invalid = f", {status.invalid:,} not valid" if status.invalid else ""
+    console.print(f"[bold]{'Rows':<12}[/]{status.done:,} done, {status.failed:,} failed, {status.left:,} left{invalid}")
+    if status.per_minute is not None and status.minutes_left is not None:
+        left = f", {status.minutes_left:,.0f} minutes left" if status.left else ""
+        console.print(f"[bold]{'Rate':<12}[/]{status.per_minute:.1f} a minute{left}")
+    console.print(f"[bold]{'Results':<12}[/]{printable(status.output_dir)}")
+    table = _plain_table("Shard", "State", "Worker", "Done", "Failed", "Editing now")
+    for run in status.runs:
+        alive = run.is_alive()
+        state = run.state if alive or run.state != "running" else "died"
+        rows = [(name, worker) for name, worker in run.workers.items()] or [("–", None)]
+        for number, (name, worker) in enumerate(rows):
+            counts = ("–", "–", "–")
+            if worker is not None:
+                counts = (f"{worker.done:,}", f"{worker.failed:,}", worker.row or "–")
+            first = ("", "") if number else (run.shard.replace("-of-", "/"), state)
+            table.add_row(*first, printable(name), *map(printable, counts))
+    console.print(table)
 
 
 def _checkpoint_table(console: Console, checkpoints: Sequence[CheckpointStatus], folder: str) -> None:
