@@ -34,9 +34,8 @@ def test_the_next_run_knows_which_row_a_dead_one_was_at(store):
     file = StateFile(store, RunState(engine="local", shard="0-of-1", rows=4, total=4, process_start="another"))
     file.took("w", "7", 2)
     assert not read_states(store)[0].is_alive()
-    _file, tries = begin_state(
-        store, RunState(engine="local", shard="0-of-2", rows=4, total=2), Shard(index=0, count=2)
-    )
+    new = RunState(engine="local", shard="0-of-2", rows=4, total=2)
+    _file, tries = begin_state(store, new, Shard(index=0, count=2))
     assert tries == {"7": 2}
     assert [state.shard for state in read_states(store)] == ["0-of-2"], "states of another division are removed"
 
