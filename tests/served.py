@@ -4,7 +4,6 @@ import io
 import socket
 import threading
 import time
-from typing import Any
 
 import numpy as np
 import uvicorn

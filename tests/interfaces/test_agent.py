@@ -127,7 +127,20 @@ def test_folders_must_be_there(tmp_path):
 @pytest.mark.slow
 def test_the_command_serves_on_stdin_and_stdout(folder):
     """Started as an agent's client starts it; anything else on stdout would break the protocol."""
-    command = ["-m", "maskless", "mcp", str(folder), "--iterations", "1", "--anchors", "1", "--views", "1", "--steps", "1"]
+    command = [
+        "-m",
+        "maskless",
+        "mcp",
+        str(folder),
+        "--iterations",
+        "1",
+        "--anchors",
+        "1",
+        "--views",
+        "1",
+        "--steps",
+        "1",
+    ]
 
     async def session():
         async with Client(StdioServerParameters(command=sys.executable, args=command, env=dict(os.environ))) as client:

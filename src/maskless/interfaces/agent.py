@@ -38,8 +38,9 @@ PREVIEW_PX = 256
 INSTRUCTIONS = (
     "Edits pictures by words; no mask is needed, because the region is found. Say what to change as an instruction "
     "(“replace the red car with a blue house”, “remove the cat”), or as caption (what is there) and prompt (what "
-    "should be there). Every pixel outside the region stays as it was. Each edit writes a new file; give its path to the next "
-    "edit to go on, or undo it. If the wrong region was changed, look at list_candidates, or give a box to edit_image."
+    "should be there). Every pixel outside the region stays as it was. Each edit writes a new file; give its path to "
+    "the next edit to go on, or undo it. If the wrong region was changed, look at list_candidates, or give a box to "
+    "edit_image."
 )
 
 
@@ -257,7 +258,14 @@ def agent_server(agent: Agent) -> MCPServer[Any]:
 
         Writes a new file. The answer is its path, the region as JSON, the score, and a small preview.
         """
-        given = {"instruction": instruction, "caption": caption, "prompt": prompt, "task": task, "seed": seed, "box": box}
+        given = {
+            "instruction": instruction,
+            "caption": caption,
+            "prompt": prompt,
+            "task": task,
+            "seed": seed,
+            "box": box,
+        }
         with _as_tool_error():
             return await agent.edit(path, output, given, ctx.report_progress)
 

@@ -43,7 +43,8 @@ def test_a_client_that_is_gone_cancels_its_job_and_only_a_watcher_does_not(jobs,
         asyncio.run(asyncio.wait_for(followed(watched, jobs), 0.3))
     assert job.cancel_requested.is_set() and not watched.cancel_requested.is_set()
     jobs.cancel(watched)
-    asyncio.run(followed(watched, jobs))
+    for each in (job, watched):
+        asyncio.run(followed(each, jobs))
     assert job.state == watched.state == CANCELLED
 
 

@@ -8,7 +8,9 @@ from maskless.interfaces.jobs.spec import EditSpec
 
 
 def new_job(tmp_path) -> Job:
-    return Job("a" * 24, tmp_path / "job", EditSpec(prompt="a tent", box=(1, 2, 40, 50)), suffix=".png", mask_suffix=".png")
+    return Job(
+        "a" * 24, tmp_path / "job", EditSpec(prompt="a tent", box=(1, 2, 40, 50)), suffix=".png", mask_suffix=".png"
+    )
 
 
 def test_progress_counts_steps_and_distinct_previews_and_estimates_the_rest(tmp_path):

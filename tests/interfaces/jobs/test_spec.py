@@ -56,7 +56,14 @@ def test_the_command_is_one_that_the_command_line_reads():
     import typer
 
     spec = EditSpec.read(
-        {"prompt": 'a "tent"; rm -rf', "caption": "-c", "box": [0, 1, 40, 50], "fit_edges": False, "anchors": 2, "seed": 3}
+        {
+            "prompt": 'a "tent"; rm -rf',
+            "caption": "-c",
+            "box": [0, 1, 40, 50],
+            "fit_edges": False,
+            "anchors": 2,
+            "seed": 3,
+        }
     )
     words = shlex.split(spec.command())
     assert words[:3] == ["maskless", "edit", "image.png"]

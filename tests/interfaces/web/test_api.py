@@ -13,7 +13,9 @@ from served import QUICK, WORDS, finished, png
 
 def start(client, picture: bytes, **options):
     return client.post(
-        "/v1/edits", files={"image": ("scene.png", picture)}, data={"options": json.dumps({**WORDS, **QUICK, **options})}
+        "/v1/edits",
+        files={"image": ("scene.png", picture)},
+        data={"options": json.dumps({**WORDS, **QUICK, **options})},
     )
 
 
@@ -132,5 +134,5 @@ def test_health_metrics_and_documentation(client, noisy_png):
     assert 'maskless_edits_total{state="done"} 1.0' in metrics and "maskless_waiting 0.0" in metrics
     docs = client.get("/docs").text
     assert "/v1/images/edits" in docs and "from openai import OpenAI" in docs
-    assert "src=" not in docs and "<link rel=\"stylesheet\"" not in docs  # loads nothing
+    assert "src=" not in docs and '<link rel="stylesheet"' not in docs  # loads nothing
     assert "/v1/edits/{id}" in client.get("/openapi.json").json()["paths"]

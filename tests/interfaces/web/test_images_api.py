@@ -99,7 +99,10 @@ def test_a_client_that_goes_away_frees_its_place(server, noisy_png):
     for stream in ("false", "true"):
         with pytest.raises(httpx.TimeoutException):
             httpx.post(
-                f"{server.url}/v1/images/edits", files={"image": noisy_png}, data={**form, "stream": stream}, timeout=2.0
+                f"{server.url}/v1/images/edits",
+                files={"image": noisy_png},
+                data={**form, "stream": stream},
+                timeout=2.0,
             )
         for _ in range(200):
             if not server.jobs.is_running and not server.jobs.waiting:

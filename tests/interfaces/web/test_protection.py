@@ -26,7 +26,12 @@ def test_a_password_or_a_token_opens_everything_but_the_health_check_needs_none(
     assert client.get("/healthz").status_code == 200
     assert client.get("/v1/models", headers=basic("me:pass:word")).status_code == 200
     assert client.get("/v1/models", headers={"Authorization": "Bearer tökén".encode()}).status_code == 200
-    for wrong in (basic("me:pass"), basic(""), {"Authorization": "Basic %%%"}, {"Authorization": "Bearer me:pass:word"}):
+    for wrong in (
+        basic("me:pass"),
+        basic(""),
+        {"Authorization": "Basic %%%"},
+        {"Authorization": "Bearer me:pass:word"},
+    ):
         assert client.get("/v1/models", headers=wrong).status_code == 401, wrong
 
 

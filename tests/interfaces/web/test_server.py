@@ -113,12 +113,14 @@ def test_sigterm_lets_the_present_edit_finish_and_answers_its_client(tiny_models
     fields = {"caption": "a red square", "prompt": "a blue house", "iterations": "20", "anchors": "2", "steps": "1"}
 
     def ask() -> None:
-        answers.append(httpx.post(f"{server.url}/v1/images/edits", files={"image": noisy_png}, data=fields, timeout=120))
+        answers.append(
+            httpx.post(f"{server.url}/v1/images/edits", files={"image": noisy_png}, data=fields, timeout=120)
+        )
 
     asking = threading.Thread(target=ask)
     asking.start()
     for _ in range(600):
-        if 'maskless_running 1.0' in httpx.get(f"{server.url}/metrics").text:
+        if "maskless_running 1.0" in httpx.get(f"{server.url}/metrics").text:
             break
         time.sleep(0.02)
     assert server.terminate() == 0, server.output()

@@ -135,20 +135,32 @@ watch("value", () => {
   if (one(".ms-slider")) stage().scrollIntoView({ block: "nearest" });
 });
 
-// Pictures that are dropped or pasted go the way of those that are opened by the button.
-if (!window.masklessOpens) {
-  window.masklessOpens = true;
-  const open = (files) => {
-    const picture = [...(files ?? [])].find((file) => file.type.startsWith("image/"));
-    const field = document.querySelector("#ms-upload-field input[type=file], #ms-open input[type=file]");
-    if (!picture || !field) return false;
-    const list = new DataTransfer();
-    list.items.add(picture);
-    field.files = list.files;
-    field.dispatchEvent(new Event("change", { bubbles: true }));
-    return true;
+// Pictures that are opened, dropped or pasted are sent to the server as files, byte for byte.
+if (one(".ms-file")) {
+  const open = async (files) => {
+    const picture = [...(files ?? [])][0];
+    if (!picture) return;
+    const form = new FormData();
+    form.append("image", picture);
+    try {
+      const answer = await fetch("/pictures", { method: "POST", body: form });
+      const told = await answer.json();
+      if (answer.ok) trigger("opened", { name: told.name });
+      else trigger("refused", { message: told.error.message });
+    } catch {
+      trigger("refused", { message: "the picture could not be sent to the server" });
+    }
   };
-  document.addEventListener("paste", (event) => open(event.clipboardData?.files) && event.preventDefault());
+  element.addEventListener("change", (event) => {
+    if (!event.target.matches(".ms-file")) return;
+    open([...event.target.files]);
+    event.target.value = "";
+  });
+  document.addEventListener("paste", (event) => {
+    if (!event.clipboardData?.files.length) return;
+    event.preventDefault();
+    open(event.clipboardData.files);
+  });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();

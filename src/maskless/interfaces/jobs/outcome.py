@@ -95,7 +95,7 @@ def outcome_facts(result: EditResult) -> dict[str, Any]:
 
 
 def region_facts(result: EditResult, index: int) -> dict[str, Any]:
-    """The region of the candidate at a position: its box, whether it is that whole box, and its share of the picture."""
+    """The region of the candidate at a position: its box, its shape, and its share of the picture, 0 to 1."""
     edited = result.edited(index)
     return {
         "box_xyxy": list(corners(result.candidates.regions.boxes_xyxy[index])),
@@ -135,7 +135,9 @@ def _prompt_shown(result: EditResult, index: int) -> str:
     values = result.losses.terms[:, names.index("local")]
     worse = int((values > values[index]).sum())
     others = len(result.order) - 1
-    return f"Inside its region the prompt shows better than in {worse} of the {others} other{'s' if others > 1 else ''}."
+    return (
+        f"Inside its region the prompt shows better than in {worse} of the {others} other{'s' if others > 1 else ''}."
+    )
 
 
 def _shortened(text: str) -> str:

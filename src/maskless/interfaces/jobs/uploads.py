@@ -32,7 +32,7 @@ class UploadLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A picture file that passed the checks. suffix: of its format. size_px: width and height, as stored in the file."""
+    """A picture file that passed the checks. suffix: of its format. size_px: width and height in the file."""
 
     content: bytes
     suffix: str

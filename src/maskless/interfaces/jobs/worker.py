@@ -12,10 +12,11 @@ import shutil
 import threading
 import time
 from collections import deque
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,7 +24,7 @@ from torch import Tensor
 from maskless.data.config import KeepOptions
 from maskless.data.errors import MasklessError
 from maskless.data.files import one_line_write_errors, write_bytes
-from maskless.data.result import EditResult
+from maskless.data.result import EditResult, StepRecord
 from maskless.engine.editor import Editor
 from maskless.engine.run import Run
 from maskless.interfaces.jobs.job import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job
@@ -103,7 +104,9 @@ class Jobs:
             write_bytes(job.image, image.content)
             if job.mask is not None and mask is not None:
                 write_bytes(job.mask, mask.content)
-            spec.request(loaded(job.image), job.mask)  # only checked here, so that a waiting job holds no decoded picture
+            spec.request(
+                loaded(job.image), job.mask
+            )  # only checked here, so that a waiting job holds no decoded picture
             with self._changed:
                 self._require_room()
                 job.save()
@@ -222,7 +225,8 @@ class Jobs:
         view = self._view_of(job)
         assert view.source is not None
         request = job.spec.request(view.source, job.mask)
-        run = self.editor.start(request, view=view, **job.spec.options)
+        options: dict[str, Any] = dict(job.spec.options)
+        run = self.editor.start(request, view=view, **options)
         checkpoint = job.folder / "checkpoint" / LAST
         if checkpoint.exists():
             resume(run, load_checkpoint(checkpoint))
@@ -245,13 +249,16 @@ class Jobs:
             saved = save_edit(result, job.folder, image_id="edit", command=command)
             job.outcome = keep_outcome(result, saved, job.folder)
 
-        with closing(kept(run, job.folder / "checkpoint", keep=SLIM, save=save)) as steps:
+        steps = kept(run, job.folder / "checkpoint", keep=SLIM, save=save)
+        with closing(cast(Generator[StepRecord, None, None], steps)):
             for step in steps:
                 job.add_step(step, _png(run.preview()))
                 if job.cancel_requested.is_set():
                     return QUEUED if self._stopping and run.state() is not None else CANCELLED
                 if time.monotonic() - began > self.limits.job_seconds:
-                    raise MasklessError(f"the edit took longer than the {self.limits.job_seconds / 60:g} minutes allowed")
+                    raise MasklessError(
+                        f"the edit took longer than the {self.limits.job_seconds / 60:g} minutes allowed"
+                    )
         self._seconds.append(time.monotonic() - began)
         self.total_seconds += self._seconds[-1]
         self.inpaintings += job.steps[-1].inpaintings if job.steps else 0

@@ -65,7 +65,7 @@ def docs_page(schema: Mapping[str, Any]) -> str:
             groups.setdefault(tag, []).append(_operation(method.upper(), path, operation, schema))
     sections = "".join(f"<h2>{text(tag)}</h2>{''.join(parts)}" for tag, parts in groups.items())
     head = (
-        f'<header><h1>{text(schema["info"]["title"])} {text(schema["info"]["version"])}: HTTP API</h1>'
+        f"<header><h1>{text(schema['info']['title'])} {text(schema['info']['version'])}: HTTP API</h1>"
         f'<p>{text(INTRODUCTION)}</p><p>{NOTES}</p><p><a href="/">The page for people</a></p></header>'
     )
     return page("HTTP API · Maskless", f"{head}<h2>Examples</h2>{examples}{sections}")
@@ -87,7 +87,9 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], schema: Map
         f"<tr><th scope=row>{text(status)}</th><td>{text(answer.get('description', ''))}</td></tr>"
         for status, answer in sorted(operation.get("responses", {}).items())
     )
-    heading = "<tr><th scope=col>Field</th><th scope=col>Where</th><th scope=col>Type</th><th scope=col>Meaning</th></tr>"
+    heading = (
+        "<tr><th scope=col>Field</th><th scope=col>Where</th><th scope=col>Type</th><th scope=col>Meaning</th></tr>"
+    )
     fields = f'<div class="scroll" tabindex="0"><table>{heading}{"".join(rows)}</table></div>' if rows else ""
     return (
         f"<details><summary><strong>{method}</strong> <code>{text(path)}</code> "

@@ -104,7 +104,9 @@ def _spec(form: FormData, jobs: Jobs) -> EditSpec:
     require(model in ("", loaded), f"model must be {loaded!r}, the one that this server has loaded, got {model[:60]!r}")
     taken = {*OWN, *IGNORED, "stream", "partial_images"}
     given = {name: _text(form, name, "") for name in form if name not in taken}
-    require(bool(given.get("prompt", "").strip()) or "instruction" in given or "task" in given, "prompt must not be empty")
+    require(
+        bool(given.get("prompt", "").strip()) or "instruction" in given or "task" in given, "prompt must not be empty"
+    )
     alone = not any(given.get(name) for name in ("instruction", "caption", "task"))
     if alone and "mask" not in form and not given.get("box"):
         try:
@@ -224,7 +226,11 @@ async def _streamed(job: Job, jobs: Jobs, wanted: Wanted, request: Request) -> A
         async for _version in changes(job, jobs, request.is_disconnected):
             due = _previews_due(job, wanted.partial_images)
             if sent < due and job.previews:
-                partial = {"type": "image_edit.partial_image", "partial_image_index": sent, "created_at": int(time.time())}
+                partial = {
+                    "type": "image_edit.partial_image",
+                    "partial_image_index": sent,
+                    "created_at": int(time.time()),
+                }
                 partial["b64_json"] = base64.b64encode(job.previews[-1]).decode()
                 sent += 1
                 yield sse("image_edit.partial_image", partial | shared)
@@ -275,7 +281,11 @@ def _form_schema() -> dict[str, Any]:
     whole, text = {"type": "integer"}, {"type": "string"}
     properties: dict[str, Any] = {
         "image": {**text, "format": "binary", "description": "The picture to edit."},
-        "prompt": {**text, "description": "An instruction, or with `caption`, what should be there.", "maxLength": 2000},
+        "prompt": {
+            **text,
+            "description": "An instruction, or with `caption`, what should be there.",
+            "maxLength": 2000,
+        },
         "mask": {**text, "format": "binary", "description": "Transparent (or bright, without alpha) where to edit."},
         "model": {**text, "description": "The models that are loaded, or nothing."},
         "n": {**whole, "minimum": 1, "maximum": MAX_IMAGES, "description": "Pictures in the answer, best first."},

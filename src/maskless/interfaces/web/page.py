@@ -1,5 +1,8 @@
-"""The page at /: Gradio's components, and the parts of page_html. Pictures never pass through Gradio's image components,
-which write lossy copies; they are uploaded as files and shown and downloaded from the addresses of the HTTP API."""
+"""The page at /: Gradio's components, and the parts of page_html.
+
+Pictures never pass through Gradio, whose image components write lossy copies: they are uploaded to an address of this
+server, and shown and downloaded from those of the HTTP API.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from dataclasses import fields
 from importlib.resources import files
 from typing import Any
 
-from fastapi import FastAPI
+import anyio
+from fastapi import FastAPI, UploadFile
 from fastapi.responses import FileResponse
 
 from maskless.data.config import EditConfig
@@ -36,6 +40,10 @@ def add_page(app: FastAPI, jobs: Jobs, limits: UploadLimits) -> None:
     """Put the page at /, with the pictures that it shows."""
     events = PageEvents(jobs, limits)
 
+    @app.post("/pictures", include_in_schema=False)
+    async def open_picture(image: UploadFile) -> dict[str, str]:
+        return {"name": await anyio.to_thread.run_sync(events.keep_picture, await image.read())}
+
     @app.get("/samples/{name}", include_in_schema=False)
     def sample(name: str) -> FileResponse:
         if name not in page_html.SAMPLES:
@@ -49,9 +57,12 @@ def add_page(app: FastAPI, jobs: Jobs, limits: UploadLimits) -> None:
             raise NotFound("there is no such picture")
         return FileResponse(small_view(file, min(2048, max(16, longest))), media_type="image/png")
 
+    blocks = _blocks(events)
+    # A mounted page counts as not launched, and Gradio would then open any file of the server that a request names.
+    blocks.has_launched = True
     gr.mount_gradio_app(
         app,
-        _blocks(events),
+        blocks,
         path="",
         footer_links=[],
         run_history=False,
@@ -60,10 +71,9 @@ def add_page(app: FastAPI, jobs: Jobs, limits: UploadLimits) -> None:
         show_error=True,
         enable_monitoring=False,
         pwa=False,
-        max_file_size=limits.max_bytes,
         theme=_theme(),
         css=_asset("page.css"),
-        head='<meta name="color-scheme" content="light dark"><meta name="description" content="Edit pictures by words">',
+        head='<meta name="color-scheme" content="light dark"><meta name="description" content="Edit pictures">',
     )
 
 
@@ -113,10 +123,6 @@ def _blocks(events: PageEvents) -> gr.Blocks:
         with gr.Row(elem_id="ms-columns", equal_height=False):
             with gr.Column(scale=7, min_width=320, elem_id="ms-left"):
                 with gr.Row(elem_id="ms-open"):
-                    upload = gr.UploadButton(
-                        "Open a picture", file_types=["image"], type="filepath", size="md", scale=0, min_width=150,
-                        elem_id="ms-upload",
-                    )  # fmt: skip
                     samples = _html(page_html.opener(), "ms-samples")
                     scene = gr.Button(
                         "New scene", size="md", scale=0, min_width=110, visible=storybook, elem_id="ms-scene"
@@ -151,12 +157,13 @@ def _blocks(events: PageEvents) -> gr.Blocks:
         events.names = tuple(options)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         running: dict[str, Any] = {**quiet, "concurrency_limit": None, "trigger_mode": "once"}
-        upload.upload(events.open_upload, [session, upload], [*views, instruction], **quiet)
+        samples.opened(events.open_upload, session, views, **quiet)
+        samples.refused(events.refuse, session, views, **quiet)
         samples.sample(events.open_sample, session, [*views, instruction], **quiet)
         scene.click(events.new_scene, [session, seed], [*views, instruction, seed], **quiet)
         gr.on([edit.click, instruction.submit, prompt.submit], events.edit, words, views, **running)
         stage.here(events.edit_here, words, views, **running)
-        cancel.click(events.cancel, None, None, queue=False, **quiet)
+        cancel.click(events.cancel, None, None, concurrency_limit=None, **quiet)
         cards.choose(events.choose, session, views, **quiet)
         history.visit(events.visit, session, views, **quiet)
         undo.click(events.undo, session, views, **quiet)

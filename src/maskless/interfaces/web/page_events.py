@@ -7,6 +7,7 @@ import binascii
 import io
 import os
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from maskless.data.files import write_bytes
 from maskless.data.picture import load_image
 from maskless.interfaces.jobs.following import changes
 from maskless.interfaces.jobs.job import Job
-from maskless.interfaces.jobs.spec import OPTIONS, EditSpec
+from maskless.interfaces.jobs.spec import OPTIONS, EditSpec, loaded
 from maskless.interfaces.jobs.uploads import Upload, UploadLimits, checked_upload
 from maskless.interfaces.jobs.worker import Jobs
 from maskless.interfaces.web import page_html
@@ -61,24 +62,38 @@ class PageEvents:
         """How long pictures are kept."""
         return self.jobs.limits.keep_seconds / 60
 
-    def open_upload(self, session: Session, path: str | None) -> Views:
-        """A picture of the visitor's own."""
-        if not path:
-            return (*self._views(session), gr.skip())
+    def keep_picture(self, content: bytes) -> str:
+        """Check and keep a visitor's picture, and return the name by which only this visitor knows it."""
+        upload = checked_upload(content, self._limits)
+        self._remove_expired()
+        name = secrets.token_urlsafe(18)
+        file = self.jobs.folder / "pictures" / name / f"picture{upload.suffix}"
+        write_bytes(file, content)
         try:
-            content = Path(path).read_bytes()
-            Path(path).unlink(missing_ok=True)  # Gradio's copy; ours is deleted in time
-            session = self._opened(content, "The picture that you opened")
-        except MasklessError as error:
-            return (*self._views(session, page_html.problem(str(error))), gr.skip())
-        return (*self._views(session), gr.skip())
+            loaded(file)
+        except MasklessError:
+            shutil.rmtree(file.parent)
+            raise
+        self.pictures[name] = file
+        return name
+
+    def open_upload(self, session: Session, event: gr.EventData) -> Views:
+        """A picture of the visitor's own, which the page has sent before."""
+        name = str(_detail(event).get("name"))
+        if name not in self.pictures:
+            return self._views(session, page_html.problem("this picture has been deleted; open it again"))
+        return self._views(self._opened(name, "The picture that you opened"))
+
+    def refuse(self, session: Session, event: gr.EventData) -> Views:
+        """Say why a picture could not be opened."""
+        return self._views(session, page_html.problem(str(_detail(event).get("message"))[:500]))
 
     def open_sample(self, session: Session, event: gr.EventData) -> Views:
         """One of the bundled pictures, with words for it."""
-        name = str(event._data.get("name"))
+        name = str(_detail(event).get("name"))
         if name not in page_html.SAMPLES:
             return (*self._views(session), gr.skip())
-        opened = self._opened((SAMPLES / name).read_bytes(), f"The sample “{name[:-4]}”")
+        opened = self._opened(self.keep_picture((SAMPLES / name).read_bytes()), f"The sample “{name[:-4]}”")
         return (*self._views(opened), page_html.SAMPLES[name])
 
     def new_scene(self, session: Session, seed: float | None) -> Views:
@@ -89,7 +104,7 @@ class PageEvents:
         scene = render(SCENE_SEEDS[number], SCENE_PX)
         file = io.BytesIO()
         scene.image.save(file, format="PNG")
-        opened = self._opened(file.getvalue(), f"A drawn scene: {scene.caption}")
+        opened = self._opened(self.keep_picture(file.getvalue()), f"A drawn scene: {scene.caption}")
         words = gr.skip()
         if scene.objects:
             largest = max(scene.objects, key=lambda item: int(item.mask.sum()))
@@ -106,7 +121,7 @@ class PageEvents:
         self, event: gr.EventData, request: gr.Request, session: Session, *given: Any
     ) -> AsyncIterator[Views]:
         """Make the present edit again, in the region that the visitor drew."""
-        async for views in self._edited(session, given, request, again=True, drawn=event._data):
+        async for views in self._edited(session, given, request, again=True, drawn=_detail(event)):
             yield views
 
     def cancel(self, request: gr.Request) -> None:
@@ -123,15 +138,16 @@ class PageEvents:
         """Show another candidate."""
         present = session.present
         job = None if present is None or present.job is None else self.jobs.get(present.job)
-        rank = event._data.get("rank")
-        known = job is not None and job.outcome is not None and isinstance(rank, int)
-        if known and 1 <= rank <= len(job.outcome.pictures):
-            session.choose(rank, lambda chosen: _version(job, chosen))
+        rank = _detail(event).get("rank")
+        if job is not None and job.outcome is not None and isinstance(rank, int):
+            finished = job
+            if 1 <= rank <= len(job.outcome.pictures):
+                session.choose(rank, lambda chosen: _version(finished, chosen))
         return self._views(session)
 
     def visit(self, session: Session, event: gr.EventData) -> Views:
         """Show a version of the history."""
-        position = event._data.get("position")
+        position = _detail(event).get("position")
         session.move(position if isinstance(position, int) else -1)
         return self._views(session)
 
@@ -211,33 +227,26 @@ class PageEvents:
             raise MasklessError(str(error)) from None
         height, width = load_image(source).pixels.shape[:2]
         with Image.open(io.BytesIO(painted.content)) as image:
-            bright = image.convert("L").resize((width, height), Image.Resampling.BILINEAR).point(
-                [255 * (value > 127) for value in range(256)]
+            bright = (
+                image.convert("L")
+                .resize((width, height), Image.Resampling.BILINEAR)
+                .point([255 * (value > 127) for value in range(256)])
             )
         require(bool(np.asarray(bright).any()), "paint over what should change first")
         file = io.BytesIO()
         bright.save(file, format="PNG")
         return Upload(content=file.getvalue(), suffix=".png", size_px=(width, height))
 
-    def _opened(self, content: bytes, description: str) -> Session:
-        """A session that begins with this picture."""
-        upload = checked_upload(content, self._limits)
-        self._remove_expired()
-        name = secrets.token_urlsafe(18)
-        file = self.jobs.folder / "pictures" / name / f"picture{upload.suffix}"
-        write_bytes(file, content)
+    def _opened(self, name: str, description: str) -> Session:
+        """A session that begins with a picture that was kept."""
+        file = self.pictures[name]
         height, width = load_image(file).pixels.shape[:2]
-        self.pictures[name] = file
         session = Session()
-        session.open(
-            Picture(file=file, address=f"/pictures/{name}", size_px=(width, height), description=description)
-        )
+        session.open(Picture(file=file, address=f"/pictures/{name}", size_px=(width, height), description=description))
         return session
 
     def _remove_expired(self) -> None:
-        """Delete the opened pictures whose time is over, and those that an earlier server left."""
-        import shutil
-
+        """Delete pictures whose time is over, those and those that an earlier server left."""
         for folder in (self.jobs.folder / "pictures").glob("*"):
             if time.time() - folder.stat().st_mtime > self.jobs.limits.keep_seconds:
                 self.pictures.pop(folder.name, None)
@@ -284,6 +293,11 @@ def _version(job: Job, rank: int) -> Version:
         job=job.name,
         rank=rank,
     )
+
+
+def _detail(event: gr.EventData) -> dict[str, Any]:
+    """What a button of the page has sent with its event; anybody can send anything."""
+    return event._data if isinstance(event._data, dict) else {}
 
 
 async def _stays() -> bool:

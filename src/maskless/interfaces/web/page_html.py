@@ -1,4 +1,4 @@
-"""The parts of the page that Gradio has no component for, as HTML: the stage, the candidates, the history, the progress.
+"""The parts of the page that Gradio has no component for, as HTML: stage, candidates, history and progress.
 
 Every text of a client is escaped; addresses are made from identifiers of the server. assets/web/ has their style and
 their behaviour.
@@ -36,13 +36,17 @@ MODES = {
 
 
 def opener() -> str:
-    """The samples to pick from."""
+    """The button that opens a picture, and the samples to pick from."""
     samples = "".join(
         f'<button type="button" class="ms-sample" data-event="sample" data-detail=\'{{"name": "{name}"}}\' '
         f'aria-label="Open the sample {name[:-4]}"><img src="/samples/{name}" alt="" width="44" height="44"></button>'
         for name in SAMPLES
     )
-    return f'<div class="ms-samples" role="group" aria-label="Samples"><span>or a sample</span>{samples}</div>'
+    return (
+        '<div class="ms-samples"><label class="ms-open">Open a picture<input type="file" class="ms-file" '
+        'accept="image/png,image/jpeg,image/webp,image/tiff,image/bmp,image/gif"></label><span>or a sample</span>'
+        f'<div role="group" aria-label="Samples">{samples}</div></div>'
+    )
 
 
 def empty_stage(keep_minutes: float) -> str:
@@ -50,7 +54,8 @@ def empty_stage(keep_minutes: float) -> str:
     return (
         '<div class="ms-empty"><div><p class="ms-big">Drop or paste a picture here</p>'
         "<p>Or open one, or pick a sample above.</p>"
-        f'<p class="ms-hint">Pictures stay on this server and are deleted after {keep_minutes:g} minutes.</p></div></div>'
+        f'<p class="ms-hint">Pictures stay on this server and are deleted after {keep_minutes:g} minutes.</p>'
+        "</div></div>"
     )
 
 
@@ -167,7 +172,7 @@ def history(session: Session) -> str:
         later = " ms-later" if position > session.position else ""
         items.append(
             f'<li><button type="button" class="ms-version{later}" data-event="visit" '
-            f"data-detail='{{\"position\": {position}}}'{here}><img src=\"{version.thumb(THUMB_PX)}\" alt=\"\">"
+            f'data-detail=\'{{"position": {position}}}\'{here}><img src="{version.thumb(THUMB_PX)}" alt="">'
             f"<span>{text(version.title)}</span></button></li>"
         )
     return f'<h2 class="ms-title">History</h2><ol class="ms-history">{"".join(items)}</ol>'
@@ -245,7 +250,8 @@ def _region(region: dict[str, Any], size_px: Sequence[int], address: str, *, dim
     width, height = size_px
     x0, y0, x1, y1 = region["box_xyxy"]
     if region["shape"] == "mask":
-        return f'<span class="ms-region ms-tint" style="mask-image:url({address});-webkit-mask-image:url({address})"></span>'
+        image = f"mask-image:url({address});-webkit-mask-image:url({address})"
+        return f'<span class="ms-region ms-tint" style="{image}"></span>'
     outside = f'<path d="M0 0H{width}V{height}H0ZM{x0} {y0}V{y1}H{x1}V{y0}Z"/>' if dim else ""
     frame = f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}"/>' * 2
     return (

@@ -21,6 +21,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 OPEN_PATHS = ("/healthz",)
 """Paths that need no password: they say nothing about the edits."""
+PAGE_CALLS = ("queue/join", "queue/data", "heartbeat/", "startup-events", "app_id", "info", "cancel", "reset")
+"""What the page needs below /gradio_api/. Gradio's routes for files, uploads and other servers stay closed."""
 READING = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -69,6 +71,9 @@ class Protection:
             return 403, "requests from other web pages are not accepted"
         if scope["path"] not in OPEN_PATHS and not self._is_known(headers.get("authorization", "")):
             return 401, "user and password, or a bearer token, are needed"
+        inside = scope["path"].partition("/gradio_api/")[2]
+        if inside and not inside.startswith(PAGE_CALLS):
+            return 404, "there is no such address"
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
             return 400, "Content-Length must be a number"

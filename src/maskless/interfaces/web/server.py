@@ -92,6 +92,7 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self._jobs.stop(self._grace)
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # pages that are still open are no error
         self.should_exit = True
 
 
