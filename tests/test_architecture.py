@@ -24,7 +24,11 @@ RESTRICTED = {
     "tokenizers": ("models/", "storybook/"),
     "diffusers": ("models/inpainters/", "models/pretrained.py", "storybook/"),
     "huggingface_hub": (
-        "models/hub.py", "models/cache.py", "models/listing.py", "models/transfer.py", "models/inpainters/lora_files.py",
+        "models/hub.py",
+        "models/cache.py",
+        "models/listing.py",
+        "models/transfer.py",
+        "models/inpainters/lora_files.py",
     ),
     "torchvision": (),
 }

@@ -7,31 +7,23 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from maskless.data.choices import (
+    ANCHOR_SOURCES,
+    AS_IN_THE_PAPER,
+    DEVICES,
+    DTYPES,
+    ESTIMATORS,
+    MEMORY,
+    OURS,
+    PICTURE_FORMATS,
+    PUBLISHED_GUIDANCE,
+    PUBLISHED_STEPS,
+    RANKINGS,
+    SCHEDULERS,
+    SEARCHES,
+)
 from maskless.data.errors import MasklessError
 from maskless.data.options import OptionValue, check_all, option, require_unicode
-
-SEARCHES = ("placed", "learned", "paper", "exhaustive")
-ANCHOR_SOURCES = ("attention", "text", "both")
-ESTIMATORS = ("table", "straight-through")
-RANKINGS = ("paper", "located")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-MEMORY = ("full", "balanced", "low", "minimal")
-SCHEDULERS = (
-    "ddim", "deis", "dpm++", "dpm++-karras", "dpm++-sde", "euler", "euler-a", "heun", "pndm", "unipc", "lcm", "tcd",
-    "hyper-sd",
-)  # fmt: skip
-PICTURE_FORMATS = ("png", "jpeg", "webp", "tiff", "avif")
-OURS: dict[str, OptionValue] = {
-    "anchor_source": "both", "fit_edges": True, "delta": 4.0, "location_weight": 2.0, "ranking": "located",
-}  # fmt: skip
-"""The defaults of the options that add something to the paper."""
-AS_IN_THE_PAPER: dict[str, OptionValue] = {
-    "anchor_source": "attention", "fit_edges": False, "delta": 0.0, "location_weight": 0.0, "ranking": "paper",
-}  # fmt: skip
-"""The same options without what this package adds, the defaults of the search "paper"."""
-PUBLISHED_STEPS, PUBLISHED_GUIDANCE = 50, 7.5
-"""What an inpainting takes where neither the user nor the model says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,9 +138,7 @@ def paste_pixels(
     return result
 
 
-def paste_alpha(
-    alpha: np.ndarray, box_xyxy: Box, *, feather: float, mask: Region | None = None
-) -> np.ndarray:
+def paste_alpha(alpha: np.ndarray, box_xyxy: Box, *, feather: float, mask: Region | None = None) -> np.ndarray:
     """The alpha channel of a picture whose box or mask was painted: opaque there, with the seam of `paste_pixels`.
 
     alpha: [H, W], uint8 or uint16. Outside the box or the mask it does not change.

@@ -13,6 +13,7 @@ from rich.table import Table
 from maskless.interfaces.checks import json_text
 
 if TYPE_CHECKING:
+    from maskless.batch.state import WorkerState
     from maskless.batch.status import BatchStatus
     from maskless.models.presets import Preset
     from maskless.records.checkpoints import Checkpoint
@@ -89,7 +90,7 @@ def print_status(status: Status, *, as_json: bool) -> None:
 def print_batch_status(status: BatchStatus, *, as_json: bool) -> None:
     """Print the state of a batch: its rows, its rate, and what each worker does."""
     if as_json:
-        print(json.dumps(status.to_dict(), allow_nan=False))
+        print(json_text(status.to_dict()))
         return
     console = Console(highlight=False, emoji=False, soft_wrap=True)
     colour = {"running": "cyan", "complete": "green", "interrupted": "yellow"}.get(status.state, "default")
@@ -105,7 +106,8 @@ def print_batch_status(status: BatchStatus, *, as_json: bool) -> None:
     for run in status.runs:
         alive = run.is_alive()
         state = run.state if alive or run.state != "running" else "died"
-        rows = [(name, worker) for name, worker in run.workers.items()] or [("–", None)]
+        rows: list[tuple[str, WorkerState | None]] = [*run.workers.items()]
+        rows = rows or [("–", None)]
         for number, (name, worker) in enumerate(rows):
             counts = ("–", "–", "–")
             if worker is not None:

@@ -127,7 +127,7 @@ def measure(editor: Editor, task: Task, way: type[Clip]) -> Figures:
     )
     models = replace(editor.models, clip=seen)
     view = PictureView(load_image(task.image).rgb, models)
-    found = locate(view, task.caption, editor.config)
+    found = locate(view, task.caption, editor.config.resolved())
     boxes = propose_regions(found.anchors, editor.config.sizes, view.size_yx).boxes_xyxy
     signs = view.signs(view.scaled(boxes), task.caption, outline_xyxy=found.outline_xyxy)
     overlap = box_iou(boxes, task.box_xyxy)

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 
 from maskless.data.errors import MasklessError, first_line, require
-from maskless.data.picture import DECODE_ERRORS, MAX_SIDE_PX, MIN_SIDE_PX
+from maskless.data.picture import MAX_SIDE_PX, MIN_SIDE_PX
 
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "GIF": ".gif"}
 """The formats that clients may send, and the suffix that each is stored with, whatever its name was."""
@@ -64,7 +64,7 @@ def checked_upload(content: bytes, limits: UploadLimits, *, what: str = "image")
         raise NotAPicture(f"{what} must be a picture in one of the formats {', '.join(SUFFIXES)}") from None
     except Image.DecompressionBombError as error:
         raise TooLarge(f"{what} is too large: {first_line(error)}") from None
-    except DECODE_ERRORS as error:
+    except Exception as error:  # decoders raise all kinds of errors on damaged files
         raise NotAPicture(f"{what} is damaged: {first_line(error)}") from None
     width, height = size_px
     if width * height > limits.max_pixels:
