@@ -239,8 +239,8 @@ class EditConfig:
     each_part: bool = option(
         False,
         group="Inpainting",
-        help="Inpaint the parts of a region each by itself if they lie far apart, in place of one crop of all of them; "
-        "this takes as many inpaintings more.",
+        help="Inpaint the parts of a region each in a crop of its own if they lie far apart; every part costs as many "
+        "inpaintings as one region.",
     )
     keep_alpha: bool = option(
         False,

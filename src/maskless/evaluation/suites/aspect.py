@@ -89,16 +89,14 @@ def run(options: SuiteOptions) -> list[Row]:
     editor = Editor.from_pretrained(options.models)
     rows: list[Row] = []
     count = options.limit or TASKS
-    done = 0
-    for shape, axis in SHAPES.items():
-        tasks = draw_tasks(options.split, count, axis, options.seed_offset)
-        for way in WAYS:
-            measured = []
-            for task in tasks:
-                measured.append(measure(editor, task, WAYS[way]))
-                done += 1
-                options.progress(done, len(SHAPES) * len(WAYS) * count)
-            rows += rows_of_figures(measured, measured[0], suite="aspect", method=way, task=shape)
+    for place, (shape, axis) in enumerate(SHAPES.items()):
+        found: dict[str, list[Figures]] = {way: [] for way in WAYS}
+        for number, task in enumerate(draw_tasks(options.split, count, axis, options.seed_offset), start=1):
+            for way, measured in measure(editor, task).items():
+                found[way].append(measured)
+            options.progress(place * count + number, len(SHAPES) * count)
+        for way, each in found.items():
+            rows += rows_of_figures(each, each[0], suite="aspect", method=way, task=shape)
     return rows
 
 
@@ -119,25 +117,31 @@ def draw_tasks(split: str, count: int, axis: int, offset: int = 0) -> list[Task]
     return tasks
 
 
-def measure(editor: Editor, task: Task, way: type[Clip]) -> Figures:
-    """The figures of one picture as CLIP sees it in one way."""
+def measure(editor: Editor, task: Task) -> dict[str, Figures]:
+    """The figures of one picture as CLIP sees it in each way.
+
+    Only whole pictures differ: the crops that show a region, and those of the relevance, are squares already.
+    """
     clip = editor.models.clip
-    seen = way(
-        clip.model, clip.tokenizer, mean=tuple(clip.mean.flatten().tolist()), std=tuple(clip.std.flatten().tolist())
-    )
-    models = replace(editor.models, clip=seen)
-    view = PictureView(load_image(task.image).rgb, models)
-    found = locate(view, task.caption, editor.config.resolved())
-    boxes = propose_regions(found.anchors, editor.config.sizes, view.size_yx).boxes_xyxy
-    signs = view.signs(view.scaled(boxes), task.caption, outline_xyxy=found.outline_xyxy)
-    overlap = box_iou(boxes, task.box_xyxy)
-    prompt = seen.encode_text(task.prompt)
-    edited, wrong = (seen.encode(load_image(each).rgb[None]).embedding[0] for each in (task.edited, task.wrong))
-    return {
-        figures.PICK_IOU: float(overlap[int(location_score(signs).argmax())]),
-        figures.PICK_IOU_HIDDEN: float(overlap[int(signs.hidden.argmax())]),
-        figures.TRUE_EDIT_CLOSER: bool(edited @ prompt > wrong @ prompt),
-    }
+    mean, std = (tuple(values.flatten().tolist()) for values in (clip.mean, clip.std))
+    view = PictureView(load_image(task.image).rgb, editor.models)
+    located = locate(view, task.caption, editor.config.resolved())
+    boxes = propose_regions(located.anchors, editor.config.sizes, view.size_yx).boxes_xyxy
+    overlap, small_boxes = box_iou(boxes, task.box_xyxy), view.scaled(boxes)
+    signs = view.signs(small_boxes, task.caption, outline_xyxy=located.outline_xyxy)
+    caption, prompt = view.text(task.caption), view.text(task.prompt)
+    found: dict[str, Figures] = {}
+    for way, kind in WAYS.items():
+        seen = kind(clip.model, clip.tokenizer, mean=mean, std=std)
+        hidden = -(seen.encode_without(view.small, small_boxes) @ caption)
+        score = location_score(replace(signs, hidden=hidden))
+        edited, wrong = (seen.encode(load_image(each).rgb[None]).embedding[0] for each in (task.edited, task.wrong))
+        found[way] = {
+            figures.PICK_IOU: float(overlap[int(score.argmax())]),
+            figures.PICK_IOU_HIDDEN: float(overlap[int(hidden.argmax())]),
+            figures.TRUE_EDIT_CLOSER: bool(edited @ prompt > wrong @ prompt),
+        }
+    return found
 
 
 def _task(pair: tuple[Scene, Scene], seed: int, axis: int) -> Task | None:
