@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskless.data.config import EditConfig, ModelOptions
-from maskless.data.types import EditRequest
 from maskless.records.names import picture_folder_name
+
+if TYPE_CHECKING:
+    from maskless.data.types import EditRequest
 
 RECORD_NAME, RUN_FILE = "result.json", "run.json"
 
