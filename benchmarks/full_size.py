@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from maskless import EditConfig, Editor
-from maskless.data.config import DEVICES, DTYPES, MEMORY, ModelOptions
+from maskless.data.choices import DEVICES, DTYPES, MEMORY
+from maskless.data.model_options import ModelOptions
 from maskless.engine.stopwatch import peak_memory_mb
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino

@@ -13,8 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from maskless.data.config import EditConfig, ModelOptions
+    from maskless.data.config import EditConfig
     from maskless.data.errors import MasklessError
+    from maskless.data.model_options import ModelOptions
     from maskless.data.picture import load_image
     from maskless.data.result import EditResult, StepRecord
     from maskless.data.types import EditRequest
@@ -30,7 +31,7 @@ _HOMES = {
     "EditResult": "maskless.data.result",
     "Editor": "maskless.engine.editor",
     "MasklessError": "maskless.data.errors",
-    "ModelOptions": "maskless.data.config",
+    "ModelOptions": "maskless.data.model_options",
     "Run": "maskless.engine.run",
     "StepRecord": "maskless.data.result",
     "load_image": "maskless.data.picture",

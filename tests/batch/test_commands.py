@@ -4,7 +4,8 @@ import shlex
 
 from maskless.batch.commands import edit_command
 from maskless.batch.rows import checked_row
-from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.model_options import ModelOptions
 
 
 def test_the_command_has_the_row_and_the_options_that_differ():

@@ -3,7 +3,8 @@
 from dataclasses import fields
 
 from maskless.data import choices
-from maskless.data.config import EditConfig, ModelOptions
+from maskless.data.config import EditConfig
+from maskless.data.model_options import ModelOptions
 
 
 def test_every_list_of_choices_belongs_to_an_option():

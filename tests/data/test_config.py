@@ -5,8 +5,9 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from maskless.data.config import EditConfig, KeepOptions, ModelOptions, ResolvedConfig
+from maskless.data.config import EditConfig, KeepOptions, ResolvedConfig
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 
 PUBLISHED = {
     "lr": 5e-3, "epochs": 1, "iterations": 10, "gradient_accumulation": 25, "anchors": 9,

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.model_options import ModelOptions
 from maskless.records.checkpoints import load_checkpoint
 from quick_edit import LAST, QUICK, TEXTS, timeless
 from tiny_families import build_family

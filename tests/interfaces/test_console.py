@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.data.result import DrawnStep
 from maskless.interfaces.console import PLAIN_LINES, EditConsole, EvaluationConsole, GalleryConsole
 from maskless.interfaces.gallery import Exhibit, FinishedExhibit

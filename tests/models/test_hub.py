@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from hub_server import Answer, HubServer, serving
-from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.models import cache, hub, transfer
 from maskless.models import listing as hub_listing
 from maskless.models.cache import LOCK_NAME

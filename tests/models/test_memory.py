@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.models.inpainters.denoising import Sampling
 from maskless.models.inpainters.loading import load_pipeline
 from maskless.models.memory import LEVELS, _offload_by_layer, arrange, execution_device, is_out_of_memory, memory_advice

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.models import parts
 from maskless.models.parts import check_settings, check_weights, one_line_model_errors, open_network, read_json
 from maskless.models.pretrained import load_models

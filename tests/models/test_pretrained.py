@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.models.presets import PRESETS
 from maskless.models.pretrained import Refinement, load_models, model_sources, on_disk, resolve_device, resolve_dtype
 

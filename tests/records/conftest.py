@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from maskless.data.boxes import propose_regions
-from maskless.data.config import EditConfig, ModelOptions
+from maskless.data.config import EditConfig
+from maskless.data.model_options import ModelOptions
 from maskless.data.picture import ImageLike, load_image
 from maskless.data.result import AnchorNetReport, Candidates, Cost, EditResult, SearchStep
 from maskless.data.types import Anchors, EditRequest, Losses

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskless.data.config import EditConfig, ModelOptions
+from maskless.data.config import EditConfig
+from maskless.data.model_options import ModelOptions
 from maskless.data.picture import load_image
 from maskless.engine.requests import make_request
 from maskless.records.folders import edit_folder, identity, identity_in, picture_folder

@@ -19,9 +19,10 @@ from maskless.batch.rows import Row
 from maskless.batch.shards import Shard
 from maskless.batch.state import RunState, begin_state
 from maskless.batch.stores import Store, open_store
-from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError, require
 from maskless.data.files import require_writable
+from maskless.data.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from maskless.batch.engine import Reporter

@@ -26,8 +26,9 @@ from maskless.batch.keys import Content, Keys, content_of, row_name
 from maskless.batch.places import is_url, read_bytes
 from maskless.batch.rows import Row
 from maskless.batch.stores import StorageError, open_store
-from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError, first_line
+from maskless.data.model_options import ModelOptions
 from maskless.data.picture import SourceImage, load_image
 from maskless.data.result import EditResult, StepRecord
 from maskless.data.types import EditRequest

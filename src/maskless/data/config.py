@@ -1,6 +1,7 @@
-"""The options, by how long they hold: of loaded models, of one edit, of what a run keeps on the disk.
+"""The options of one edit, and of what a run keeps on the disk; those of loaded models are in model_options.py.
 
-Each is one flat frozen dataclass that checks its values. The flags of the command line derive from the fields here.
+They are apart because they hold for different times. Each is one flat frozen dataclass that checks its values, and the
+flags of the command line derive from its fields.
 """
 
 from __future__ import annotations
@@ -10,16 +11,12 @@ from dataclasses import asdict, dataclass
 from maskless.data.choices import (
     ANCHOR_SOURCES,
     AS_IN_THE_PAPER,
-    DEVICES,
-    DTYPES,
     ESTIMATORS,
-    MEMORY,
     OURS,
     PICTURE_FORMATS,
     PUBLISHED_GUIDANCE,
     PUBLISHED_STEPS,
     RANKINGS,
-    SCHEDULERS,
     SEARCHES,
 )
 from maskless.data.errors import MasklessError
@@ -324,68 +321,6 @@ class ResolvedConfig(EditConfig):
         """The options of `other` that differ from these, by name."""
         mine = asdict(self)
         return {name: value for name, value in asdict(other).items() if value != mine[name]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """The options of loading models: they hold for every edit that the loaded models make.
-
-    Raises:
-        MasklessError: a value of the wrong type, out of range or not among the choices.
-    """
-
-    models: str = option(
-        "storybook",
-        group="Models",
-        help="A preset (see maskless models), a folder with inpainting/, dino/, clip/ (and redraw/), or for the "
-        "inpainting alone a hub id, a folder or a .safetensors file.",
-    )
-    dino: str | None = option(None, group="Models", help="Folder or hub id of the DINO model.")
-    clip: str | None = option(None, group="Models", help="Folder or hub id of the CLIP model.")
-    redraw: str | None = option(
-        None, group="Models", help="Folder or hub id of an InstructPix2Pix model, for style and texture."
-    )
-    scheduler: str | None = option(
-        None,
-        group="Models",
-        choices=SCHEDULERS,
-        help="The sampler of the inpainting model [default: the model's own].",
-    )
-    lora: str | None = option(
-        None,
-        group="Models",
-        help="LoRA files to add to the inpainting model: FILE[:SCALE], separated by commas.",
-    )
-    device: str = option(
-        "auto",
-        group="Models",
-        choices=DEVICES,
-        help="The device that the models run on; auto takes a GPU where there is one.",
-    )
-    dtype: str = option(
-        "auto",
-        group="Models",
-        choices=DTYPES,
-        help="Number format of the inpainting model; auto takes the fastest that the device supports.",
-    )
-    memory: str = option(
-        "full", group="Models", choices=MEMORY, help="How much memory the models may take; lower levels are slower."
-    )
-    offline: bool = option(
-        False, group="Models", help="Use no network, only models on this disk; HF_HUB_OFFLINE=1 does the same."
-    )
-    allow_pickle: bool = option(
-        False,
-        group="Models",
-        help="Also load weights that are not safetensors. Such files can run code: allow only those that you trust.",
-    )
-
-    def __post_init__(self) -> None:
-        check_all(self)
-
-    def to_dict(self) -> dict[str, OptionValue]:
-        """Plain values by field name."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from maskless.data.boxes import corners
-from maskless.data.config import ModelOptions, ResolvedConfig
+from maskless.data.config import ResolvedConfig
 from maskless.data.errors import require
+from maskless.data.model_options import ModelOptions
 from maskless.data.paste import paste_alpha, paste_back, paste_pixels
 from maskless.data.picture import SourceImage, save_image
 from maskless.data.types import Anchors, EditRequest, Losses, Regions

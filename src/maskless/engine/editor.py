@@ -8,8 +8,9 @@ from typing import Any, cast
 from weakref import WeakValueDictionary
 
 from maskless.data.canvas import Extend
-from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.data.options import OptionValue
 from maskless.data.picture import ImageLike, load_image
 from maskless.data.result import EditResult, StepRecord

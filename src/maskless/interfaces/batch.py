@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from maskless.batch.options import BatchOptions
-from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.interfaces.batch_console import BatchConsole
 from maskless.interfaces.options import (
     CHECKPOINTS,

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError, MasklessWarning, one_line
 from maskless.data.instructions import read_texts
+from maskless.data.model_options import ModelOptions
 from maskless.data.tasks import FACTS
 from maskless.interfaces import commands, servers
 from maskless.interfaces.batch import batch

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from maskless.data.config import EditConfig, ModelOptions
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.interfaces.checks import require_file, require_folder, require_folders, require_picture, require_texts
 from maskless.interfaces.console import EvaluationConsole, GalleryConsole
 from maskless.interfaces.options import (

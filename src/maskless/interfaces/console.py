@@ -17,7 +17,7 @@ from maskless.interfaces.tables import print_rows, printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from maskless.data.config import ModelOptions
+    from maskless.data.model_options import ModelOptions
     from maskless.data.result import EditResult, StepRecord
     from maskless.engine.run import Run
     from maskless.interfaces.gallery import FinishedExhibit

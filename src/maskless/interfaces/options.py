@@ -13,7 +13,8 @@ import typer
 from rich.markup import escape
 
 from maskless.batch.options import BatchOptions
-from maskless.data.config import EditConfig, KeepOptions, ModelOptions
+from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.model_options import ModelOptions
 from maskless.data.tasks import TASKS
 from maskless.interfaces.web.options import ServeOptions
 

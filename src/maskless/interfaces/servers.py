@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskless.data.config import EditConfig, ModelOptions
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.data.files import require_writable
+from maskless.data.model_options import ModelOptions
 from maskless.interfaces.options import with_options
 from maskless.interfaces.web.options import ServeOptions, listening
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.models import hub
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino

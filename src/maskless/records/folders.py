@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskless.data.config import EditConfig, ModelOptions
+from maskless.data.config import EditConfig
+from maskless.data.model_options import ModelOptions
 from maskless.records.names import picture_folder_name
 
 if TYPE_CHECKING:

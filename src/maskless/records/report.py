@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from maskless.data.boxes import corners
-from maskless.data.config import EditConfig, ModelOptions
+from maskless.data.config import EditConfig
+from maskless.data.model_options import ModelOptions
 from maskless.data.result import AnchorNetReport, Cost, EditResult, Placement
 from maskless.data.tasks import FACTS
 from maskless.method.losses import TERMS

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.evaluation.measures import protocols
 from maskless.evaluation.measures.metrics import mask_of_box
 from maskless.evaluation.measures.protocols import Instruments

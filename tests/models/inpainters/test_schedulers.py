@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from maskless.data import config
-from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.models.inpainters.denoising import Sampling
 from maskless.models.inpainters.loading import load_pipeline, make_inpainter
 from maskless.models.inpainters.schedulers import (

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
+from maskless.data.model_options import ModelOptions
 from maskless.models.inpainters.single_file import FIRST_CONVOLUTION, PARTS, SECOND_TEXT_ENCODER, settings_of
 from maskless.models.pretrained import load_models
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from maskless.data.boxes import context_window
-from maskless.data.config import ModelOptions
+from maskless.data.model_options import ModelOptions
 from maskless.data.paste import crop_window, paste_back
 from maskless.evaluation.measures import figures
 from maskless.evaluation.measures.rows import Row, RowNames, mean_row, share_row

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maskless.data.config import ModelOptions
+from maskless.data.model_options import ModelOptions
 from maskless.evaluation.measures import figures
 from maskless.evaluation.measures.rows import Row, RowNames, mean_row, share_row
 from maskless.evaluation.methods.bench import Bench, inpaint, objects_in, shows

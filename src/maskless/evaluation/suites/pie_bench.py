@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from maskless.data.config import ModelOptions
 from maskless.data.errors import MasklessError
 from maskless.data.instructions import parse_instruction
+from maskless.data.model_options import ModelOptions
 from maskless.data.picture import load_image, save_image
 from maskless.engine.editor import Editor
 from maskless.evaluation.measures import figures, metrics

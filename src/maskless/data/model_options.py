@@ -1,0 +1,70 @@
+"""The options of loading models: they hold as long as the models are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from maskless.data.choices import DEVICES, DTYPES, MEMORY, SCHEDULERS
+from maskless.data.options import OptionValue, check_all, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The options of loading models: they hold for every edit that the loaded models make.
+
+    Raises:
+        MasklessError: a value of the wrong type, out of range or not among the choices.
+    """
+
+    models: str = option(
+        "storybook",
+        group="Models",
+        help="A preset (see maskless models), a folder with inpainting/, dino/, clip/ (and redraw/), or for the "
+        "inpainting alone a hub id, a folder or a .safetensors file.",
+    )
+    dino: str | None = option(None, group="Models", help="Folder or hub id of the DINO model.")
+    clip: str | None = option(None, group="Models", help="Folder or hub id of the CLIP model.")
+    redraw: str | None = option(
+        None, group="Models", help="Folder or hub id of an InstructPix2Pix model, for style and texture."
+    )
+    scheduler: str | None = option(
+        None,
+        group="Models",
+        choices=SCHEDULERS,
+        help="The sampler of the inpainting model [default: the model's own].",
+    )
+    lora: str | None = option(
+        None,
+        group="Models",
+        help="LoRA files to add to the inpainting model: FILE[:SCALE], separated by commas.",
+    )
+    device: str = option(
+        "auto",
+        group="Models",
+        choices=DEVICES,
+        help="The device that the models run on; auto takes a GPU where there is one.",
+    )
+    dtype: str = option(
+        "auto",
+        group="Models",
+        choices=DTYPES,
+        help="Number format of the inpainting model; auto takes the fastest that the device supports.",
+    )
+    memory: str = option(
+        "full", group="Models", choices=MEMORY, help="How much memory the models may take; lower levels are slower."
+    )
+    offline: bool = option(
+        False, group="Models", help="Use no network, only models on this disk; HF_HUB_OFFLINE=1 does the same."
+    )
+    allow_pickle: bool = option(
+        False,
+        group="Models",
+        help="Also load weights that are not safetensors. Such files can run code: allow only those that you trust.",
+    )
+
+    def __post_init__(self) -> None:
+        check_all(self)
+
+    def to_dict(self) -> dict[str, OptionValue]:
+        """Plain values by field name."""
+        return asdict(self)
