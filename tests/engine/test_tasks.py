@@ -57,6 +57,16 @@ def test_every_task_has_its_function():
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_only_a_search_can_continue_from_a_checkpoint(editor, task):
+    request = editor.request(scene(task), task=task, **ASKED[task])
+    run = editor.start(request, **FAST)
+    next(iter(run))
+    assert request.searches == (run.state() is not None)
+    masked = editor.request(scene(task)[..., :3], task="replace", prompt="a house", box=(0, 0, 20, 20))
+    assert not masked.searches
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_every_pixel_outside_is_the_originals(results, task):
     result, original = results[task], scene(task)[..., :3]
     for index in range(len(result.candidates)):

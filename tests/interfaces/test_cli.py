@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -180,13 +181,33 @@ class TestTasks:
         assert [path.name for path in Path("checkpoints").rglob("*.*")] == ["run.json"]
 
     def test_flags_win_over_the_instruction(self, maskless, scene, tiny_models):
-        status, out, _ = maskless(
+        status, out, err = maskless(
             "edit", scene, "extend the picture to the left", "--extend", "top=8", "-p", "empty snow",
             "--models", tiny_models, *QUICK, "--json",
         )  # fmt: skip
         record = json.loads(out)
         assert status == 0 and record["request"]["size_px"] == [120, 80] and record["request"]["prompt"] == "empty snow"
         assert record["folder"] == "output/0_extend"
+        said = [line for line in err.splitlines() if line.startswith("maskless: ")]
+        assert said == ["maskless: --extend top=8 takes the place of what the instruction says, 'left=0.25'"]
+
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            (
+                ["--caption", "a tree"],
+                "--caption 'a tree' takes the place of what the instruction says, 'the red square'",
+            ),
+            (["--task", "add"], "--task add takes the place of what the instruction says, 'replace'"),
+            (["-p", "a tent"], "--prompt 'a tent' takes the place of what the instruction says, 'a house'"),
+            (["-p", "a house", "--caption", "the red square"], None),
+        ],
+    )
+    def test_a_flag_that_wins_says_so(self, maskless, scene, tiny_models, flags, said):
+        command = ["edit", scene, "replace the red square with a house", *flags]
+        _status, _, err = maskless(*command, "--models", tiny_models / "missing")
+        lines = [line for line in err.splitlines() if "takes the place" in line]
+        assert lines == ([] if said is None else [f"maskless: {said}"])
 
     def test_a_redrawer_takes_the_picture(self, maskless, scene, tiny_models, tmp_path):
         seeing = build_family("instruct-pix2pix", tmp_path / "pix2pix")
@@ -226,6 +247,18 @@ class TestTasks:
         assert status == 2 and err == (
             "maskless: only a search for a region can continue from a checkpoint, got the task style\n"
         )
+
+    @pytest.mark.parametrize(
+        ("arguments", "what"),
+        [
+            (["remove the cat"], "remove"), (["-p", "a tent", "--task", "creative"], "creative"),
+            (["-p", "a tent", "--box", "0,0,20,20"], "replace with a mask or a box"),
+        ],
+    )  # fmt: skip
+    def test_it_is_refused_before_any_model_is_loaded(self, refused, arguments, what):
+        Path("any.pth").write_bytes(b"")
+        message = refused("edit", "scene.png", *arguments, "--load-checkpoint", "any.pth", "--models", "/nowhere")
+        assert message == f"maskless: only a search for a region can continue from a checkpoint, got the task {what}\n"
 
 
 class TestHelp:
@@ -311,14 +344,21 @@ class TestErrors:
             (["scene.png", "--task", "complete"], "has none; give --mask FILE"),
             (["scene.png", "--task", "remove"], "remove needs a location"),
             (["scene.png", "-p", "x", "--extend", "0.5"], "only the task extend"),
-            (["scene.png", "-p", "x", "--lr", "7"], "lr must be from 1e-08 to 1, got 7"),
-            (["scene.png", "-p", "x", "--lr", "abc"], "--lr"),
+            (["scene.png", "-p", "x", "--lr", "7"], "lr must be from 0.00000001 to 1, got 7\n"),
+            (["scene.png", "-p", "x", "--lr", "abc"], "maskless: lr must be a number, got 'abc'\n"),
+            (["scene.png", "-p", "x", "--iterations", "a b"], "maskless: iterations must be a whole number, got 'a b'"),
+            (["scene.png", "-p", "x", "--alpha", "2e6"], "alpha must be from 0 to 1000000, got 2000000"),
+            (["scene.png", "-p", "x", "--seed", "-1"], "seed must be from 0 to 9223372036854775807, got -1"),
             (["scene.png", "-p", "x", "--lr", "nan"], "lr must be a finite number"),
             (["scene.png", "-p", "x", "--anchors", "0"], "anchors must be from 1"),
             (["scene.png", "-p", "x", "--iterations", "-1"], "iterations must be from 0"),
             (["scene.png", "-p", "x", "--max-window-size", "17"], "max_window_size must be from 1 to 16"),
             (["scene.png", "-p", "x", "--ranking", "best"], "ranking must be one of paper"),
-            (["scene.png", "-p", "x", "--nonsense"], "--nonsense"),
+            (
+                ["scene.png", "-p", "x", "--qqqqqqqq"],
+                "maskless: no such option: --qqqqqqqq; see maskless edit --help\n",
+            ),
+            (["scene.png", "-p", "x", "--iteration", "3"], "--iterations? See maskless edit --help\n"),
             (["scene.png", "-p", "x", "--output-dir", "scene.png/deep"], "is a file, not a folder"),
             (["scene.png", "-p", "x", "--checkpoint-dir", "scene.png"], "is a file, not a folder"),
             (["scene.png", "-p", "x", "--load-checkpoint", "none.pth"], "no such checkpoint: none.pth"),
@@ -396,11 +436,63 @@ class TestInterruption:
                 break
         out, err = process.communicate(timeout=300)
         assert process.returncode == 130 and out == ""
-        assert err.splitlines()[-1] == f"maskless: interrupted; continue with --load-checkpoint '{LAST}'"
+        *_, last = err.splitlines()
+        begin = "maskless: interrupted; continue with: "
+        words = shlex.split(last.removeprefix(begin))
+        assert last.startswith(begin) and words[:3] == ["maskless", "edit", "scene.png"]
+        assert words[-2:] == ["--load-checkpoint", LAST] and words[words.index("--caption") + 1] == "a red square"
         assert "Traceback" not in err
         assert self.status(tmp_path)["state"] == "interrupted"
         assert 3 <= load_checkpoint(tmp_path / LAST).progress["iteration"] < 12
         assert not (tmp_path / "output").exists() or not list((tmp_path / "output").rglob("*.json"))
+        process = started(*words[1:], cwd=tmp_path)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0 and "Resumed" in err and "final_output.png" in out
+
+    def interrupted(self, monkeypatch, maskless, *command: object, at: str) -> str:
+        """The last line of a command that is interrupted when it calls the function `at`."""
+
+        def interrupt(*_given, **_named):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(at, interrupt)
+        status, out, err = maskless(*command)
+        assert (status, out) == (130, "") and "Traceback" not in err
+        return err.splitlines()[-1]
+
+    def test_ctrl_c_while_models_load_says_so(self, maskless, scene, tiny_models, monkeypatch):
+        command = ["edit", scene, *TEXTS, "--models", tiny_models, *QUICK]
+        at = "maskless.models.pretrained.load_models"
+        assert self.interrupted(monkeypatch, maskless, *command, at=at) == "maskless: interrupted"
+
+    @pytest.mark.parametrize("arguments", [["remove the red square"], ["add a house and a tree"]])
+    def test_ctrl_c_in_an_edit_without_checkpoints_says_that_it_starts_again(
+        self, maskless, scene, tiny_models, monkeypatch, arguments
+    ):
+        command = ["edit", scene, *arguments, "--models", tiny_models, *QUICK]
+        last = self.interrupted(monkeypatch, maskless, *command, at="maskless.engine.scoring.ClipScorer.losses")
+        assert last == ("maskless: interrupted; this edit leaves no checkpoint, so the same command starts it again")
+
+    def test_a_gallery_and_an_evaluation_say_that_they_continue(self, maskless, scene, tiny_models, monkeypatch):
+        expected = "maskless: interrupted; the same command continues where it stopped"
+        gallery = ["gallery", "--models", tiny_models, "--device", "cpu"]
+        assert self.interrupted(monkeypatch, maskless, *gallery, at="maskless.engine.editor.Editor.edit") == expected
+        suite = ["evaluate", "models", "--limit", "1"]
+        at = "maskless.evaluation.suites.models.run"
+        assert self.interrupted(monkeypatch, maskless, *suite, at=at) == expected
+
+    def test_how_to_continue_is_a_command_for_a_shell(self):
+        from maskless.interfaces.cli import _how_to_continue
+
+        last = Path("check points/it's/last.pth")
+        option = "--load-checkpoint 'check points/it'\"'\"'s/last.pth'"
+        several = "maskless edit a.png \\\n  --caption 'a  red car' \\\n  --prompt x"
+        whole = "maskless edit a.png --caption 'a  red car' --prompt x"
+        assert _how_to_continue(several, last) == f"continue with: {whole} {option}"
+        assert _how_to_continue("maskless edit --prompt x \\\n  -- -a.png", last) == (
+            f"continue with: maskless edit --prompt x {option} -- -a.png"
+        )
+        assert _how_to_continue("maskless edit a.png -p 'x\x1b[1m'", last) == f"continue with {option}"
 
     @pytest.mark.slow
     @pytest.mark.parametrize("moment", ["start", "middle", "between"])

@@ -188,6 +188,8 @@ class TestErrors:
         assert "nonsense" in refused("nonsense")
         assert "suite must be one of" in refused("evaluate", "nonsense")
         assert "the suite models takes no --iterations" in refused("evaluate", "models", "--iterations", "3")
+        assert "maskless: limit must be at least 1, got '0'\n" == refused("evaluate", "storybook", "--limit", "0")
+        assert "maskless: limit must be a whole number, got 'x'\n" == refused("evaluate", "storybook", "--limit", "x")
         assert "the suite models takes no folder" in refused("evaluate", "models", ".")
         assert "pie-bench needs the folder of a benchmark" in refused("evaluate", "pie-bench")
         assert "the suite pie-bench takes no --split" in refused("evaluate", "pie-bench", ".", "--split", "train")

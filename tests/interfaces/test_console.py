@@ -12,7 +12,7 @@ import pytest
 from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
 from maskless.data.result import DrawnStep
-from maskless.interfaces.console import PLAIN_LINES, EditConsole, EvaluationConsole, GalleryConsole
+from maskless.interfaces.console import PLAIN_LINES, EditConsole, EvaluationConsole, GalleryConsole, counted
 from maskless.interfaces.gallery import Exhibit, FinishedExhibit
 from maskless.records.outputs import save_edit
 
@@ -77,8 +77,16 @@ class TestProgressOfAnEdit:
     def test_a_fill_says_what_it_is_to_show(self, start, capsys):
         run = start("texture")
         err = self.reported(run, capsys)
-        assert err.startswith(f"Region   to show “a [blue] house”: {run.total_steps} steps\n")
-        assert f"{run.total_steps}/{run.total_steps}" in err
+        assert err.startswith(f"Region   drawn as “a [blue] house”, {run.total_steps} candidates\n")
+        assert f"Drawing  {run.total_steps}/{run.total_steps}" in err and "Search" not in err
+
+    def test_a_fill_without_a_prompt_says_what_it_continues(self, editor, view, capsys):
+        run = editor.start(editor.request(view.source, task="extend", extend="left=8"), **FAST)
+        err = self.reported(run, capsys)
+        assert err.startswith("Region   filled with a continuation of its surroundings, 4 candidates\n")
+
+    def test_numbers_have_their_noun(self):
+        assert [counted(count, "iteration") for count in (0, 1, 2)] == ["0 iterations", "1 iteration", "2 iterations"]
 
     def test_many_steps_are_few_lines_in_a_log(self, start, capsys):
         run = start()

@@ -99,6 +99,12 @@ class TestStatus:
         out = capsys.readouterr().out
         assert "\x1b" not in out and "scene.png: no caption → a [bold]house" in out
 
+    def test_a_removal_shows_no_empty_prompt(self, status, capsys):
+        removal = replace(status, run=replace(status.run, caption="a cat", prompt=""))
+        print_status(removal, as_json=False)
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Edit"))
+        assert line.rstrip().endswith(": a cat") and "→" not in line
+
     def test_of_nothing(self, status, capsys):
         nothing = replace(
             status, state="not started", step=None, total_steps=None, run=None, checkpoints=(), results=(), problems=()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import Field, field, fields
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from maskless.data.errors import MasklessError
@@ -78,7 +79,8 @@ def _checked(name: str, value: Any, kind: str, metadata: Mapping[str, Any]) -> A
         raise MasklessError(f"{name} must be one of {', '.join(metadata['choices'])}, got {value!r}")
     low, high = metadata.get("minimum"), metadata.get("maximum")
     if (low is not None and value < low) or (high is not None and value > high):
-        raise MasklessError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
+        lowest, highest, given = map(plain_number, (low, high, value))
+        raise MasklessError(f"{name} must be from {lowest} to {highest}, got {given}")
     return value
 
 
@@ -92,6 +94,11 @@ def require_unicode(name: str, text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise MasklessError(f"{name} must be text in UTF-8, got {text!r}") from error
+
+
+def plain_number(value: float) -> str:
+    """A finite number in decimal digits, without an exponent: 1000000, 0.00000001."""
+    return str(value) if isinstance(value, int) else f"{Decimal(repr(value)).normalize():f}"
 
 
 def _in_words(base: str) -> str:

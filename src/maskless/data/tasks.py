@@ -16,7 +16,8 @@ class TaskFacts:
     title: its heading on pages. needs_prompt: the request must have a prompt. needs_location: the request must have a
     caption, a mask or a box. whole_picture: without a mask it changes the whole picture. draws_on_nothing: the region
     was empty before, so there is nothing to compare the result with. replaces_caption: the object of the prompt
-    replaces the object of the caption.
+    replaces the object of the caption. searches: without a mask, one search finds the region, and can continue from a
+    checkpoint.
     """
 
     name: str
@@ -26,15 +27,16 @@ class TaskFacts:
     whole_picture: bool = False
     draws_on_nothing: bool = False
     replaces_caption: bool = False
+    searches: bool = False
 
 
 FACTS: dict[str, TaskFacts] = {
     facts.name: facts
     for facts in (
         TaskFacts(name="complete", title="Complete the centre", needs_prompt=False, draws_on_nothing=True),
-        TaskFacts(name="add", title="Add an object"),
+        TaskFacts(name="add", title="Add an object", searches=True),
         TaskFacts(name="remove", title="Remove an object", needs_prompt=False, needs_location=True),
-        TaskFacts(name="replace", title="Replace an object", replaces_caption=True),
+        TaskFacts(name="replace", title="Replace an object", replaces_caption=True, searches=True),
         TaskFacts(name="extend", title="Extend the canvas", needs_prompt=False, draws_on_nothing=True),
         TaskFacts(name="repair", title="Repair scratches", needs_prompt=False),
         TaskFacts(name="style", title="Change the style", whole_picture=True),

@@ -70,6 +70,11 @@ class EditRequest:
             require(expected and float(self.amount.max()) <= 1, "amount must be above 0 and up to 1 in the mask only")
 
     @property
+    def searches(self) -> bool:
+        """Whether one search finds the region, so that the edit can continue from a checkpoint."""
+        return FACTS[self.task].searches and self.mask is None
+
+    @property
     def size_yx(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.image.shape[1], self.image.shape[2]

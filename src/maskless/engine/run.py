@@ -13,6 +13,7 @@ from torch import Tensor
 from maskless.data.config import EditConfig, ResolvedConfig
 from maskless.data.errors import MasklessError
 from maskless.data.result import Cost, EditResult, StepRecord
+from maskless.data.tasks import FACTS
 from maskless.data.types import EditRequest
 from maskless.engine.batching import batch_size_for
 from maskless.engine.stopwatch import Stopwatch, peak_memory_mb
@@ -107,7 +108,10 @@ class Steps:
 
 def cannot_resume(request: EditRequest) -> MasklessError:
     """The error of a run that has no state to continue from."""
-    return MasklessError(f"only a search for a region can continue from a checkpoint, got the task {request.task}")
+    known = " with a mask or a box" if FACTS[request.task].searches else ""
+    return MasklessError(
+        f"only a search for a region can continue from a checkpoint, got the task {request.task}{known}"
+    )
 
 
 @contextmanager

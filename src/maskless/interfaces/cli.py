@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -16,7 +17,7 @@ import typer
 
 from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError, MasklessWarning, one_line
-from maskless.data.instructions import read_texts
+from maskless.data.instructions import parse_instruction, read_texts
 from maskless.data.model_options import ModelOptions
 from maskless.data.tasks import FACTS
 from maskless.interfaces import commands, servers
@@ -30,7 +31,7 @@ from maskless.interfaces.checks import (
     require_task,
     require_texts,
 )
-from maskless.interfaces.console import EditConsole
+from maskless.interfaces.console import EditConsole, Interrupted
 from maskless.interfaces.options import (
     CHECKPOINTS,
     DISPLAY,
@@ -57,8 +58,18 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 # Typer carries its own copy of click or uses the installed one; this is the base of the errors that either raises.
 USAGE_ERROR: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])
+WRONG_NUMBERS = {
+    "int": "a whole number",
+    "float": "a number",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+}
+"""What a number must be, by how the kind of Typer's error begins."""
 NOT_REPEATED = {"quiet", "json_only", "load_checkpoint"}
 """Parameters of `edit` that do not change its result: a run that is continued ends as one that was never stopped."""
+
+CONTINUED_LINE = " \\\n  "
+"""Between two lines of one shell command."""
 
 app = typer.Typer(
     help="Edit pictures with words, without masks: the region to edit is learned and everything outside it stays.",
@@ -77,8 +88,6 @@ app = typer.Typer(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its status: 0 for success, 1 for too little memory, 2 for bad input, 130 after
     Ctrl-C. Every failure prints one line on stderr."""
-    import warnings
-
     print_in_any_encoding()
     with warnings.catch_warnings():
         # The libraries' warnings are meant for developers; this package prints its own messages for users.
@@ -98,17 +107,40 @@ def _status_of(arguments: list[str] | None) -> object:
         status = _complain(str(error), EXIT_BAD_INPUT)
     except USAGE_ERROR as error:
         # Typer's way to print the help where no command is given is an error without a message.
-        message = getattr(error, "format_message", error.__str__)()
-        status = _complain(f"{message} (see maskless --help)", EXIT_BAD_INPUT) if message.strip() else EXIT_BAD_INPUT
+        message = _usage_message(error)
+        status = _complain(message, EXIT_BAD_INPUT) if message else EXIT_BAD_INPUT
+    except Interrupted as error:
+        print(f"maskless: interrupted; {error}", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
-        status = _complain("interrupted", EXIT_INTERRUPTED)
+        status = EXIT_INTERRUPTED
     except (MemoryError, RuntimeError) as error:
         from maskless.models.memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
         status = _complain("out of memory; try a lower --memory level, or a smaller model (see maskless models)", 1)
+    if status == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this status without a word
+        _complain("interrupted", EXIT_INTERRUPTED)
     return status
+
+
+def _usage_message(error: Any) -> str:
+    """What is wrong with the command line, as one line; empty if the help has been printed instead."""
+    message = getattr(error, "format_message", error.__str__)().strip().rstrip(".")
+    parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
+    causes: list[Any] = getattr(error.__cause__, "errors", list)()  # pydantic's, which Typer converts values with
+    if causes and parameter is not None:
+        kind = next((kind for kind in WRONG_NUMBERS if causes[0]["type"].startswith(kind)), None)
+        if kind is not None:
+            wanted = WRONG_NUMBERS[kind].format(**causes[0].get("ctx", {}))
+            return f"{parameter.name} must be {wanted}, got {causes[0]['input']!r}"
+    command = context.command_path if context is not None else "maskless"
+    similar = getattr(error, "possibilities", None)
+    if similar:
+        message = f"no such option: {error.option_name}; did you mean {' or '.join(sorted(similar))}?"
+        return f"{message} See {command} --help"
+    return f"{message[0].lower()}{message[1:]}; see {command} --help" if message else ""
 
 
 def _show_warning(message: Warning | str, *_where: object) -> None:
@@ -167,6 +199,8 @@ def edit(
 
     [bold]maskless edit[/] scene.png "remove the cat"
     """
+    if quiet:
+        warnings.simplefilter("ignore", MasklessWarning)
     # What needs no large library is checked before they are imported, and everything long before the work.
     require_texts(instruction=instruction, caption=caption, prompt=prompt)
     require_task(task)
@@ -179,6 +213,10 @@ def edit(
     region = {"mask": mask, "mask_mode": mask_mode, "soft_mask": soft_mask, "box": box}
     request = _checked(image, {**arguments, **region}, keep)
     console = EditConsole(quiet=quiet, json_only=json_only)
+    if load_checkpoint is not None and not request.searches:
+        from maskless.engine.run import cannot_resume
+
+        raise cannot_resume(request)
 
     from maskless.records.checkpoints import load_checkpoint as open_checkpoint
     from maskless.records.checkpoints import resume
@@ -263,15 +301,26 @@ def _finished(
                     progress.update(step)
         except KeyboardInterrupt:
             left = continues_from(run, folder)
-            message = "interrupted" if left is None else f"interrupted; continue with --load-checkpoint '{left}'"
-            raise typer.Exit(_complain(message, EXIT_INTERRUPTED)) from None
+            raise Interrupted(_how_to_continue(command, left)) from None
     return done[0]
+
+
+def _how_to_continue(command: str, checkpoint: Path | None) -> str:
+    """What the user can do after an interruption. checkpoint: of the interrupted run; None if it left none."""
+    if checkpoint is None:
+        return "this edit leaves no checkpoint, so the same command starts it again"
+    option = f"--load-checkpoint {shlex.quote(str(checkpoint))}"
+    command = command.replace(CONTINUED_LINE, " ")
+    # A command with control characters is not for a terminal.
+    whole, separator, words = command.partition(" -- ")
+    return f"continue with: {whole} {option}{separator}{words}" if command.isprintable() else f"continue with {option}"
 
 
 def _request_arguments(
     instruction: str | None, *, task: str | None, caption: str, prompt: str | None, extend: str | None
 ) -> dict[str, Any]:
     """Task, texts and canvas: those of the instruction where there is one, and a flag overrides it."""
+    _warn_of_overrides(instruction, {"task": task, "caption": caption or None, "prompt": prompt, "extend": extend})
     texts = read_texts(instruction, task=task, caption=caption, prompt=prompt, extend=extend)
     if prompt is None and not texts.prompt and texts.task in FACTS and FACTS[texts.task].needs_prompt:
         raise MasklessError(
@@ -284,6 +333,21 @@ def _request_arguments(
         "prompt": texts.prompt,
         "extend": texts.extend if extend is not None else texts.extend or None,
     }
+
+
+def _warn_of_overrides(instruction: str | None, flags: dict[str, str | None]) -> None:
+    """Warn of every flag that takes the place of something else that the instruction says."""
+    if not instruction:
+        return
+    read = parse_instruction(instruction)
+    for name, value in flags.items():
+        said = getattr(read, name)
+        if value is not None and said and value != said:
+            warnings.warn(
+                f"--{name} {shlex.quote(value)} takes the place of what the instruction says, {said!r}",
+                MasklessWarning,
+                stacklevel=2,
+            )
 
 
 def _command_line(invoked: Any) -> str:
@@ -305,7 +369,7 @@ def _command_line(invoked: Any) -> str:
         options.append(shlex.join([flag, *map(str, given)]))
     ending = any(text.startswith("-") for text in arguments)
     parts = [*options, shlex.join(["--", *arguments])] if ending else [shlex.join(arguments), *options]
-    return " \\\n  ".join([f"{invoked.command_path} {parts[0]}", *parts[1:]])
+    return CONTINUED_LINE.join([f"{invoked.command_path} {parts[0]}", *parts[1:]])
 
 
 app.command("batch")(batch)

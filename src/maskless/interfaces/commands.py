@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -13,7 +14,7 @@ from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
 from maskless.interfaces.checks import require_file, require_folder, require_folders, require_picture, require_texts
-from maskless.interfaces.console import EvaluationConsole, GalleryConsole
+from maskless.interfaces.console import EvaluationConsole, GalleryConsole, Interrupted
 from maskless.interfaces.options import (
     DISPLAY,
     MODELS,
@@ -106,7 +107,17 @@ def gallery(
         from maskless.models.pretrained import load_models
 
         editor = Editor(load_models(models), config)
-    console.show(make_gallery(editor, planned, folder), [exhibit.title for exhibit in planned], folder)
+    with _continued_by_the_same_command():
+        console.show(make_gallery(editor, planned, folder), [exhibit.title for exhibit in planned], folder)
+
+
+@contextmanager
+def _continued_by_the_same_command() -> Iterator[None]:
+    """Tell the user after Ctrl-C in the block that nothing of the finished work is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("the same command continues where it stopped") from None
 
 
 def evaluate(
@@ -209,7 +220,7 @@ def _measure(suite: str, module: Suite, chosen: dict[str, Any], output_dir: Path
 
     name = "_".join([suite.replace("-", "_"), *([chosen["requests"]] if "requests" in chosen else [])])
     ledger, page, sheets = output_dir / f"{name}.jsonl", output_dir / f"{name}.jpg", output_dir / name
-    with console.measuring(suite) as progress:
+    with _continued_by_the_same_command(), console.measuring(suite) as progress:
         options = SuiteOptions(**chosen, ledger=ledger, page=page, sheets=sheets, progress=progress, note=console.note)
         rows = module.run(options)
     written = write_results(rows, output_dir, name, command=_evaluate_line(suite, chosen))

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from maskless.models.pretrained import EditModels
     from maskless.records.outputs import SavedEdit
 
+
+class Interrupted(Exception):
+    """Ctrl-C in the middle of work. The message says how the user can continue."""
+
+
 PLAIN_LINES = 20
 """How many progress lines at most go to a log, where a bar cannot be drawn."""
 
@@ -91,8 +96,8 @@ class EditConsole:
             *([] if result.placement is None else [("Placed", result.placement.reason)]),
             *([] if learned is None else [("Learned",
                 f"expected loss with location cost {learned.expected_loss_before:.4f} → "
-                f"{learned.expected_loss_after:.4f} over {len(result.drawn_steps)} iterations")]),
-            ("Cost", f"{cost.inpaintings} inpaintings, {cost.unet_forwards} UNet forwards, "
+                f"{learned.expected_loss_after:.4f} over {counted(len(result.drawn_steps), 'iteration')}")]),
+            ("Cost", f"{counted(cost.inpaintings, 'inpainting')}, {counted(cost.unet_forwards, 'UNet forward')}, "
                      f"{sum(cost.seconds.values()):.1f} s, {cost.peak_memory_mb:.0f} MB"),
             ("Best", str(saved.final)),
             ("All", f"{saved.folder / 'results'}"),
@@ -115,6 +120,7 @@ class _Progress:
         self._made_before = len(run.history)
         self._began, self._first = time.monotonic(), 0
         self._region_printed = False
+        self._work = "Search" if run.request.searches or run.request.task == "creative" else "Drawing"
         self._bar: Progress | None = None
         self._spinner = console.status("Looking at the picture") if console.is_terminal and not console.quiet else None
         if self._spinner is not None:
@@ -134,7 +140,7 @@ class _Progress:
         if not step.step or step.step % max(1, total // PLAIN_LINES) and step.step != total:
             return
         left = (time.monotonic() - self._began) / max(step.step - self._first, 1) * (total - step.step)
-        self._console.print(f"Search   {step.step}/{total}  loss {_loss(step)}  {left:.0f} s left")
+        self._console.print(f"{self._work:<9}{step.step}/{total}  loss {_loss(step)}  {left:.0f} s left")
 
     def stop(self) -> None:
         """Leave the bar as it is."""
@@ -157,7 +163,7 @@ class _Progress:
             self._began, self._first = self._began - step.seconds, step.step - 1
         if self._spinner is not None and step.total_steps:
             self._bar = Progress(
-                TextColumn("[bold]Search[/]  "), BarColumn(), MofNCompleteColumn(),
+                TextColumn(f"[bold]{self._work:<8}[/]"), BarColumn(), MofNCompleteColumn(),
                 TextColumn("{task.percentage:>3.0f} %"),
                 TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
                 console=self._console, speed_estimate_period=600,
@@ -180,8 +186,14 @@ def _region_line(run: Run) -> str:
     if run.probabilities is not None:
         anchors, sizes = run.probabilities.shape
         return f"[bold]Regions[/]  {anchors} anchors × {sizes} sizes = {anchors * sizes} boxes to choose from"
-    prompt = f"“{run.request.prompt}”" if run.request.prompt.strip() else "what is around it"
-    return f"[bold]Region[/]   to show {printable(prompt)}: {run.total_steps} steps"
+    prompt = run.request.prompt.strip()
+    shown = f"drawn as “{printable(prompt)}”" if prompt else "filled with a continuation of its surroundings"
+    return f"[bold]Region[/]   {shown}, {counted(run.total_steps, 'candidate')}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun in the singular or the plural: 1 iteration, 2 iterations."""
+    return f"{count} {noun if count == 1 else f'{noun}s'}"
 
 
 class GalleryConsole:

@@ -73,9 +73,10 @@ def print_status(status: Status, *, as_json: bool) -> None:
     rows: list[tuple[str, str]] = []
     if status.run is not None:
         run = status.run
+        texts = (run.caption or "no caption", run.prompt)  # a removal has no prompt
         rows += [
             ("Process", f"{run.pid} on {run.host}, started {run.started}, last heard of {run.updated}"),
-            ("Edit", f"{run.image or 'a picture'}: {run.caption or 'no caption'} → {run.prompt}"),
+            ("Edit", f"{run.image or 'a picture'}: {' → '.join(filter(None, texts))}"),
         ]
     rows += [("Models", "\n".join(f"{part:<11} {source}" for part, source in status.models.items()))]
     for name, text in rows:
