@@ -221,3 +221,19 @@ def test_a_state_continues_only_with_its_options(editor, image, result):
             editor.start(request, state=state, **FAST, **{option: value})
     continued = editor.start(request, state=state, **FAST | {"iterations": 2, "updates": 5})
     assert torch.equal(continued.result().candidates.crops, result.candidates.crops)
+
+
+@pytest.mark.parametrize("located", [{"box": (20, 10, 50, 40)}, {}])
+def test_a_lower_strength_makes_only_the_last_steps(editor, image, located):
+    """Of a fill and of a search; they start from the picture's own latents then."""
+    low, whole = (
+        editor.edit(image, **TEXTS, **located, **FAST, steps=10, strength=strength) for strength in (0.2, 1.0)
+    )
+    forwards = [found.cost.unet_forwards / found.cost.inpaintings for found in (low, whole)]
+    assert forwards == [2 * 2, 2 * 10] and (low.config.strength, whole.config.strength) == (0.2, 1.0)
+    assert not torch.equal(low.candidates.crops[0], whole.candidates.crops[0])
+
+
+def test_the_strength_of_a_style_is_at_most_the_users(editor, image):
+    found = [editor.edit(image, task="style", prompt="a sketch", steps=10, strength=each) for each in (0.1, 1.0)]
+    assert found[0].cost.unet_forwards < found[1].cost.unet_forwards

@@ -30,6 +30,16 @@ def test_equal_strengths_differ_by_their_noise_and_others_share_it():
     ]
 
 
+def test_a_plan_is_limited_by_the_strength_of_the_user():
+    plan = FillPlan(strengths=(0.25, 0.5, 1.0))
+    assert plan.limited(1.0) is plan
+    limited = plan.limited(0.4)
+    assert limited.strengths == (0.25, 0.4, 0.4)
+    assert [limited.sampling(config(), number).seed for number in range(3)] == [5, 5, 6], "no picture twice"
+    refined = FillPlan(refine=True)
+    assert refined.limited(1.0).refine and not refined.limited(0.9).refine
+
+
 @pytest.mark.parametrize(("usual", "expected"), [(1.0, 3.2), (2.5, 8.0), (7.5, 8.0), (12.0, 12.0)])
 def test_a_redrawing_raises_a_small_guidance_and_leaves_a_large_one(usual, expected):
     plan = FillPlan(strengths=(0.5,), redraw=RedrawPlan(guidance_factor=3.2, step_factor=2))

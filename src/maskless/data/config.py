@@ -218,6 +218,14 @@ class EditConfig:
         help="How strongly the prompt guides the inpainting; 1 is no guidance [default: what the model "
         "recommends, else 7.5].",
     )
+    strength: float = option(
+        1.0,
+        group="Inpainting",
+        minimum=0.01,
+        maximum=1.0,
+        help="Share of the noise that drawing starts from at most: 1 draws the region afresh, less keeps the layout and "
+        "colours of what is there. style, texture and repair take less by themselves.",
+    )
     negative_prompt: str = option("", group="Inpainting", help="What the edited region should not show.")
     context: float = option(
         0.35,

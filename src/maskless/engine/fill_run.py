@@ -93,7 +93,8 @@ class FillRun:
             view: a view of the request's picture; None creates one.
         """
         assert locate is not None or request.mask is not None
-        self.request, self.models, self.config, self.plan = request, models, config, plan or FillPlan()
+        self.request, self.models, self.config = request, models, config
+        self.plan = (plan or FillPlan()).limited(config.strength)
         self.used = replace(config, **self.plan.changes)
         self._view, self._locate = view or PictureView(request.image, models), locate
         self._stopwatch = Stopwatch()

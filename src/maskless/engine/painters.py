@@ -47,8 +47,8 @@ class RedrawPlan:
 class FillPlan:
     """How the candidates for a known region are drawn.
 
-    strengths: the strength of each candidate, above 0 and up to 1. If all are equal, the candidates differ by their
-    noise, otherwise all start from the same noise. erase: the content under the mask is replaced by a continuation of
+    strengths: the strength of each candidate, above 0 and up to 1. Candidates of the same strength differ by their
+    noise, those of different strengths start from the same. erase: the content under the mask is replaced by a continuation of
     its surroundings first, so that nothing of it shows through at the seam. thin_marks: the mask consists of thin
     marks, which are only filled in tiles and not in the whole window at once. redraw: how the content is redrawn in
     place; None fills the region. refine: the region gets an object, which the redrawer refines if the models have a
@@ -65,10 +65,11 @@ class FillPlan:
     def __post_init__(self) -> None:
         assert not (self.refine and (self.erase or self.thin_marks or self.redraw or self.keeps_layout))
 
-    @property
-    def differ_by_noise(self) -> bool:
-        """Whether the candidates start from different noise."""
-        return min(self.strengths) == max(self.strengths)
+    def limited(self, strength: float) -> FillPlan:
+        """The plan with at most this strength. Below 1 an object is not refined, so that it keeps its layout."""
+        if strength >= 1:
+            return self
+        return replace(self, strengths=tuple(min(own, strength) for own in self.strengths), refine=False)
 
     @property
     def keeps_layout(self) -> bool:
@@ -81,8 +82,9 @@ class FillPlan:
         if self.redraw is not None:
             steps *= self.redraw.step_factor
             guidance = max(guidance, min(self.redraw.guidance_factor * guidance, MAX_REDRAW_GUIDANCE))
-        seed = config.seed + number if self.differ_by_noise else config.seed
-        return Sampling(seed=seed, steps=steps, guidance_scale=guidance, strength=self.strengths[number])
+        strength = self.strengths[number]
+        seed = config.seed + self.strengths[:number].count(strength)
+        return Sampling(seed=seed, steps=steps, guidance_scale=guidance, strength=strength)
 
 
 def painter(inpainter: InpaintingModel, plan: FillPlan, request: EditRequest, negative_prompt: str) -> Paint:

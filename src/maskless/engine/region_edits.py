@@ -95,8 +95,10 @@ class RegionEdits:
         return Losses.from_rows(NAMES, torch.stack([self._losses[cell] for cell in cells]))
 
     def candidates(self, cells: list[int]) -> Candidates:
-        """The edits of regions that have one, as candidates. They are refined first if the models have a refinement."""
-        crops = self._crops if self._models.refinement is None else self._refined_crops(cells)
+        """The edits of regions that have one, as candidates. They are refined first if the models have a refinement and
+        the region was drawn from pure noise."""
+        refined = self._models.refinement is not None and self._config.strength >= 1
+        crops = self._refined_crops(cells) if refined else self._crops
         return Candidates(
             regions=self._regions[cells],
             windows_xyxy=self.windows_xyxy[cells],
@@ -175,7 +177,9 @@ class RegionEdits:
         """The inpainted windows of regions, [n, 3, S, S] in 0..255, with colours matched to their surroundings."""
         config = self._config
         pictures, masks = self._windows(cells, self._models.inpainter.native_px)
-        sampling = Sampling(seed=config.seed, steps=config.steps, guidance_scale=config.guidance_scale)
+        sampling = Sampling(
+            seed=config.seed, steps=config.steps, guidance_scale=config.guidance_scale, strength=config.strength
+        )
         drawn = self._models.inpainter.inpaint(pictures, masks, self._conditioning, sampling)
         return _matched(drawn, pictures, masks)
 
