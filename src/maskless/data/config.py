@@ -223,8 +223,8 @@ class EditConfig:
         group="Inpainting",
         minimum=0.01,
         maximum=1.0,
-        help="Share of the noise that drawing starts from at most: 1 draws the region afresh, less keeps the layout and "
-        "colours of what is there. style, texture and repair take less by themselves.",
+        help="The largest share of the noise that drawing starts from: 1 draws the region afresh, less keeps the "
+        "layout of what is there. style, texture and repair take less by themselves.",
     )
     negative_prompt: str = option("", group="Inpainting", help="What the edited region should not show.")
     context: float = option(

@@ -9,8 +9,12 @@ import torch
 
 from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
+from maskless.models.inpainters.loading import make_inpainter
 from maskless.models.inpainters.single_file import FIRST_CONVOLUTION, PARTS, SECOND_TEXT_ENCODER, settings_of
 from maskless.models.pretrained import load_models
+
+CROSS = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+"""A weight whose width tells Stable Diffusion 1.5 from 2."""
 
 
 def original_unet_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -147,6 +151,22 @@ def test_a_file_with_four_channels_is_read_where_its_settings_are_beside_it(sing
     assert load_file_of(single_file, tiny_models).inpainter.unet.config.in_channels == 4
 
 
+def test_a_single_file_without_a_mask_input_is_read_with_the_settings_of_one_with_it(tiny_models, single_file, draw):
+    """Most checkpoints of Stable Diffusion are of this kind; the settings of the presets are those for inpainting."""
+    from safetensors.torch import load_file, save_file
+
+    from maskless.models.inpainters.single_file import load_single_file
+
+    weights = load_file(single_file)
+    weights[FIRST_CONVOLUTION] = weights[FIRST_CONVOLUTION][:, :4].contiguous()
+    plain = single_file.with_name("plain.safetensors")
+    save_file(weights, plain)
+    pipeline = load_single_file(plain, single_file.with_suffix(""))
+    assert torch.equal(pipeline.unet.conv_in.weight, weights[FIRST_CONVOLUTION])
+    assert pipeline.unet.config.in_channels == 4
+    assert draw(make_inpainter(pipeline, native_px=32)).shape == (1, 3, 32, 32)
+
+
 def written(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
     from safetensors.torch import save_file
 
@@ -156,8 +176,10 @@ def written(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
 
 def test_the_settings_are_those_of_the_model_that_the_shapes_tell(tmp_path):
     convolution = {FIRST_CONVOLUTION: (4, 9, 3, 3)}
-    attention = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    attention = CROSS
     sd15 = written(tmp_path / "a.safetensors", convolution | {attention: (4, 768)})
+    plain = written(tmp_path / "d.safetensors", {FIRST_CONVOLUTION: (4, 4, 3, 3), attention: (4, 768)})
+    assert settings_of(plain) == settings_of(sd15)
     sd2 = written(tmp_path / "b.safetensors", convolution | {attention: (4, 1024)})
     sdxl = written(tmp_path / "c.safetensors", convolution | {attention: (4, 2048), SECOND_TEXT_ENCODER: (4,)})
     found = [settings_of(path) for path in (sd15, sd2, sdxl)]
@@ -168,10 +190,8 @@ def test_the_settings_are_those_of_the_model_that_the_shapes_tell(tmp_path):
     ("shapes", "message"),
     [
         ({"weight": (2, 2)}, "is not a Stable Diffusion checkpoint"),
-        (
-            {FIRST_CONVOLUTION: (4, 4, 3, 3)},
-            "4 input channels, .* put the settings of this one .* as a folder or a hub id",
-        ),
+        ({FIRST_CONVOLUTION: (4, 5, 3, 3)}, "9 input channels, or with 4 if it was not trained for inpainting, got 5"),
+        ({FIRST_CONVOLUTION: (4, 4, 3, 3), CROSS: (4, 1024)}, "some of which predict noise and some velocity; put its"),
         ({FIRST_CONVOLUTION: (4, 9, 3, 3)}, "is not a known kind of model; put its settings"),
     ],
 )

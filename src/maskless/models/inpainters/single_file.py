@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from maskless.data.errors import MasklessError, shown
+from maskless.models.inpainters.latent_unet import WITH_MASK, WITHOUT_MASK
 from maskless.models.inpainters.loading import network_classes
 from maskless.models.parts import (
     SETTINGS_BYTES,
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 FIRST_CONVOLUTION = "model.diffusion_model.input_blocks.0.0.weight"
 SECOND_TEXT_ENCODER = "conditioner.embedders.1.model.ln_final.weight"
-TEXT_WIDTHS = {768: "sd15", 1024: "sd2"}
+SD2_WIDTH = 1024
+TEXT_WIDTHS = {768: "sd15", SD2_WIDTH: "sd2"}
 """Presets by the width of their text encoder, which differs between Stable Diffusion 1.5 and 2."""
 
 
@@ -59,14 +61,18 @@ def settings_of(path: Path) -> str:
     channels = shapes[FIRST_CONVOLUTION][1]
     text = next((name for name in sorted(shapes) if name.endswith("attn2.to_k.weight")), None)
     width = shapes[text][1] if text else None
-    if channels != 9:
+    if channels not in (WITH_MASK, WITHOUT_MASK):
         raise MasklessError(
-            f"{path} has a UNet with {channels} input channels, and the settings of models in one file are known for "
-            f"inpainting models, with 9; put the settings of this one (model_index.json …) into {beside}, or name the "
-            "same model as a folder or a hub id"
+            f"a model in one file must have a UNet with {WITH_MASK} input channels, or with {WITHOUT_MASK} if it was "
+            f"not trained for inpainting, got {channels} in {path}"
         )
     if SECOND_TEXT_ENCODER in shapes:
         return BY_NAME["sdxl"].inpainting[0]
+    if channels == WITHOUT_MASK and width == SD2_WIDTH:
+        raise MasklessError(
+            f"{path} is a Stable Diffusion 2 checkpoint with {WITHOUT_MASK} channels, some of which predict noise and "
+            f"some velocity; put its settings (model_index.json …) into {beside}"
+        )
     if width not in TEXT_WIDTHS:
         raise MasklessError(f"{path} is not a known kind of model; put its settings (model_index.json …) into {beside}")
     return BY_NAME[TEXT_WIDTHS[width]].inpainting[0]
@@ -82,7 +88,7 @@ def load_single_file(path: Path, settings: Path) -> DiffusionPipeline:
     Raises:
         MasklessError: a part or a weight is missing, or they do not fit the settings; the message names it.
     """
-    from diffusers import StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPipeline
+    from diffusers import StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPipeline, UNet2DConditionModel
 
     shapes = shapes_in(path)
     classes = network_classes(settings, read_json(settings / "model_index.json", limit=SETTINGS_BYTES))
@@ -97,6 +103,11 @@ def load_single_file(path: Path, settings: Path) -> DiffusionPipeline:
             with opening(settings / part):
                 require_room(kind, settings / part, shapes, {})
     with opening(path), recording_missing_weights() as missing:
+        # The settings are those of a model for inpainting, unless they are beside the file.
+        options["unet"] = UNet2DConditionModel.from_single_file(
+            str(path), config=str(settings), subfolder="unet", in_channels=shapes[FIRST_CONVOLUTION][1],
+            local_files_only=True, torch_dtype=torch.float32,
+        )  # fmt: skip
         pipeline = (StableDiffusionXLInpaintPipeline if xl else StableDiffusionInpaintPipeline).from_single_file(
             str(path), config=str(settings), local_files_only=True, torch_dtype=torch.float32, **options
         )
