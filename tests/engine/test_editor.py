@@ -237,3 +237,26 @@ def test_a_lower_strength_makes_only_the_last_steps(editor, image, located):
 def test_the_strength_of_a_style_is_at_most_the_users(editor, image):
     found = [editor.edit(image, task="style", prompt="a sketch", steps=10, strength=each) for each in (0.1, 1.0)]
     assert found[0].cost.unet_forwards < found[1].cost.unet_forwards
+
+
+def test_an_edit_can_be_cancelled_between_two_denoising_steps(editor, image):
+    from maskless.data.errors import EditCancelled
+
+    steps: list[tuple[int, int]] = []
+    with pytest.raises(EditCancelled):
+        editor.edit(image, **TEXTS, **FAST, on_step=lambda *step: steps.append(step) or len(steps) == 3)
+    assert steps == [(1, 2), (2, 2), (1, 2)]
+    assert editor.edit(editor.request(image, **TEXTS), **FAST, on_step=lambda *step: steps.append(step)).order
+    assert len(steps) > 6
+
+
+@pytest.mark.parametrize("task", ["replace", "texture"])
+def test_a_run_that_was_cancelled_continues_to_the_same_bytes(editor, image, task):
+    from maskless.data.errors import EditCancelled
+    from maskless.models.inpainters.denoising import watched
+
+    request, steps = editor.request(image, task=task, **TEXTS), []
+    run, expected = editor.start(request, **FAST), editor.edit(request, **FAST)
+    with pytest.raises(EditCancelled), watched(lambda *step: steps.append(step) or len(steps) == 3):
+        run.result()
+    assert torch.equal(run.result().candidates.crops, expected.candidates.crops)

@@ -1,4 +1,4 @@
-"""The only exception and the only warning that callers have to know.
+"""The exceptions and the warning that callers have to know.
 
 They are separate from the types, so reading options needs no torch.
 """
@@ -9,6 +9,10 @@ MAX_REASON, MAX_SHOWN = 400, 80
 
 class MasklessError(ValueError):
     """Invalid input. The message is one line that says what was expected and what was given."""
+
+
+class EditCancelled(Exception):
+    """A callback of the caller stopped drawing between two denoising steps. A run can be continued after it."""
 
 
 class MasklessWarning(UserWarning):

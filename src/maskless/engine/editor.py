@@ -20,6 +20,7 @@ from maskless.engine.run import Run
 from maskless.engine.tasks import start_run
 from maskless.locating.view import PictureView
 from maskless.method.search import State
+from maskless.models.inpainters.denoising import OnStep, watched
 from maskless.models.pretrained import EditModels, load_models
 
 EDIT, MODEL, KEEP = ({option.name for option in fields(kind)} for kind in (EditConfig, ModelOptions, KeepOptions))
@@ -161,6 +162,7 @@ class Editor:
         box: Box | None = None,
         extend: Extend | None = None,
         seed: int | None = None,
+        on_step: OnStep | None = None,
         **options: OptionValue,
     ) -> EditResult:
         """Edit a picture.
@@ -178,9 +180,12 @@ class Editor:
             box: (x0, y0, x1, y1) in pixels, half-open, instead of a mask.
             extend: canvas to add for the task extend: 0.25 of each side, 64 pixels, or "left=0.5,top=40".
             seed: seed of the noise and of the search; None takes that of the config.
+            on_step: called after each denoising step with its number, from 1, and the number of steps of the drawing;
+                the edit stops if it returns True. For a run use `maskless.models.inpainters.denoising.watched`.
             options: fields of EditConfig to change for this edit.
         Raises:
             MasklessError: an unusable input; the message says what was expected and what was given.
+            EditCancelled: `on_step` returned True.
         """
         config = _changed(self.config, options)
         texts: dict[str, Any] = {"caption": caption, "prompt": prompt, "task": task, "soft_mask": soft_mask}
@@ -194,8 +199,9 @@ class Editor:
                     f"edit got a whole request, which has its own {extras[0]}: give {', '.join(extras)} to "
                     "editor.request instead"
                 )
-            return self._start(image, config).result()
-        return self._start(self.request(image, **texts, **others), config).result()
+        request = image if isinstance(image, EditRequest) else self.request(image, **texts, **others)
+        with watched(on_step):
+            return self._start(request, config).result()
 
 
 def _picture(image: ImageLike | PictureView) -> ImageLike:

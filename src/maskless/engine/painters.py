@@ -51,8 +51,9 @@ class FillPlan:
     noise, those of different strengths start from the same. erase: the content under the mask is replaced by a
     continuation of its surroundings first, so that nothing of it shows through at the seam. thin_marks: the mask
     consists of thin marks, which are only filled in tiles and not in the whole window at once. redraw: how the content
-    is redrawn in place; None fills the region. refine: the region gets an object, which the redrawer refines if the models have a
-    refinement; not together with erase, thin_marks or redraw. changes: values of options that replace the user's.
+    is redrawn in place; None fills the region. refine: the region gets an object, which the redrawer refines if the
+    models have a refinement; not together with erase, thin_marks or redraw. changes: values of options that replace the
+    user's.
     """
 
     strengths: tuple[float, ...] = (1.0,) * FILL_CANDIDATES

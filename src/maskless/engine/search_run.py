@@ -256,9 +256,20 @@ class SearchRun:
         setup = self.setup
         if not self._steps.history:
             yield StepRecord(step=0, total_steps=self.total_steps, inpaintings=0, seconds=time.perf_counter() - began)
-        yield from self._search.steps(
+        steps = self._search.steps(
             setup.search, setup.features, self._cost_of, self.used, soft_losses=setup.edits.soft_losses
         )
+        while True:
+            before = setup.search.to_dict()
+            try:
+                step = next(steps, None)
+            except BaseException:
+                # A step that was interrupted has drawn from the generator; it is made again from where it began.
+                setup.search.restore(before)
+                raise
+            if step is None:
+                return
+            yield step
 
     def _cost_of(self, cells: list[int]) -> Tensor:
         """The total losses of regions, plus a cost for the objects that they would cover."""

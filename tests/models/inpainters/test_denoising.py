@@ -1,9 +1,12 @@
 """Part of a batch of pictures between two denoising steps."""
 
+import pytest
 import torch
 
-from maskless.models.inpainters.denoising import Sampling
-from tiny_families import NATIVE_PX
+from maskless.data.errors import EditCancelled
+from maskless.models.inpainters.denoising import Sampling, watched
+from maskless.models.inpainters.flowedit import flowedit
+from tiny_families import BUILDERS, NATIVE_PX
 
 PICTURES = torch.rand(2, 3, NATIVE_PX, NATIVE_PX, generator=torch.Generator().manual_seed(0))
 MASKS = torch.zeros(2, 1, NATIVE_PX, NATIVE_PX)
@@ -34,3 +37,28 @@ def test_taking_some_pictures_leaves_the_run_as_it_was(family_model):
     assert (part.step, part.finished) == (2, False) and part.mask.shape[0] == part.known.shape[0] == 1
     assert model.advance(part).finished
     assert half.latents.shape[0] == 2 and torch.equal(model.advance(half).latents, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name != "qwen-image-edit"])
+def test_every_family_reports_its_steps_and_can_be_cancelled(family_model, draw, name):
+    model, steps = family_model(name), []
+    expected = draw(model, steps=3)
+    with watched(lambda step, total: steps.append((step, total))):
+        assert torch.equal(draw(model, steps=3), expected)
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    before = model.unet_forwards
+    with (
+        pytest.raises(EditCancelled, match="cancelled after denoising step 2 of 3"),
+        watched(lambda step, _: step == 2),
+    ):
+        draw(model, steps=3)
+    assert 0 < model.unet_forwards - before
+    assert torch.equal(draw(model, steps=3), expected), "nothing is left of a cancelled drawing, and nobody watches"
+
+
+def test_flowedit_can_be_cancelled(family_model):
+    model, steps = family_model("sd"), []
+    source, target = model.encode_prompt("a house"), model.encode_prompt("a tree")
+    with pytest.raises(EditCancelled), watched(lambda *step: steps.append(step) or len(steps) == 2):
+        flowedit(model, PICTURES, MASKS, source, target, Sampling(seed=1, steps=4, guidance_scale=3.0))
+    assert steps == [(1, 4), (2, 4)]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
+
+from maskless.data.errors import EditCancelled
+
+OnStep = Callable[[int, int], bool | None]
+"""Called after each denoising step with its number, from 1, and the number of steps of the drawing. It cancels the edit
+if it returns True."""
+_ON_STEP: ContextVar[OnStep | None] = ContextVar("on_step", default=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,3 +117,28 @@ class Denoising:
 def _rows(value: Any, rows: list[int], count: int) -> Any:
     """The given rows of a batch of latents that a scheduler keeps. Other values are returned unchanged."""
     return value[rows] if isinstance(value, Tensor) and value.ndim == 4 and len(value) == count else value
+
+
+@contextmanager
+def watched(on_step: OnStep | None) -> Iterator[None]:
+    """Call a function after each denoising step that this thread makes in a block; None calls nothing.
+
+    with watched(lambda step, total: stop.is_set()):
+        result = run.result()  # raises EditCancelled when the function returns True; a later call continues the run
+    """
+    before = _ON_STEP.set(on_step)
+    try:
+        yield
+    finally:
+        _ON_STEP.reset(before)
+
+
+def step_completed(step: int, total: int) -> None:
+    """Tell the watching function, if there is one, that a denoising step is complete.
+
+    Raises:
+        EditCancelled: it returned True.
+    """
+    on_step = _ON_STEP.get()
+    if on_step is not None and on_step(step, total):
+        raise EditCancelled(f"cancelled after denoising step {step} of {total}")

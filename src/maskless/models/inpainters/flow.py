@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from maskless.data.errors import MasklessError, MasklessWarning
-from maskless.models.inpainters.denoising import Sampling
+from maskless.models.inpainters.denoising import Sampling, step_completed
 from maskless.models.inpainters.flow_families import FlowFamily
 from maskless.models.inpainters.overflow import is_finite, leave_float16, not_finite
 from maskless.models.inpainters.weighting import NOTATION, is_weighted, without_weights
@@ -210,6 +210,7 @@ class FlowInpainter:
                 strength=sampling.strength,
                 generator=[torch.Generator().manual_seed(sampling.seed) for _ in range(count)],
                 output_type="pt",
+                callback_on_step_end=_step_completed,
                 **{name: _repeated(value, count) for name, value in prompt.arguments.items()},
                 **guidance,
             )
@@ -217,6 +218,12 @@ class FlowInpainter:
 
     def _count(self, _module: Any, positional: Any, named: dict[str, Any], _output: Any) -> None:
         self.unet_forwards += len(named["hidden_states"] if "hidden_states" in named else positional[0])
+
+
+def _step_completed(pipeline: Any, step: int, _timestep: Any, _changed: Any) -> dict[str, Any]:
+    """What a pipeline calls after each step; it changes nothing."""
+    step_completed(step + 1, pipeline.num_timesteps)
+    return {}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from maskless.models.inpainters.denoising import PromptEmbedding, Sampling
+from maskless.models.inpainters.denoising import PromptEmbedding, Sampling, step_completed
 from maskless.models.inpainters.protocol import Denoiser
 from maskless.models.inpainters.schedulers import data_std, share_of_noise
 
@@ -46,7 +46,7 @@ def flowedit(
     generator = torch.Generator().manual_seed(sampling.seed)
     timesteps, deviation = run.timesteps.unique_consecutive(), data_std(run.scheduler)
     shares = [share_of_noise(run.scheduler, timestep) for timestep in timesteps] + [0.0]
-    for timestep, now, after in zip(timesteps, shares[:-1], shares[1:], strict=True):
+    for number, (timestep, now, after) in enumerate(zip(timesteps, shares[:-1], shares[1:], strict=True), start=1):
         noise = torch.randn(source[:1].shape, generator=generator).to(source.device)
         noisy = (1 - now) * source + now * noise
         of_source = model.predict_clean(run, noisy * _scale(now, deviation), timestep, source_text, 1.0)
@@ -54,6 +54,7 @@ def flowedit(
             run, (noisy + change) * _scale(now, deviation), timestep, target_text, sampling.guidance_scale
         )
         change = change + (now - after) / now * (of_target - of_source - change)
+        step_completed(number, len(timesteps))
     return model.decode(source + change)
 
 

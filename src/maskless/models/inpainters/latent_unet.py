@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from maskless.data.errors import MasklessError
-from maskless.models.inpainters.denoising import Denoising, PromptEmbedding, Sampling, SoftMask
+from maskless.models.inpainters.denoising import Denoising, PromptEmbedding, Sampling, SoftMask, step_completed
 from maskless.models.inpainters.overflow import is_finite, leave_float16, not_finite
 from maskless.models.inpainters.schedulers import choose_scheduler, clean_latents, set_steps, start_at, step_options
 from maskless.models.inpainters.weighting import WeightedPiece, weighted_pieces, with_weights
@@ -209,6 +209,7 @@ class StableDiffusionInpainter:
             latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
             if run.soft is not None or not self._takes_mask:
                 latents = _restore_outside(run, scheduler, latents, step + 1)
+            step_completed(step + 1, len(run.timesteps))
         return replace(run, step=max(stop, run.step), latents=latents, clean_latents=clean, scheduler=scheduler)
 
     @one_line_model_errors(FAILED)
