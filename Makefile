@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: demo test pictures lint format install clean
+.PHONY: demo test browser pictures lint format install clean
 
 SAMPLE := src/maskless/assets/samples/desert.png
 demo: $(STAMP)
@@ -24,8 +24,16 @@ demo: $(STAMP)
 
 pictures: $(STAMP)
 	$(BIN)/python docs/make_pictures.py
+	$(BIN)/python docs/make_screenshots.py
 
-test: lint
+# The tests of the page need a browser. Where none can be installed they are skipped, with a line that says so.
+browser: $(STAMP)
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+		{ test "$$(id -u)" = 0 && apt-get install -y -qq chromium >/dev/null 2>&1; } || \
+		$(BIN)/playwright install chromium >/dev/null 2>&1 || \
+		echo "NO BROWSER: the page will not be tested, because chromium could not be installed" >&2
+
+test: lint browser
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMP)

@@ -30,7 +30,7 @@ PATIENCE_MS = 600_000
 def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
-        sys.exit("needs chromium on PATH")
+        sys.exit("docs/make_screenshots.py needs chromium on PATH")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

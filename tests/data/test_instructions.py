@@ -3,7 +3,7 @@
 import pytest
 
 from maskless.data.errors import MasklessError
-from maskless.data.instructions import FORMS, Instruction, parse_instruction, phrases
+from maskless.data.instructions import FORMS, Instruction, parse_instruction, phrases, read_texts
 from maskless.data.tasks import FACTS, TASKS
 
 PARSED = {
@@ -85,3 +85,15 @@ def test_any_other_text_is_refused_in_one_line_with_the_forms(text):
 )
 def test_the_objects_that_a_text_lists(text, parts):
     assert phrases(text) == parts
+
+
+def test_texts_that_are_given_override_those_of_the_instruction():
+    def read(instruction=None, task=None, caption="", prompt=None, extend=None):
+        return read_texts(instruction, task=task, caption=caption, prompt=prompt, extend=extend)
+
+    assert read() == Instruction(task="replace")
+    assert read("remove the cat") == Instruction(task="remove", caption="the cat")
+    assert read("remove the cat", caption="a dog", task="texture", prompt="striped") == Instruction(
+        task="texture", caption="a dog", prompt="striped"
+    )
+    assert read("extend it to the left", extend="0.5").extend == "0.5"

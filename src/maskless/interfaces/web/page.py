@@ -194,7 +194,7 @@ def _advanced(config: EditConfig) -> dict[str, gr.components.Component]:
 def _component(option: Any, value: Any) -> gr.components.Component:
     """The component of one option. Ranges are checked when the edit starts, whose message says more."""
     facts = option.metadata
-    label, info = option.name.replace("_", " ").capitalize(), facts["help"].partition(" [default")[0]
+    label, info = option.name.replace("_", " ").capitalize(), facts["help"].partition(" [default")[0].rstrip(".") + "."
     base = str(option.type).partition(" ")[0]
     if facts["choices"]:
         return gr.Dropdown(list(facts["choices"]), value=value, label=label, info=info, filterable=False)

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ SCENE_PX = 256
 SCENE_SEEDS = range(900_000_000, 1_000_000_000)
 """Scenes that no bundled model was trained on."""
 REFRESH_SECONDS = 0.25
+MOST_BYTES = 2**31
 Views = tuple[Any, ...]
 
 
@@ -170,7 +172,8 @@ class PageEvents:
             require(visitor not in self._running, "an edit of yours is being made; cancel it first")
             source = session.source_of(again=again)
             spec = EditSpec.read(self._values(given, drawn))
-            upload = checked_upload(source.read_bytes(), self._limits)
+            # What an edit wrote may have more bytes than an upload: a PNG of a large JPEG.
+            upload = checked_upload(source.read_bytes(), replace(self._limits, max_bytes=MOST_BYTES))
             mask = self._mask(drawn, source)
             job = await anyio.to_thread.run_sync(self.jobs.submit, spec, upload, mask)
         except MasklessError as error:
