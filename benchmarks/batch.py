@@ -3,6 +3,7 @@
     python benchmarks/batch.py                              # 24 pictures with a small search
     python benchmarks/batch.py --pictures 6 --options "--steps 4"
     python benchmarks/batch.py --validate                   # seconds and memory to check 100,000 rows
+    python benchmarks/batch.py --cost                       # one million pictures, on paper
 
 Each way starts processes of its own, so everything counts: Python, the libraries, the models, and Ray's start. The
 trees of the batches are compared. Progress goes to stderr, the table to stdout.
@@ -19,12 +20,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 OPTIONS = "--anchors 1 --iterations 1 --views 1 --steps 2"
 """A search with one inpainting: loading weighs as it does once an edit needs few of them."""
 RAY = ("--engine", "ray", "--workers")
 BATCHES = {"batch, local": (), "batch, Ray, 1 worker": (*RAY, "1"), "batch, Ray, 2 workers": (*RAY, "2")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperModel:
+    """A model on paper. passes: of the denoiser for one inpainting (steps, twice with guidance). tera_flops: of a pass;
+    for a transformer twice the parameters times the tokens, for a UNet about the published count."""
+
+    name: str
+    passes: int
+    tera_flops: float
+
+
+PAPER_MODELS = (
+    PaperModel(name="Stable Diffusion 1.5, 512 px, 50 steps", passes=100, tera_flops=0.8),
+    PaperModel(name="Stable Diffusion XL, 1024 px, 30 steps", passes=60, tera_flops=6.0),
+    PaperModel(name="FLUX.1 Fill, 12 B, 1024 px, 28 steps", passes=28, tera_flops=2 * 12e9 * 4608 / 1e12),
+)
+USEFUL_TERA_FLOPS = 400.0
+"""Of one H100: about 40 % of its 989 dense tera-FLOPS in bfloat16."""
+REST_SECONDS, GPU_HOUR = 1.0, 2.5
+"""Assumed for each picture besides inpainting (features, losses, writing), and the price of a GPU hour in dollars."""
 
 
 def write_rows(folder: Path, count: int) -> list[dict[str, str]]:
@@ -113,15 +136,30 @@ def validate() -> None:
     print(f"{rows:,} rows checked in {wall:.1f} s ({processor:.1f} s of the processor), at most {peak} MB of memory")
 
 
+def cost() -> None:
+    """Print what one million pictures cost, from the assumptions above."""
+    print("| model | inpaintings | seconds per picture | GPU hours | days on 16 GPUs | dollars |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for model in PAPER_MODELS:
+        for inpaintings in (3, 40):
+            seconds = inpaintings * model.passes * model.tera_flops / USEFUL_TERA_FLOPS + REST_SECONDS
+            hours = seconds * 1e6 / 3600
+            figures = f"{seconds:.1f} | {hours:,.0f} | {hours / 16 / 24:,.1f} | {hours * GPU_HOUR:,.0f}"
+            print(f"| {model.name} | {inpaintings} | {figures} |")
+
+
 def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=24)
     parser.add_argument("--options", default=OPTIONS, help="options of every edit")
     parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--cost", action="store_true")
     chosen = parser.parse_args()
     if chosen.validate:
         validate()
+    elif chosen.cost:
+        cost()
     else:
         measure(chosen.pictures, shlex.split(chosen.options))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskless.batch.contact_sheet import INDEX, index_page
@@ -21,12 +22,17 @@ from maskless.batch.state import RunState, begin_state
 from maskless.batch.stores import Store, open_store
 from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError, require
-from maskless.data.files import require_writable
+from maskless.data.files import require_writable, write_bytes
 from maskless.data.model_options import ModelOptions
 
 if TYPE_CHECKING:
+    from maskless.batch.anchor_training import Trained
     from maskless.batch.engine import Reporter
     from maskless.batch.worker import Worker
+
+
+SHARED, LESSONS = "anchor_net.pth", "lessons"
+"""Among the checkpoints: the AnchorNet of `share_anchornet`, and what each picture teaches it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,11 @@ def check_places(batch: Batch) -> Store:
         MasklessError: a folder cannot be written to, a URL cannot be opened, or an option does not fit.
     """
     require_writable(batch.keep.checkpoint_dir)
+    require(batch.keep.image_id == "0", "image_id is not an option of a batch: each row has an id of its own")
+    require(
+        not batch.options.share_anchornet or batch.anchor_net is None,
+        "give share_anchornet or load_checkpoint, not both: each is the AnchorNet that every search starts from",
+    )
     store = open_store(batch.keep.output_dir)
     if batch.keep.tensorboard:
         require(not is_url(store.place), "tensorboard can be written to a folder only, not to a URL")
@@ -82,8 +93,14 @@ def run_batch(batch: Batch, reporter: Reporter, *, loaded: Callable[[Worker], No
                 f"{store.place} holds this batch, or a part of it: add --resume to do what is missing, or choose "
                 "another --output-dir"
             )
+        identity = model_identity(batch.models)
+        if batch.options.share_anchornet:
+            shared = Path(batch.keep.checkpoint_dir) / SHARED
+            if not shared.is_file():
+                train(batch, shared, identity, reporter)
+            batch = replace(batch, anchor_net=str(shared))
         anchor_net = None if batch.anchor_net is None else digest(batch.anchor_net)
-        keys = Keys.of(model_identity(batch.models), batch.models, batch.config, batch.keep, anchor_net)
+        keys = Keys.of(identity, batch.models, batch.config, batch.keep, anchor_net)
         store.clear_staging(batch.shard.name)
         plan = journal.plan(rows, keys, retry_failed=batch.options.retry_failed)
         _edit(batch, store, journal, keys, plan, reporter, loaded)
@@ -94,6 +111,32 @@ def run_batch(batch: Batch, reporter: Reporter, *, loaded: Callable[[Worker], No
         done={row_id: record for row_id, record in whole.done.items() if row_id in mine},
         failed={row_id: record for row_id, record in whole.failed.items() if row_id in mine},
     )
+
+
+def train(batch: Batch, file: Path, identity: Mapping[str, str], reporter: Reporter) -> Trained:
+    """Train one AnchorNet on all rows of the manifest, and write its checkpoint.
+
+    identity: of the models, from `model_identity`.
+
+    Raises:
+        MasklessError: the models cannot be loaded, or no row searches for a region.
+    """
+    from maskless.batch.anchor_training import train_shared
+    from maskless.batch.worker import Worker, WorkerSettings
+
+    keys = Keys.of(identity, batch.models, batch.config, batch.keep)
+    settings = WorkerSettings(
+        output=batch.keep.output_dir, models=batch.models, config=batch.config, keep=batch.keep, keys=keys,
+        threads=batch.options.threads,
+    )  # fmt: skip
+    lessons = Path(batch.keep.checkpoint_dir) / LESSONS
+    trained = train_shared(batch.manifest.rows, Worker(settings), lessons, progress=reporter.training)
+    write_bytes(file, trained.content)
+    reporter.note(
+        f"AnchorNet learned from {trained.lessons} pictures: mean expected cost {trained.before:.3f} before and "
+        f"{trained.after:.3f} after, in standard deviations"
+    )
+    return trained
 
 
 def _edit(

@@ -33,6 +33,9 @@ class Reporter(Protocol):
     def finished(self, outcome: Outcome) -> None:
         """A row is finished for good."""
 
+    def training(self, done: int, total: int) -> None:
+        """So many pictures have been searched for the training of an AnchorNet."""
+
     def note(self, line: str) -> None:
         """Something happened that the user should know."""
 

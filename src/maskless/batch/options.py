@@ -13,7 +13,7 @@ BATCH = "Batch"
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """How a batch is run; none of these options changes its results.
+    """How a batch is run; of these options only share_anchornet changes its results.
 
     Raises:
         MasklessError: a value of the wrong type, out of range or not among the choices.
@@ -44,6 +44,9 @@ class BatchOptions:
     row_timeout: float | None = option(
         None, group=BATCH, minimum=0.001, maximum=1e9, help="Seconds that a row may take [default: no limit]."
     )
+    share_anchornet: bool = option(
+        False, group=BATCH, help="First train one AnchorNet on all rows, and start every search from it."
+    )
     threads: int = option(
         1,
         group=BATCH,
@@ -57,4 +60,9 @@ class BatchOptions:
         require(
             self.engine == "ray" or (self.workers is None and self.address is None),
             "workers and address belong to --engine ray; to use several processes without Ray, start shards",
+        )
+        require(
+            not self.share_anchornet or (self.engine == "local" and self.shard is None),
+            "share_anchornet needs one local process; otherwise run maskless train first, and give its file to "
+            "--load-checkpoint",
         )

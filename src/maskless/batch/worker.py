@@ -143,6 +143,11 @@ class Worker:
             return Prepared(row=row, key=key, content=content, error=first_line(error), may_retry=retry)
         return Prepared(row=row, key=key, content=content, request=request)
 
+    def start(self, request: EditRequest, row: Row) -> Run:
+        """The run of a row, with the row's own options."""
+        options: dict[str, Any] = dict(row.options)
+        return self._editor.start(request, **options)
+
     def attempt(
         self,
         prepared: Prepared,
@@ -184,8 +189,7 @@ class Worker:
     ) -> Record:
         """Edit and publish a row; returns its record. On every exception the progress stays in the checkpoint."""
         row, began = prepared.row, time.monotonic()
-        options: dict[str, Any] = dict(row.options)
-        run = self._editor.start(request, **options)
+        run = self.start(request, row)
         folder = self._checkpoint_folder(prepared)
         continued_at = self._continue(run, folder)
         records: list[Record] = []

@@ -1,14 +1,14 @@
-"""maskless batch: a manifest of pictures, on one machine, as shards, or on a Ray cluster."""
+"""maskless batch and maskless train: a manifest of pictures, on one machine, as shards, or on a Ray cluster."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,20 +30,27 @@ from maskless.interfaces.options import (
     with_options,
 )
 
+if TYPE_CHECKING:
+    from maskless.batch.driver import Batch
+
 EXIT_STOPPED, EXIT_SOME_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 130, 143
+
+
+Manifested = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST",
+        help="A .json, .jsonl or .csv file, a folder of pictures, or a pattern such as 'photos/*.jpg'.",
+        show_default=False,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.", rich_help_panel=DISPLAY)]
 
 
 @with_options
 def batch(
     *,
-    manifest: Annotated[
-        str,
-        typer.Argument(
-            metavar="MANIFEST",
-            help="A .json, .jsonl or .csv file, a folder of pictures, or a pattern such as 'photos/*.jpg'.",
-            show_default=False,
-        ),
-    ],
+    manifest: Manifested,
     instruction: Instructed = None,
     task: TaskName = None,
     caption: Caption = "",
@@ -63,7 +70,7 @@ def batch(
         ),
     ] = None,
     models: ModelOptions,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.", rich_help_panel=DISPLAY)] = False,
+    quiet: Quiet = False,
     json_only: Annotated[
         bool, typer.Option("--json", help="Print the counts as JSON on stdout, nothing else.", rich_help_panel=DISPLAY)
     ] = False,
@@ -77,31 +84,58 @@ def batch(
     Texts and options given here are for the rows that have none of their own. Exit status: 3 if some rows failed, 143
     after SIGTERM, 130 after Ctrl-C.
     """
-    from maskless.batch.driver import Batch, check_places
-    from maskless.batch.manifest import read_manifest
-    from maskless.batch.shards import choose_gpu, chosen_shard
+    from maskless.batch.shards import choose_gpu
 
     choose_gpu(os.environ)
-    shard = chosen_shard(options.shard, os.environ)
     defaults = {"instruction": instruction, "task": task, "caption": caption, "prompt": prompt,
                 "mask": None if mask is None else os.path.abspath(mask), "box": box, "extend": extend}  # fmt: skip
-    rows = read_manifest(manifest, image_dir=options.image_dir, defaults=defaults, config=config)
-    if load_checkpoint is not None and not load_checkpoint.is_file():
-        raise MasklessError(f"no such checkpoint: {load_checkpoint}")
-    whole = Batch(
-        manifest=rows, shard=shard, options=options, models=models, config=config, keep=keep,
-        anchor_net=None if load_checkpoint is None else str(load_checkpoint),
-    )  # fmt: skip
-    _report_problems(whole)
-    check_places(whole)
+    whole = _read(manifest, defaults, options, config, keep, models, load_checkpoint)
     console = BatchConsole(quiet=quiet, json_only=json_only)
-    console.checked(rows, len(whole.rows))
-    status = _run(whole, console)
-    if status:
-        raise typer.Exit(status)
+    console.checked(whole.manifest, len(whole.rows))
+    _exit(_stoppable(lambda: _run(whole, console), console, "continue with --resume"))
 
 
-def _report_problems(batch: Any) -> None:
+@with_options
+def train(
+    *,
+    manifest: Manifested,
+    instruction: Instructed = None,
+    task: TaskName = None,
+    caption: Caption = "",
+    prompt: Prompt = None,
+    output: Annotated[Path, typer.Option(help="The checkpoint to write.", rich_help_panel=CHECKPOINTS)] = Path(
+        "anchor_net.pth"
+    ),
+    options: BatchOptions,
+    config: EditConfig,
+    keep: KeepOptions,
+    models: ModelOptions,
+    quiet: Quiet = False,
+) -> None:
+    """Train one AnchorNet on all pictures of a manifest, for --load-checkpoint. Training that was stopped continues.
+
+    [bold]maskless train[/] rows.jsonl --output anchor_net.pth
+
+    [bold]maskless batch[/] more.jsonl --load-checkpoint anchor_net.pth
+    """
+    from maskless.batch import driver
+    from maskless.batch.keys import model_identity
+    from maskless.data.files import require_writable
+
+    defaults = {"instruction": instruction, "task": task, "caption": caption, "prompt": prompt}
+    whole = _read(manifest, defaults, options, config, keep, models)
+    require_writable(output.parent)
+    console = BatchConsole(quiet=quiet)
+
+    def work() -> int:
+        driver.train(whole, output, model_identity(models), console)
+        console.note(f"written to {output}")
+        return 0
+
+    _exit(_stoppable(work, console, "repeat the command to continue"))
+
+
+def _report_problems(batch: Batch) -> None:
     """List the bad rows, and stop unless they are to be left out."""
     manifest = batch.manifest
     problems = manifest.problems
@@ -115,28 +149,62 @@ def _report_problems(batch: Any) -> None:
         raise MasklessError(f"{len(problems)} of {total} rows of {manifest.source} are not valid{hint}")
 
 
-def _run(batch: Any, console: BatchConsole) -> int:
+def _read(
+    manifest: str, defaults: dict[str, Any], options: BatchOptions, config: EditConfig, keep: KeepOptions,
+    models: ModelOptions, load_checkpoint: Path | None = None,
+) -> Batch:  # fmt: skip
+    """The batch, after a check of the whole manifest and of everything else that is cheap to check."""
+    from maskless.batch.driver import Batch, check_places
+    from maskless.batch.manifest import read_manifest
+    from maskless.batch.shards import chosen_shard
+
+    shard = chosen_shard(options.shard, os.environ)
+    rows = read_manifest(manifest, image_dir=options.image_dir, defaults=defaults, config=config)
+    if load_checkpoint is not None and not load_checkpoint.is_file():
+        raise MasklessError(f"no such checkpoint: {load_checkpoint}")
+    whole = Batch(
+        manifest=rows, shard=shard, options=options, models=models, config=config, keep=keep,
+        anchor_net=None if load_checkpoint is None else str(load_checkpoint),
+    )  # fmt: skip
+    _report_problems(whole)
+    check_places(whole)
+    return whole
+
+
+def _run(batch: Batch, console: BatchConsole) -> int:
     """Run a batch that was checked; returns the exit status."""
     from maskless.batch.driver import run_batch
     from maskless.batch.shards import under_torchrun
     from maskless.batch.state import wait_for_others
-    from maskless.batch.stores import StorageError, open_store
+    from maskless.batch.stores import open_store
 
-    terminated: list[int] = []
-    try:
-        with _interrupted_by_sigterm(terminated), console.running():
-            plan = run_batch(batch, console, loaded=console.loaded)
-    except KeyboardInterrupt:
-        word, status = ("terminated", EXIT_TERMINATED) if terminated else ("interrupted", EXIT_INTERRUPTED)
-        return _stopped(f"{word}; continue with --resume", status)
-    except StorageError as error:
-        return _stopped(f"{error}; the batch has stopped and continues with --resume", EXIT_STOPPED)
+    plan = run_batch(batch, console, loaded=console.loaded)
     console.summary(plan, batch.keep.output_dir)
     if plan.failed and under_torchrun(os.environ):
         # torchrun ends all ranks as soon as one exits with an error.
         console.note("waiting for the other ranks, as rows of this one have failed")
         wait_for_others(open_store(batch.keep.output_dir), batch.shard)
     return EXIT_SOME_FAILED if plan.failed else 0
+
+
+def _stoppable(work: Callable[[], int], console: BatchConsole, hint: str) -> int:
+    """Do the work, and return its exit status or that of what stopped it. hint: how to continue."""
+    from maskless.batch.stores import StorageError
+
+    terminated: list[int] = []
+    try:
+        with _interrupted_by_sigterm(terminated), console.running():
+            return work()
+    except KeyboardInterrupt:
+        word, status = ("terminated", EXIT_TERMINATED) if terminated else ("interrupted", EXIT_INTERRUPTED)
+        return _stopped(f"{word}; {hint}", status)
+    except StorageError as error:
+        return _stopped(f"{error}; {hint}", EXIT_STOPPED)
+
+
+def _exit(status: int) -> None:
+    if status:
+        raise typer.Exit(status)
 
 
 def _stopped(message: str, status: int) -> int:

@@ -36,6 +36,7 @@ class BatchConsole:
         self._bars: Progress | None = None
         self._all: TaskID | None = None
         self._row: TaskID | None = None
+        self._training: TaskID | None = None
         self._total, self._ended, self._failed, self._lines = 0, 0, 0, 0
         self._began: float | None = None
 
@@ -109,6 +110,15 @@ class BatchConsole:
             self._err.print(
                 f"Rows     {self._ended}/{self._total}{failed}, {rate:.1f} a minute, {left:.0f} minutes left"
             )
+
+    def training(self, done: int, total: int) -> None:
+        """So many pictures have been searched for the training of an AnchorNet."""
+        if self._bars is not None:
+            if self._training is None:
+                self._training = self._bars.add_task("Lessons", total=total, rate="")
+            self._bars.update(self._training, completed=done)
+        elif done and (done == total or done * PLAIN_LINES // total > (done - 1) * PLAIN_LINES // total):
+            self._err.print(f"Lessons  {done}/{total}")
 
     def note(self, line: str) -> None:
         """Print something that the user should know."""

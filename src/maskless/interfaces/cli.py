@@ -21,7 +21,7 @@ from maskless.data.instructions import parse_instruction, read_texts
 from maskless.data.model_options import ModelOptions
 from maskless.data.tasks import FACTS
 from maskless.interfaces import commands, servers
-from maskless.interfaces.batch import batch
+from maskless.interfaces.batch import batch, train
 from maskless.interfaces.checks import (
     one_region,
     print_in_any_encoding,
@@ -373,6 +373,7 @@ def _command_line(invoked: Any) -> str:
 
 
 app.command("batch")(batch)
+app.command("train")(train)
 app.command("inspect")(commands.inspect_checkpoint)
 app.command("status")(commands.show_status)
 app.command("models")(commands.list_models)

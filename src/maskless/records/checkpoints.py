@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskless.data.config import ResolvedConfig
+from maskless.data.config import EditConfig, ResolvedConfig
 from maskless.data.errors import MasklessError
 from maskless.engine.run import Run
 from maskless.engine.search_run import different_option, fingerprint, options_of
 from maskless.method.anchor_net import AnchorNet
 from maskless.method.search import State
-from maskless.models.pretrained import PARTS
+from maskless.models.pretrained import PARTS, EditModels
 from maskless.records.outputs import library_versions
 
 FORMAT, VERSION = "maskless", 2
@@ -69,7 +69,7 @@ class Checkpoint:
     def difference(self, run: Run) -> str | None:
         """The reason why the run cannot continue from this checkpoint, in a few words; None if it can."""
         if not self.run:
-            return "it was written by the published release"
+            return "it was written by the published release" if self.origin == "release" else "it is of many pictures"
         expected = fingerprint(run.request, run.config.seed)
         for name, value in self.run["request"].items():
             if expected[name] != value:
@@ -104,6 +104,25 @@ def checkpoint_content(run: Run, *, dino: Mapping[str, Tensor] | None = None) ->
         "progress": _progress(run.used, search),
         "models": dict(run.models.names),
         "run": rest | {"search": search},
+        "versions": library_versions(),
+    }
+
+
+def anchor_net_content(
+    anchor_net: Mapping[str, Tensor], projection: Tensor, config: EditConfig, models: EditModels
+) -> State:
+    """The content of a checkpoint of an AnchorNet alone. It belongs to no single edit; searches can start from it."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "anchor_net": dict(anchor_net),
+        "projection": {"weight": projection},
+        "dino": {},
+        "optimizer": {},
+        "config": config.to_dict() | {name: getattr(models.options, name) for name in MODEL_OPTIONS},
+        "progress": {},
+        "models": dict(models.names),
+        "run": {},
         "versions": library_versions(),
     }
 
