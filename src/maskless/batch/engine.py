@@ -61,7 +61,7 @@ class Queue:
             row = self._waiting.popleft()
             if self._tries.get(row.id, 0) < TRIES:
                 return row
-            self.died(row, "", "the process ended while it edited this row")
+            self.died(row, "an earlier run", "the process ended while it edited this row")
         return None
 
     def put_back(self, row: Row) -> None:

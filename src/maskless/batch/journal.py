@@ -65,10 +65,6 @@ class Journal:
                 finished[record["status"]][row.id] = record
         return Plan(todo=tuple(todo), done=finished[DONE], failed=finished[FAILED])
 
-    def is_done(self, row: Row, key: str) -> bool:
-        """Whether the row's marker is there now."""
-        return self.store.read(_marker(DONE, row, key)) is not None
-
     def forget(self, row: Row) -> None:
         """Remove the markers of a row that is about to be made again, because its content has changed or it failed."""
         for status, key in self._markers.pop(row_name(row.id), set()):

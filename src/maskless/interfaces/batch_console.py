@@ -95,7 +95,7 @@ class BatchConsole:
     def finished(self, outcome: Outcome) -> None:
         """A row is finished for good."""
         self._ended, self._failed = self._ended + 1, self._failed + outcome.failed
-        rate = 60 * self._ended / max(time.monotonic() - (self._began or 0.0), 1e-9)
+        rate = 60 * self._ended / max(time.monotonic() - (self._began or 0.0), 1.0)
         failed = f", {self._failed} failed" if self._failed else ""
         if outcome.failed:
             row, error = outcome.row, outcome.record["error"]

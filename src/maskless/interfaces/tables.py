@@ -13,7 +13,6 @@ from rich.table import Table
 from maskless.interfaces.checks import json_text
 
 if TYPE_CHECKING:
-    from maskless.batch.state import WorkerState
     from maskless.batch.status import BatchStatus
     from maskless.models.presets import Preset
     from maskless.records.checkpoints import Checkpoint
@@ -107,14 +106,13 @@ def print_batch_status(status: BatchStatus, *, as_json: bool) -> None:
     for run in status.runs:
         alive = run.is_alive()
         state = run.state if alive or run.state != "running" else "died"
-        rows: list[tuple[str, WorkerState | None]] = [*run.workers.items()]
-        rows = rows or [("–", None)]
-        for number, (name, worker) in enumerate(rows):
-            counts = ("–", "–", "–")
-            if worker is not None:
-                counts = (f"{worker.done:,}", f"{worker.failed:,}", worker.row or "–")
-            first = ("", "") if number else (run.shard.replace("-of-", "/"), state)
-            table.add_row(*first, printable(name), *map(printable, counts))
+        first = (run.shard.replace("-of-", "/"), state)
+        for name, worker in run.workers.items():
+            counts = (f"{worker.done:,}", f"{worker.failed:,}")
+            table.add_row(*first, printable(name), *counts, printable(worker.row or "–"))
+            first = ("", "")
+        if not run.workers:
+            table.add_row(*first, "–", "–", "–", "–")
     console.print(table)
 
 
