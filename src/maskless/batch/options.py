@@ -12,8 +12,8 @@ BATCH = "Batch"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchOptions:
-    """How a batch is run; of these options only share_anchornet changes its results.
+class ManifestOptions:
+    """How a manifest is read, and what its rows are edited with.
 
     Raises:
         MasklessError: a value of the wrong type, out of range or not among the choices.
@@ -22,6 +22,27 @@ class BatchOptions:
     image_dir: str | None = option(
         None, group=BATCH, help="Folder or URL of the pictures [default: beside the manifest, or images/ there]."
     )
+    skip_invalid: bool = option(False, group=BATCH, help="Leave out bad rows of the manifest in place of stopping.")
+    threads: int = option(
+        1,
+        group=BATCH,
+        minimum=1,
+        maximum=4096,
+        help="CPU threads of each worker. The last bits of a result depend on it, so choose the same everywhere.",
+    )
+
+    def __post_init__(self) -> None:
+        check_all(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(ManifestOptions):
+    """How a batch is run; of these options only share_anchornet changes its results.
+
+    Raises:
+        MasklessError: a value of the wrong type, out of range or not among the choices.
+    """
+
     engine: str = option(
         "local", group=BATCH, choices=ENGINES, help="Edit in this process, or on the workers of a Ray cluster."
     )
@@ -40,23 +61,15 @@ class BatchOptions:
     )
     resume: bool = option(False, group=BATCH, help="Do what is missing in the output folder.")
     retry_failed: bool = option(False, group=BATCH, help="As --resume, and try the rows again that failed before.")
-    skip_invalid: bool = option(False, group=BATCH, help="Leave out bad rows of the manifest in place of stopping.")
     row_timeout: float | None = option(
         None, group=BATCH, minimum=0.001, maximum=1e9, help="Seconds that a row may take [default: no limit]."
     )
     share_anchornet: bool = option(
         False, group=BATCH, help="First train one AnchorNet on all rows, and start every search from it."
     )
-    threads: int = option(
-        1,
-        group=BATCH,
-        minimum=1,
-        maximum=4096,
-        help="CPU threads of each worker. The last bits of a result depend on it, so choose the same everywhere.",
-    )
 
     def __post_init__(self) -> None:
-        check_all(self)
+        super().__post_init__()
         require(
             self.engine == "ray" or (self.workers is None and self.address is None),
             "workers and address belong to --engine ray; to use several processes without Ray, start shards",

@@ -7,12 +7,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskless.batch.options import BatchOptions
+from maskless.batch.options import BatchOptions, ManifestOptions
 from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
@@ -22,6 +23,7 @@ from maskless.interfaces.options import (
     DISPLAY,
     BoxText,
     Caption,
+    CheckpointDir,
     ExtendText,
     Instructed,
     MaskFile,
@@ -81,8 +83,9 @@ def batch(
 
     [bold]maskless batch[/] photos/ --caption "a red car" --prompt "a blue house"
 
-    Texts and options given here are for the rows that have none of their own. Exit status: 3 if some rows failed, 143
-    after SIGTERM, 130 after Ctrl-C.
+    Texts and options given here are for the rows that have none of their own.
+
+    Exit status: 3 if some rows failed, 143 after SIGTERM, 130 after Ctrl-C.
     """
     from maskless.batch.shards import choose_gpu
 
@@ -106,9 +109,9 @@ def train(
     output: Annotated[Path, typer.Option(help="The checkpoint to write.", rich_help_panel=CHECKPOINTS)] = Path(
         "anchor_net.pth"
     ),
-    options: BatchOptions,
+    options: ManifestOptions,
     config: EditConfig,
-    keep: KeepOptions,
+    checkpoint_dir: CheckpointDir = "checkpoints",
     models: ModelOptions,
     quiet: Quiet = False,
 ) -> None:
@@ -123,7 +126,8 @@ def train(
     from maskless.data.files import require_writable
 
     defaults = {"instruction": instruction, "task": task, "caption": caption, "prompt": prompt}
-    whole = _read(manifest, defaults, options, config, keep, models)
+    chosen = BatchOptions(**asdict(options))
+    whole = _read(manifest, defaults, chosen, config, KeepOptions(checkpoint_dir=checkpoint_dir), models)
     require_writable(output.parent)
     console = BatchConsole(quiet=quiet)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.markup import escape
 
-from maskless.batch.options import BatchOptions
+from maskless.batch.options import BatchOptions, ManifestOptions
 from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.data.tasks import TASKS
@@ -71,7 +71,7 @@ OutputDir = Annotated[str, typer.Option(help="Folder that the pictures are writt
 CheckpointDir = Annotated[
     str, typer.Option(help="Folder of the checkpoints, with a folder for each picture.", rich_help_panel=CHECKPOINTS)
 ]
-Options = EditConfig | ModelOptions | KeepOptions | ServeOptions | BatchOptions
+Options = EditConfig | ModelOptions | KeepOptions | ServeOptions | BatchOptions | ManifestOptions
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from maskless.data.config import EditConfig, ResolvedConfig
 from maskless.data.errors import MasklessError
 from maskless.engine.run import Run
-from maskless.engine.search_run import different_option, fingerprint, options_of
+from maskless.engine.search_run import MODEL_OPTIONS, different_option, fingerprint, options_of
 from maskless.method.anchor_net import AnchorNet
 from maskless.method.search import State
 from maskless.models.pretrained import PARTS, EditModels
