@@ -122,6 +122,12 @@ def test_settings_that_need_code_from_elsewhere_are_refused(asked):
         check_settings(asked, Path("config.json"))
 
 
+def test_tables_that_a_library_fills_are_bounded():
+    for asked in ({"axes_dims_rope": [16, 2**20]}, {"axes_lens": [2**20]}, {"num_train_timesteps": 10**8}):
+        with pytest.raises(MasklessError, match="more than its weights or any model allow"):
+            check_settings(asked, Path("config.json"), weights=900)
+
+
 def test_ordinary_settings_pass():
     check_settings(
         {"rope_theta": 10**9, "num_hidden_layers": 80, "attn_implementation": "eager", "quantization_config": None,
@@ -140,7 +146,16 @@ def test_settings_with_endless_entries_are_refused():
 
 
 @pytest.mark.parametrize(
-    "named", [["os", "system"], ["evil", "Pipeline"], ["diffusers", "DiffusionPipeline"], "x", ["a"], [1, 2]]
+    "named",
+    [
+        ["os", "system"],
+        ["evil", "Pipeline"],
+        ["diffusers", "DiffusionPipeline"],
+        ["transformers", "AutoTokenizer"],
+        "x",
+        ["a"],
+        [1, 2],
+    ],
 )
 def test_a_pipeline_of_other_classes_is_refused_without_importing_them(copied, tmp_path, monkeypatch, named):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")

@@ -84,11 +84,15 @@ def test_a_server_that_hardly_sends_anything_is_left(server, tmp_path, monkeypat
         download(address(server), tmp_path / "part", file(), limit=0, on_bytes=len_of_nothing)
 
 
-def test_answers_have_a_limit_and_must_be_json(server):
+def test_answers_have_a_limit_and_must_be_json(server, monkeypatch):
     server.answers["data"] = Answer(body=b"[1, 2]")
     assert request_json(f"{server.url}/data") == [1, 2]
     with pytest.raises(MasklessError, match="larger than 0 MB"):
         request_bytes(f"{server.url}/data", limit=3)
+    monkeypatch.setattr(transfer, "ANSWER_SECONDS", 0)
+    with pytest.raises(MasklessError, match="takes longer than 0 s"):
+        request_bytes(f"{server.url}/data", limit=100)
+    monkeypatch.undo()
     server.answers["data"] = Answer(body=b"\xff\xfe")
     with pytest.raises(MasklessError, match="is not JSON, so this is not a hub"):
         request_json(f"{server.url}/data")

@@ -42,6 +42,13 @@ def is_hub_id(source: str) -> bool:
     return HUB_ID.fullmatch(source) is not None and not source.startswith(".") and ".." not in source.split("@")[-1]
 
 
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids requests to the hub."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 def find(sources: Sequence[str], *, settings_only: bool = False) -> Snapshot | None:
     """The first of these models that is complete on this disk; None if none is. No request is sent to the hub.
 
@@ -87,7 +94,7 @@ def fetch(
     found = None if again else find(sources, settings_only=settings_only)
     if found is not None:
         return found
-    if offline or constants.HF_HUB_OFFLINE:
+    if offline or is_offline():
         return _found_elsewhere(sources) or _refuse_offline(sources)
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 

@@ -30,7 +30,10 @@ SIZE_FACTOR, SPARE_ELEMENTS, SPARE_PARAMETERS = 2, 2**24, 200
 MAX_INTEGER, MAX_ENTRIES = 2**24, 10_000
 COUNTED = re.compile(r".*(layers|blocks|layers_per_block|depths?)")
 """Settings that count layers. None of them can be larger than the number of weights."""
-LIMITS = {"num_labels": 2**17, "num_train_timesteps": 2**17}
+LIMITS = {
+    "num_labels": 2**17, "num_train_timesteps": 2**17, "axes_dims_rope": 2**12, "axes_dims": 2**12, "axes_lens": 2**14,
+}  # fmt: skip
+"""Settings by which a library fills a table when it builds a network, and the largest of each."""
 UNBOUNDED = re.compile(r".*(theta|base)")
 """Settings that are only computed with."""
 LFS_POINTER = b"version https://git-lfs"

@@ -167,7 +167,7 @@ def fetch_models(options: ModelOptions, *, progress: bool = False) -> dict[str, 
         try:
             check_weights(snapshot.folder)
         except MasklessError:
-            if options.offline:
+            if options.offline or hub.is_offline():
                 raise
             # A file in the cache is damaged: those that are not what their hashes say are downloaded again.
             snapshot = hub.fetch(_with_commits(source), again=True, **wanted)

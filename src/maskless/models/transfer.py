@@ -24,6 +24,8 @@ PAUSE_SECONDS = 0.5
 """Pause before the second attempt; it doubles with each further one."""
 TIMEOUT_SECONDS, STALLED_SECONDS, STALLED_BYTES = 30.0, 60.0, 64 * 2**10
 """How long a server may be silent, and how few bytes in how many seconds count as no transfer at all."""
+ANSWER_SECONDS = 120.0
+"""How long an answer about a repository may take as a whole."""
 PIECE_BYTES = 2**20
 SHA256, SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
@@ -71,10 +73,12 @@ def request_bytes(url: str, *, limit: int) -> bytes:
     Raises:
         MasklessError: an answer that is too large or takes too long.
     """
-    content = bytearray()
+    content, began = bytearray(), time.monotonic()
     with _opened(url) as response:
         for piece in _pieces(response, url):
             content += piece
+            if time.monotonic() - began > ANSWER_SECONDS:
+                raise MasklessError(f"the answer of {url} takes longer than {ANSWER_SECONDS:.0f} s; nothing was kept")
             if len(content) > limit:
                 raise MasklessError(f"the answer of {url} is larger than {limit / 2**20:.0f} MB; nothing was kept")
     return bytes(content)

@@ -120,7 +120,9 @@ def network_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type]:
             continue
         library, kind = named if len(named) == 2 and all(isinstance(each, str) for each in named) else ("", "")
         is_network = kind in NETWORKS.get(library, ())
-        if library not in libraries or not (is_network or kind.endswith(OTHER_PARTS)) or not part.isidentifier():
+        # Classes such as AutoTokenizer may choose one that is in the folder.
+        is_other = kind.endswith(OTHER_PARTS) and not kind.startswith("Auto")
+        if library not in libraries or not (is_network or is_other) or not part.isidentifier():
             raise MasklessError(
                 f"{folder / 'model_index.json'} names {shown(named)} as its {shown(part)}, which is not supported"
             )
