@@ -29,7 +29,7 @@ from maskless.batch.stores import StorageError, open_store
 from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError, first_line
 from maskless.data.model_options import ModelOptions
-from maskless.data.picture import SourceImage, load_image
+from maskless.data.picture import SourceImage, load_image, output_suffix
 from maskless.data.result import EditResult, StepRecord
 from maskless.data.types import EditRequest
 from maskless.engine.editor import Editor
@@ -228,7 +228,12 @@ class Worker:
         result, cost = without_timings(result), result.cost
         command = edit_command(row, settings.models, settings.config, settings.keep)
         with self.store.staging(settings.owner) as staging:
-            saved = save_edit(result, staging, image_id=row.id, draw_box=settings.keep.draw_box, command=command)
+            keep = settings.keep
+            suffix = output_suffix(result.request.source, keep.format, keep.quality)
+            saved = save_edit(
+                result, staging, image_id=row.id, draw_box=keep.draw_box, command=command, suffix=suffix,
+                quality=keep.quality,
+            )  # fmt: skip
             if log is not None:
                 log.finished(saved.overview, len(result.history))
             self.store.write(f"{SHEETS}/{row_name(row.id)}.jpg", strip(result))
