@@ -126,5 +126,6 @@ def _pictures(work: Path) -> dict[str, bytes]:
 
 def _record(work: Path) -> dict[str, Any]:
     record = timeless(json.loads((work / OUTPUT / "result.json").read_text("utf-8")))
-    # What a resumed run has not done again costs nothing, so its counts are lower.
-    return {name: value for name, value in record.items() if name != "cost"}
+    # What a resumed run has not done again costs nothing, so its counts are lower. The versions of the libraries belong
+    # to the machine, where they may be updated during a long campaign.
+    return {name: value for name, value in record.items() if name not in ("cost", "versions")}
