@@ -86,6 +86,29 @@ def test_batches_of_one_and_of_many_agree(editor, image, result):
     assert int(difference.max()) <= 1
 
 
+def test_another_edit_of_the_same_picture_pays_for_no_features(editor, image, monkeypatch):
+    fresh = type(editor)(editor.models, editor.config)
+    first = fresh.edit(np.asarray(image), **TEXTS, search="placed")
+    for method in ("features", "keys"):
+        monkeypatch.setattr(editor.models.dino, method, lambda *_: pytest.fail("it is known"))
+    encoded = []
+    original = editor.models.clip.encode
+    monkeypatch.setattr(editor.models.clip, "encode", lambda images: encoded.append(len(images)) or original(images))
+    second = fresh.edit(np.asarray(image), caption=TEXTS["caption"], prompt="a green tree", search="placed")
+    assert torch.equal(second.placement.boxes_xyxy, first.placement.boxes_xyxy)
+    assert sum(encoded) < 20, "CLIP sees the views of the source and of the candidates, and no proposed region"
+
+
+def test_an_editor_keeps_the_views_of_few_pictures(editor):
+    fresh = type(editor)(editor.models, editor.config)
+    pictures = [np.full((40, 40, 3), value, dtype=np.uint8) for value in (10, 90, 170)]
+    requests = [fresh.request(each, prompt="a house") for each in pictures]
+    first, second, third = (fresh.start(each).view for each in requests)
+    again = fresh.start(fresh.request(pictures[2], prompt="a cat"))
+    assert again.view is third and fresh.start(requests[1]).view is second
+    assert fresh.start(requests[0]).view is not first, "only the last two are kept"
+
+
 def test_stream_gives_records_as_they_happen(editor, image):
     steps = list(editor.stream(editor.request(image, **TEXTS), **FAST))
     assert [step.step for step in steps] == [0, 1, 2] and {step.total_steps for step in steps} == {2}

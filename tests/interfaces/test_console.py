@@ -165,7 +165,7 @@ class TestResultOfAnEdit:
         assert f"the {x1 - x0} × {y1 - y0} box at ({x0}, {y0}), around anchor " in rows["Found"]
         assert f"the best of 2: score {float(result.scores.max()):.3f}" in rows["Found"]
         before, after = result.anchor_net.expected_loss_before, result.anchor_net.expected_loss_after
-        assert rows["Learned"] == f"expected loss {before:.4f} → {after:.4f} over 2 iterations"
+        assert rows["Learned"] == f"expected loss with location cost {before:.4f} → {after:.4f} over 2 iterations"
         assert rows["Cost"].startswith(f"{result.cost.inpaintings} inpaintings, {result.cost.unet_forwards} UNet")
         assert [rows[name] for name in ("Best", "Overview", "Report")] == [
             str(path) for path in (files.final, files.overview, files.report)

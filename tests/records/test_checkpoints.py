@@ -53,6 +53,12 @@ def release_state(sizes: int = 6) -> dict[str, torch.Tensor]:
     return {f"module.{name}": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
+def start_with(models, start):
+    """A run of the same edit with these models."""
+    run = start()
+    return type(run)(run.request, models, run.config)
+
+
 class TestContents:
     def test_it_opens_with_weights_only_and_contains_every_part(self, start, tmp_path):
         run = start()
@@ -127,6 +133,18 @@ class TestResuming:
 
     def test_epochs_and_ranking_may_differ(self, start, last):
         assert load_checkpoint(last()).difference(start(epochs=9, ranking="paper")) is None
+
+    def test_models_are_compared_by_their_weights_not_by_their_folder(self, editor, start, last):
+        checkpoint = load_checkpoint(last())
+        assert set(checkpoint.weights) == {"inpainting", "dino", "clip"}
+        models = editor.models
+        moved = replace(models, names={part: f"elsewhere/{part}" for part in models.names})
+        assert checkpoint.difference(start_with(moved, start)) is None
+        other = replace(moved, weights={**models.weights, "clip": "another"})
+        assert checkpoint.difference(start_with(other, start)) == "it was made with other models"
+        earlier = replace(checkpoint, weights={})  # earlier versions kept no weights
+        assert earlier.difference(start()) is None
+        assert earlier.difference(start_with(moved, start)) == "it was made with other models"
 
     def test_another_scheduler_is_another_edit(self, start, last):
         run = start()

@@ -40,6 +40,22 @@ def test_the_tree_is_the_documented_one(make_result, scene, tmp_path):
     assert all(path.is_file() for path in saved.candidates)
 
 
+def test_the_result_is_announced_before_its_pages_are_drawn(make_result, scene, tmp_path):
+    there = []
+
+    def announced(saved):
+        there.append(
+            [path.is_file() for path in (saved.final, saved.folder / "result.json", saved.overview, saved.report)]
+        )
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_edit(make_result(scene), tmp_path, announce=announced)
+    assert there == [[True, True, False, False]]
+    saved = save_edit(make_result(scene), tmp_path)
+    assert saved.overview.is_file() and saved.report.is_file() and saved.folder == tmp_path / "0_trees"
+
+
 def test_pictures_of_boxes_are_optional(make_result, scene, tmp_path):
     save_edit(make_result(scene), tmp_path, draw_box=True)
     save_edit(make_result(scene), tmp_path)
@@ -52,8 +68,8 @@ def test_the_content_of_the_record(make_result, scene, tmp_path):
     record = json.loads((tmp_path / "7_trees/result.json").read_text("utf-8"))
     assert record == saved.record
     assert set(record) == {
-        "request", "config", "changed_by_task", "models", "candidates", "order", "anchor_net", "history", "cost",
-        "versions",
+        "request", "config", "changed_by_task", "models", "candidates", "order", "anchor_net", "placement", "history",
+        "cost", "versions",
     }  # fmt: skip
     assert record["request"]["prompt"] == "a big tree" and record["request"]["seed"] == 42
     assert record["order"] == list(result.order)

@@ -83,7 +83,7 @@ def test_it_shows_the_edit(make_result, scene):
     x0, y0, x1, y1 = result.best.box_xyxy
     assert f"{x1 - x0} × {y1 - y0} at ({x0}, {y0})" in shown
     assert f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}"/>' in html
-    assert "12.35 s" in shown and "54 inpaintings" in shown and "expected loss1.520 → –" in shown
+    assert "12.35 s" in shown and "54 inpaintings" in shown and "expected loss with location cost1.520 → –" in shown
     assert html.count('<svg class="curve"') == 1 and html.count('type="range"') == 1
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from threading import Lock
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
@@ -23,6 +26,8 @@ from maskless.method.search import State
 from maskless.models.inpainters.denoising import OnStep, watched
 from maskless.models.pretrained import EditModels, load_models
 
+KEPT_VIEWS = 2
+"""How many pictures' views an editor keeps, so that another edit of the same picture pays for no features."""
 EDIT, MODEL, KEEP = ({option.name for option in fields(kind)} for kind in (EditConfig, ModelOptions, KeepOptions))
 
 
@@ -33,8 +38,8 @@ class Editor:
     result = editor.edit("scene.png", caption="a red car", prompt="a blue house")
     result.best.save("edited.png")
 
-    An editor only has its models and options, and no edit changes them. Several threads can therefore use one editor at
-    the same time, each with its own runs.
+    An editor has its models and options, which no edit changes, and keeps what was computed from the last KEPT_VIEWS
+    pictures. Several threads can use one editor at the same time, each with its own runs.
     """
 
     def __init__(self, models: EditModels, config: EditConfig | None = None) -> None:
@@ -42,6 +47,8 @@ class Editor:
         self.config = _checked_config(config)
         # The views that are in use, by the identity of their picture, so that a request from a view shares it.
         self._views: WeakValueDictionary[int, PictureView] = WeakValueDictionary()
+        self._recent: OrderedDict[str, PictureView] = OrderedDict()
+        self._lock = Lock()
 
     @classmethod
     def from_pretrained(
@@ -140,10 +147,20 @@ class Editor:
             )
         return start_run(request, self.models, config, view=view or self._view_of(request), state=state)
 
-    def _view_of(self, request: EditRequest) -> PictureView | None:
-        """The view that a request was made from, if it still exists."""
+    def _view_of(self, request: EditRequest) -> PictureView:
+        """The view that a request was made from, if it still exists; else a recent one of the same pixels, or a new
+        one."""
         view = self._views.get(id(request.image))
-        return view if view is not None and view.image is request.image else None
+        if view is not None and view.image is request.image:
+            return view
+        pixels = request.image.contiguous().numpy()
+        key = hashlib.sha256(repr(pixels.shape).encode() + pixels.data).hexdigest()
+        with self._lock:
+            view = self._recent.pop(key, None) or PictureView(request.image, self.models)
+            self._recent[key] = view
+            while len(self._recent) > KEPT_VIEWS:
+                self._recent.popitem(last=False)
+        return view
 
     def stream(self, request: EditRequest, **options: OptionValue) -> Iterator[StepRecord]:
         """The steps of an edit as they are made. To get the result as well, use `start` and keep the run."""

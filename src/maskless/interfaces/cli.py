@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from maskless.data.types import EditRequest
     from maskless.engine.editor import Editor
     from maskless.engine.run import Run
-    from maskless.records.outputs import SavedEdit
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 # Typer carries its own copy of click or uses the installed one; this is the base of the errors that either raises.
@@ -225,8 +225,7 @@ def edit(
     editor = _loaded(console, models, config)
     run = editor.start(request)
     note = resume(run, checkpoint) if checkpoint is not None else None
-    result, saved = _finished(console, run, keep, note, command=_command_line(invoked))
-    console.finished(result, saved)
+    _finish(console, run, keep, note, command=_command_line(invoked))
 
 
 def _checked(image: Path, arguments: dict[str, Any], keep: KeepOptions) -> EditRequest:
@@ -263,10 +262,10 @@ def _loaded(console: EditConsole, models: ModelOptions, config: EditConfig) -> E
     return editor
 
 
-def _finished(
-    console: EditConsole, run: Run, keep: KeepOptions, note: str | None, *, command: str
-) -> tuple[EditResult, SavedEdit]:
+def _finish(console: EditConsole, run: Run, keep: KeepOptions, note: str | None, *, command: str) -> None:
     """Run an edit to its end and keep its checkpoints, log and pictures; on Ctrl-C print how to continue, and exit.
+
+    The result is printed as soon as its pictures are written; its overview and report are drawn afterwards.
 
     note: which checkpoint the run continues from; None for a new run. command: what makes the edit again.
     """
@@ -276,7 +275,6 @@ def _finished(
     from maskless.records.outputs import save_edit
     from maskless.records.tensorboard import TensorBoardLog
 
-    done: list[tuple[EditResult, SavedEdit]] = []
     name = edit_folder(
         run.request, identity(run.request, run.config, run.models.options), output_dir=keep.output_dir,
         checkpoint_dir=keep.checkpoint_dir, image_id=keep.image_id, overwrite=keep.overwrite,
@@ -286,14 +284,14 @@ def _finished(
     with TensorBoardLog.of(run, keep) if keep.tensorboard else nullcontext() as log:
 
         def save(result: EditResult) -> None:
-            with console.waiting("Writing the pictures"):
-                saved = save_edit(
-                    result, keep.output_dir, image_id=keep.image_id, draw_box=keep.draw_box, command=command,
-                    suffix=suffix, quality=keep.quality, overwrite=keep.overwrite, folder_name=name,
-                )  # fmt: skip
+            progress.stop()
+            saved = save_edit(
+                result, keep.output_dir, image_id=keep.image_id, draw_box=keep.draw_box, command=command,
+                suffix=suffix, quality=keep.quality, overwrite=keep.overwrite, folder_name=name,
+                announce=partial(console.finished, result),
+            )  # fmt: skip
             if log is not None:
                 log.finished(saved.overview, run.total_steps)
-            done.append((result, saved))
 
         try:
             with console.progress(run, note) as progress:
@@ -302,7 +300,6 @@ def _finished(
         except KeyboardInterrupt:
             left = continues_from(run, folder)
             raise Interrupted(_how_to_continue(command, left)) from None
-    return done[0]
 
 
 def _how_to_continue(command: str, checkpoint: Path | None) -> str:
@@ -364,8 +361,8 @@ def _command_line(invoked: Any) -> str:
         if parameter.param_type_name == "argument":
             arguments.append(str(value))
             continue
-        flag = max(parameter.opts, key=len)
-        given = () if value is True else value if isinstance(value, (tuple, list)) else (value,)
+        flag = max(parameter.secondary_opts if value is False else parameter.opts, key=len)
+        given = () if isinstance(value, bool) else value if isinstance(value, (tuple, list)) else (value,)
         options.append(shlex.join([flag, *map(str, given)]))
     ending = any(text.startswith("-") for text in arguments)
     parts = [*options, shlex.join(["--", *arguments])] if ending else [shlex.join(arguments), *options]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from maskless.models import hub
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 from maskless.models.encoders import load_clip, load_dino
+from maskless.models.fingerprint import fingerprint_of
 from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.inpainters.single_file import load_single_file, settings_of
 from maskless.models.memory import arrange, is_out_of_memory, memory_advice
@@ -61,7 +62,8 @@ class EditModels:
 
     redrawer: a model that takes a picture and draws it as a text describes it, for the tasks that redraw content; None
     if the inpainter does that. refinement: how the redrawer refines objects that the inpainter has drawn; None if its
-    folder does not recommend it. names: the source of each part, with the commit for a model of the hub. options: the
+    folder does not recommend it. names: the source of each part, with the commit for a model of the hub. weights: what
+    identifies the weights of DINO, CLIP and the inpainting model (`fingerprint_of`), wherever they are. options: the
     options that the models were loaded with; device and dtype are the chosen ones, not "auto". dtype: number format of
     the denoiser. placement: where `options.memory` keeps the networks, for the user; empty for full.
     """
@@ -72,6 +74,7 @@ class EditModels:
     redrawer: InpaintingModel | None = None
     refinement: Refinement | None = None
     names: dict[str, str]
+    weights: Mapping[str, str] = field(default_factory=dict)
     options: ModelOptions
     device: torch.device
     dtype: torch.dtype
@@ -123,6 +126,8 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
         clip = _load_part(load_clip, parts["clip"], "CLIP", **common)
         chosen: dict[str, Any] = {"scheduler": options.scheduler, "lora": options.lora or ""}
         inpainter, networks = _load_part(_load_inpainter, parts["inpainting"], "inpainting", **chosen, **for_denoisers)
+        weights = {"inpainting": fingerprint_of(networks), "dino": fingerprint_of([dino.model])}
+        weights["clip"] = fingerprint_of([clip.model])
         redrawer, refinement = None, None
         if REDRAW in parts:
             refinement = _load_part(_load_refinement, parts[REDRAW], REDRAW, memory=options.memory)
@@ -141,6 +146,7 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
         redrawer=redrawer,
         refinement=refinement,
         names={part: local.name for part, local in parts.items()},
+        weights=weights,
         options=replace(options, device=device.type, dtype=str(dtype).removeprefix("torch.")),
         device=device,
         dtype=dtype,

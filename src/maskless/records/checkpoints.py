@@ -1,6 +1,6 @@
 """Checkpoints: the state of an unfinished edit as plain tensors and values.
 
-    {format, version, anchor_net, projection, dino, optimizer, config, progress, models, run, versions}
+    {format, version, anchor_net, projection, dino, optimizer, config, progress, models, weights, run, versions}
 
 `torch.load(path, weights_only=True)` opens such a file. `run` contains the parts of `Run.state` that have no key of
 their own. Files appear whole or not at all. The published release writes the flat state dict of its model instead, with
@@ -51,6 +51,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     progress: Mapping[str, Any]
     models: Mapping[str, str]
+    weights: Mapping[str, str]
     optimizer: Mapping[str, Any]
     run: Mapping[str, Any]
 
@@ -77,9 +78,16 @@ class Checkpoint:
         different = different_option(self.config, options_of(run))
         if different is not None:
             return different
-        if any(self.models.get(part) != run.models.names[part] for part in PARTS):
+        if any(self._of_another(part, run.models) for part in PARTS):
             return "it was made with other models"
         return None
+
+    def _of_another(self, part: str, models: EditModels) -> bool:
+        """Whether a part of the models is another one: by its weights if they are known, else by its source."""
+        saved, present = self.weights.get(part), models.weights.get(part)
+        if saved is not None and present is not None:
+            return saved != present
+        return self.models.get(part) != models.names[part]
 
 
 def checkpoint_content(run: Run, *, dino: Mapping[str, Tensor] | None = None) -> State | None:
@@ -103,6 +111,7 @@ def checkpoint_content(run: Run, *, dino: Mapping[str, Tensor] | None = None) ->
         "config": options,
         "progress": _progress(run.used, search),
         "models": dict(run.models.names),
+        "weights": dict(run.models.weights),
         "run": rest | {"search": search},
         "versions": library_versions(),
     }
@@ -122,6 +131,7 @@ def anchor_net_content(
         "config": config.to_dict() | {name: getattr(models.options, name) for name in MODEL_OPTIONS},
         "progress": {},
         "models": dict(models.names),
+        "weights": dict(models.weights),
         "run": {},
         "versions": library_versions(),
     }
@@ -226,7 +236,10 @@ def _from_maskless(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     if missing or not content["anchor_net"]:
         raise MasklessError(f"the checkpoint {path} has no {', '.join(missing) or 'anchor_net'}")
     parts = {name: content[name] for name in names}
-    return Checkpoint(path=path, origin="maskless", other={}, **parts)
+    weights = content.get("weights")  # files of earlier versions have none
+    return Checkpoint(
+        path=path, origin="maskless", other={}, weights=weights if isinstance(weights, dict) else {}, **parts
+    )
 
 
 def _from_release(path: Path, content: Mapping[str, Any]) -> Checkpoint:
@@ -249,6 +262,7 @@ def _from_release(path: Path, content: Mapping[str, Any]) -> Checkpoint:
         config={},
         progress={},
         models={},
+        weights={},
         optimizer={},
         run={},
     )

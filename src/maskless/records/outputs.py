@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,14 @@ import numpy as np
 import torch
 
 from maskless.data.canvas import without_margins
-from maskless.data.files import finite, one_line_write_errors, require_no_links, require_writable, temporary_folder
+from maskless.data.files import (
+    finite,
+    one_line_write_errors,
+    require_no_links,
+    require_writable,
+    temporary_folder,
+    write_bytes,
+)
 from maskless.data.picture import output_suffix, save_image
 from maskless.data.result import EditResult, Placement
 from maskless.data.types import EditRequest
@@ -29,6 +36,7 @@ from maskless.records.report import BEST_PX, edit_report
 if TYPE_CHECKING:
     from PIL import Image
 
+PAGES = ("overview.png", "report.html")
 KINDS = ("results", "boxes")
 """The folders of an edit's pictures."""
 LIBRARIES = ("maskless", "torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "pillow")
@@ -57,12 +65,14 @@ def save_edit(
     quality: int | None = None,
     overwrite: bool = False,
     folder_name: str | None = None,
+    announce: Callable[[SavedEdit], None] | None = None,
 ) -> SavedEdit:
     """Write the source, every candidate, the best one, overview.png, report.html and result.json of an edit.
 
-    They are written to {output_dir}/{image_id}_{caption}/. Everything is written to a hidden folder first and then
-    renamed, result.json last, so a full disk or a killed process leaves the earlier files. The same edit, made again,
-    replaces its files; if the folder holds another edit, the new one is numbered: "… (2)".
+    They are written to {output_dir}/{image_id}_{caption}/. The pictures and result.json are written to a hidden folder
+    first and then renamed, result.json last, so a full disk or a killed process leaves the earlier files. Only then are
+    overview.png and report.html drawn. The same edit, made again, replaces its files; if the folder holds another edit,
+    the new one is numbered: "… (2)".
 
     Args:
         draw_box: also write the source with a frame around each candidate's box.
@@ -72,6 +82,7 @@ def save_edit(
         quality: 1 to 100, for a suffix that has one.
         overwrite: take the folder whatever edit it holds.
         folder_name: the folder to take if no other edit has got it meanwhile, from `folders.edit_folder`.
+        announce: called as soon as the pictures and result.json are there, before the overview and the report.
     Raises:
         MasklessError: a file cannot be written, or the format cannot hold the picture.
     """
@@ -83,9 +94,10 @@ def save_edit(
     with one_line_write_errors(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
         with temporary_folder(output_dir) as staging:
-            record = _write_all(staging, result, names, image_id, draw_box, command)
+            written = _write_pictures(staging, result, names, image_id, draw_box)
             _move_into_place(staging, folder, names.stem)
-    return SavedEdit(
+    record = written.record
+    saved = SavedEdit(
         folder=folder,
         final=folder / names.final,
         overview=folder / "overview.png",
@@ -93,6 +105,23 @@ def save_edit(
         candidates=tuple(folder / entry["file"] for entry in record["candidates"]),
         record=record,
     )
+    if announce is not None:
+        announce(saved)
+    with one_line_write_errors(output_dir):
+        _write_pages(saved, result, written, command)
+    return saved
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """What was written of an edit, and small pictures of it for its pages: the source at its own size and smaller, and
+    the candidates by position. files: their paths, relative to the edit's folder."""
+
+    record: dict[str, Any]
+    source: np.ndarray
+    best: Image.Image
+    thumbnails: list[Image.Image]
+    files: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +160,8 @@ def _free_folder(
     return edit_folder(request, own, output_dir=output_dir, image_id=image_id, overwrite=overwrite)
 
 
-def _write_all(
-    folder: Path, result: EditResult, names: _Names, image_id: str, draw_box: bool, command: str | None
-) -> dict[str, Any]:
-    """Write every file of the edit to a folder, and return the record."""
+def _write_pictures(folder: Path, result: EditResult, names: _Names, image_id: str, draw_box: bool) -> _Written:
+    """Write the pictures of the edit and result.json to a folder."""
     source = result.request.source
     original = source.pixels if source is not None else _pixels_of_request(result.request)
     _save_input(folder / "input_image.png", result, original)
@@ -153,15 +180,22 @@ def _write_all(
             framed = _with_box(original, edited.box_xyxy)
             save_image(folder / f"boxes/{names.stem}anchor{anchor}_ori_draw.png", framed)
     shutil.copyfile(folder / files[result.order[0]], folder / names.final)
-    (folder / "overview.png").write_bytes(draw_overview(result, thumbnail(original), thumbnails))
     record = edit_record(result, files, image_id, names.identity)
-    before = thumbnail(original, longest_px=BEST_PX)
-    report = edit_report(result, before, best, thumbnails, files, versions=record["versions"], command=command)
-    (folder / "report.html").write_bytes(report.encode("utf-8", "replace"))
     content = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A file name may hold bytes that are not Unicode; JSON has the same escapes for them as Python.
     (folder / RECORD_NAME).write_bytes(content.encode("utf-8", "backslashreplace"))
-    return record
+    return _Written(record=record, source=original, best=best, thumbnails=thumbnails, files=files)
+
+
+def _write_pages(saved: SavedEdit, result: EditResult, written: _Written, command: str | None) -> None:
+    """Write overview.png and report.html, each whole."""
+    write_bytes(saved.overview, draw_overview(result, thumbnail(written.source), written.thumbnails))
+    before = thumbnail(written.source, longest_px=BEST_PX)
+    versions = written.record["versions"]
+    report = edit_report(
+        result, before, written.best, written.thumbnails, written.files, versions=versions, command=command
+    )
+    write_bytes(saved.report, report.encode("utf-8", "replace"))
 
 
 def written_folders(folder: Path) -> tuple[Path, ...]:
@@ -175,7 +209,8 @@ def _move_into_place(staging: Path, folder: Path, stem: str) -> None:
     Candidates of an earlier edit with the same stem are removed, because it may have had more of them.
     """
     earlier = _earlier_files(folder, stem)
-    (folder / RECORD_NAME).unlink(missing_ok=True)
+    for page in (RECORD_NAME, *PAGES):
+        (folder / page).unlink(missing_ok=True)
     new = sorted(path.relative_to(staging) for path in staging.rglob("*") if path.is_file())
     for name in earlier:
         if name not in new and not (folder / name).is_symlink():

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from maskless.data.choices import AS_IN_THE_PAPER
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.evaluation.measures import figures
-from maskless.evaluation.methods.baselines import AS_IN_THE_PAPER
 from maskless.evaluation.methods.trials import case_of
 from maskless.evaluation.requests.jobs import draw_jobs
 from maskless.evaluation.suite import SuiteOptions, judge_folder
