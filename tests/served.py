@@ -13,7 +13,7 @@ from maskless.interfaces.jobs.worker import Jobs
 from maskless.interfaces.web.options import ServeOptions
 from maskless.interfaces.web.server import build_app
 
-QUICK = {"iterations": 2, "anchors": 2, "steps": 1, "views": 1}
+QUICK = {"search": "learned", "iterations": 2, "anchors": 2, "steps": 1, "views": 1}
 WORDS = {"caption": "a red square", "prompt": "a blue house"}
 
 

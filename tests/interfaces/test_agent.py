@@ -31,7 +31,7 @@ def folder(tmp_path: Path, noisy_png: bytes) -> Path:
 
 @pytest.fixture
 def agent(editor: Editor, folder: Path, tmp_path: Path):
-    config = replace(editor.config, iterations=2, anchors=2, steps=1, views=1)
+    config = replace(editor.config, search="learned", iterations=2, anchors=2, steps=1, views=1)
     agent = Agent(lambda: Editor(editor.models, config), [folder], tmp_path / "work")
     yield agent
     agent.stop()

@@ -15,7 +15,9 @@ from maskless.interfaces.jobs.worker import Busy
 def start(jobs, noisy_png):
     def start(**options):
         upload = Upload(content=noisy_png, suffix=".png", size_px=(120, 72))
-        spec = EditSpec(caption="a red square", prompt="a house", options={"anchors": 2, "steps": 1, **options})
+        spec = EditSpec(
+            caption="a red square", prompt="a house", options={"search": "learned", "anchors": 2, "steps": 1, **options}
+        )
         return jobs.submit(spec, upload)
 
     return start

@@ -8,7 +8,7 @@ from maskless.data.sixteen_bit import encode_png
 from maskless.interfaces.jobs.outcome import heat_map, keep_outcome, outcome_facts, reason, small_view
 from maskless.records.outputs import save_edit
 
-QUICK = {"iterations": 1, "anchors": 3, "steps": 1}
+QUICK = {"search": "learned", "iterations": 1, "anchors": 3, "steps": 1}
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,11 @@ from maskless.interfaces.jobs.spec import EditSpec
 from maskless.interfaces.jobs.uploads import Upload
 from maskless.interfaces.jobs.worker import Busy, JobLimits, Jobs
 
-QUICK = EditSpec(caption="a red square", prompt="a blue house", options={"iterations": 2, "anchors": 2, "steps": 1})
+QUICK = EditSpec(
+    caption="a red square",
+    prompt="a blue house",
+    options={"search": "learned", "iterations": 2, "anchors": 2, "steps": 1},
+)
 LONG = replace(QUICK, options={**QUICK.options, "iterations": 200, "epochs": 20})
 
 

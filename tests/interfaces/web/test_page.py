@@ -30,7 +30,7 @@ expect.set_options(timeout=PATIENCE_MS)
 @pytest.fixture(scope="module")
 def server(editor: Editor, tmp_path_factory) -> Iterator[Running]:
     """The whole server, with small models and quick options."""
-    quick = Editor(editor.models, replace(editor.config, iterations=3, anchors=3, steps=1, views=1))
+    quick = Editor(editor.models, replace(editor.config, search="learned", iterations=3, anchors=3, steps=1, views=1))
     running = Running(
         Jobs(quick, tmp_path_factory.mktemp("served") / "edits", JobLimits()), ServeOptions(), with_page=True
     )

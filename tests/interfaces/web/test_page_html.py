@@ -17,7 +17,7 @@ EVIL = '"><script>alert(1)</script>'
 
 @pytest.fixture
 def job(jobs, noisy_png) -> Job:
-    options = {"iterations": 1, "anchors": 2, "steps": 1}
+    options = {"search": "learned", "iterations": 1, "anchors": 2, "steps": 1}
     spec = EditSpec(caption=EVIL, prompt=f"a house {EVIL}", options=options)
     job = jobs.submit(spec, Upload(content=noisy_png, suffix=".png", size_px=(120, 72)))
     while not job.is_finished:

@@ -85,7 +85,7 @@ class Process:
 def test_sigterm_keeps_the_search_as_a_checkpoint_and_the_next_server_ends_it_as_if_nothing_had_happened(
     tiny_models, tmp_path, noisy_png
 ):
-    options = {"iterations": 30, "anchors": 2, "steps": 1, "views": 1}
+    options = {"search": "learned", "iterations": 30, "anchors": 2, "steps": 1, "views": 1}
     folder = tmp_path / "served"
     first = Process(folder, "--grace-seconds", "0", models=tiny_models)
     running = first.start(noisy_png, **options)
@@ -110,7 +110,14 @@ def test_sigterm_keeps_the_search_as_a_checkpoint_and_the_next_server_ends_it_as
 def test_sigterm_lets_the_present_edit_finish_and_answers_its_client(tiny_models, tmp_path, noisy_png):
     server = Process(tmp_path / "served", "--grace-seconds", "60", models=tiny_models)
     answers = []
-    fields = {"caption": "a red square", "prompt": "a blue house", "iterations": "20", "anchors": "2", "steps": "1"}
+    fields = {
+        "caption": "a red square",
+        "prompt": "a blue house",
+        "search": "learned",
+        "iterations": "20",
+        "anchors": "2",
+        "steps": "1",
+    }
 
     def ask() -> None:
         answers.append(

@@ -108,7 +108,9 @@ def reason(result: EditResult, rank: int) -> str:
     """In one or two sentences, why the candidate has this rank."""
     count, index = len(result.order), result.order[rank - 1]
     if count == 1:
-        return "The only candidate."
+        searched = result.anchors is not None and result.request.caption.strip()
+        words = f": its region fits “{_shortened(result.request.caption)}” best" if searched else ""
+        return f"The only candidate that was drawn{words}."
     place = f"Ranked {ORDINALS.get(rank, f'{rank}th')} of {count}"
     score, best = float(result.scores[index]), float(result.scores[result.order[0]])
     if result.anchors is None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 MAX_LETTERS = 2000
 """The longest text that a client may send."""
 SERVED_MAXIMA: dict[str, float] = {
-    "iterations": 200, "epochs": 20, "updates": 2000, "anchors": 64, "views": 16, "steps": 200, "batch_size": 16,
+    "budget": 64, "iterations": 200, "epochs": 20, "updates": 2000, "anchors": 64, "views": 16, "steps": 200,
+    "batch_size": 16,
 }  # fmt: skip
 """Options whose maximum is lower for clients of a server than for its owner, because they decide how long an edit takes
 and how much memory it needs."""

@@ -197,7 +197,13 @@ def _component(option: Any, value: Any) -> gr.components.Component:
     label, info = option.name.replace("_", " ").capitalize(), facts["help"].partition(" [default")[0].rstrip(".") + "."
     base = str(option.type).partition(" ")[0]
     if facts["choices"]:
-        return gr.Dropdown(list(facts["choices"]), value=value, label=label, info=info, filterable=False)
+        choices = [] if value is not None else [("As the search does", None)]
+        choices += [(choice, choice) for choice in facts["choices"]]
+        return gr.Dropdown(choices, value=value, label=label, info=info, filterable=False)
+    if base == "bool" and value is None:
+        return gr.Dropdown(
+            [("As the search does", None), ("Yes", True), ("No", False)], value=None, label=label, info=info
+        )
     if base == "bool":
         return gr.Checkbox(value=value, label=label, info=info)
     if base == "str":
