@@ -162,9 +162,9 @@ class Agent:
         checked_upload(source.read_bytes(), LIMITS)
         editor = self.jobs.editor
         view = editor.look(source)
-        config = editor.config.resolved()
-        location = locate(view, caption, config)
-        proposals = propose(view, caption, location, config)
+        options = editor.config.resolved()
+        location = locate(view, caption, options)
+        proposals = propose(view, caption, location, options)
         best = int(proposals.score.argmax())
         height, width = view.size_yx
         x0, y0, x1, y1 = proposals.regions.boxes_xyxy[best].tolist()

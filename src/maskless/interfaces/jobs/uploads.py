@@ -7,9 +7,17 @@ import warnings
 from dataclasses import dataclass
 
 from maskless.data.errors import MasklessError, first_line, require
-from maskless.data.picture import MAX_SIDE_PX, MIN_SIDE_PX
+from maskless.data.picture_file import MAX_SIDE_PX, MIN_SIDE_PX
 
-SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "GIF": ".gif"}
+SUFFIXES = {
+    "PNG": ".png",
+    "JPEG": ".jpg",
+    "WEBP": ".webp",
+    "TIFF": ".tif",
+    "BMP": ".bmp",
+    "GIF": ".gif",
+    "AVIF": ".avif",
+}
 """The formats that clients may send, and the suffix that each is stored with, whatever its name was."""
 MEGABYTE = 2**20
 
@@ -48,8 +56,9 @@ def checked_upload(content: bytes, limits: UploadLimits, *, what: str = "image")
         TooLarge: too many bytes or pixels. NotAPicture: not a picture in a format of SUFFIXES, or a damaged one.
         MasklessError: an empty file, or sides that an edit does not accept.
     """
-    from PIL import Image
+    from PIL import Image, features
 
+    readable = tuple(name for name in SUFFIXES if name != "AVIF" or features.check("avif"))
     require(bool(content), f"{what} must be a picture file, got an empty one")
     if len(content) > limits.max_bytes:
         raise TooLarge(
@@ -58,13 +67,13 @@ def checked_upload(content: bytes, limits: UploadLimits, *, what: str = "image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=tuple(SUFFIXES)) as image:
+            with Image.open(io.BytesIO(content), formats=readable) as image:
                 size_px, kind = image.size, str(image.format)
     except Image.UnidentifiedImageError:
-        raise NotAPicture(f"{what} must be a picture in one of the formats {', '.join(SUFFIXES)}") from None
+        raise NotAPicture(f"{what} must be a picture in one of the formats {', '.join(readable)}") from None
     except Image.DecompressionBombError as error:
         raise TooLarge(f"{what} is too large: {first_line(error)}") from None
-    except Exception as error:  # decoders raise all kinds of errors on damaged files
+    except Exception as error:  # whatever a decoder raises on a damaged or malicious header
         raise NotAPicture(f"{what} is damaged: {first_line(error)}") from None
     width, height = size_px
     if width * height > limits.max_pixels:

@@ -196,14 +196,12 @@ def _component(option: Any, value: Any) -> gr.components.Component:
     facts = option.metadata
     label, info = option.name.replace("_", " ").capitalize(), facts["help"].partition(" [default")[0].rstrip(".") + "."
     base = str(option.type).partition(" ")[0]
-    if facts["choices"]:
-        choices = [] if value is not None else [("As the search does", None)]
-        choices += [(choice, choice) for choice in facts["choices"]]
-        return gr.Dropdown(choices, value=value, label=label, info=info, filterable=False)
+    named = [(choice, choice) for choice in facts["choices"] or ()]
     if base == "bool" and value is None:
-        return gr.Dropdown(
-            [("As the search does", None), ("Yes", True), ("No", False)], value=None, label=label, info=info
-        )
+        named = [("Yes", "true"), ("No", "false")]
+    if named:
+        left_out = [("As the search does", "")] if value is None else []
+        return gr.Dropdown([*left_out, *named], value=value or "", label=label, info=info, filterable=False)
     if base == "bool":
         return gr.Checkbox(value=value, label=label, info=info)
     if base == "str":
