@@ -44,7 +44,7 @@ def opener() -> str:
     )
     return (
         '<div class="ms-samples"><label class="ms-open">Open a picture<input type="file" class="ms-file" '
-        'accept="image/png,image/jpeg,image/webp,image/tiff,image/bmp,image/gif,image/avif"></label><span>or a sample</span>'
+        'accept="image/*"></label><span>or a sample</span>'
         f'<div role="group" aria-label="Samples">{samples}</div></div>'
     )
 
