@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from maskless.data.errors import MasklessError, first_line, shown
+from maskless.data.errors import EditCancelled, MasklessError, first_line, shown
 from maskless.models.listing import SETTINGS, VARIANTS, variant_of
 from maskless.models.memory import is_out_of_memory
 
@@ -44,14 +44,14 @@ ATTENTION = (None, "eager", "sdpa")
 @contextlib.contextmanager
 def one_line_model_errors(what: str) -> Iterator[None]:
     """Whatever a library raises in this block, on a model that it cannot read or compute, becomes one line that begins
-    with `what`. Too little memory stays the error that it is.
+    with `what`. Too little memory and a cancellation stay the errors that they are.
 
     Raises:
         MasklessError: see above.
     """
     try:
         yield
-    except MasklessError:
+    except (MasklessError, EditCancelled):
         raise
     except BaseException as error:
         # The tokenizers library panics by an exception that is no Exception.

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.config import KeepOptions
-from maskless.data.errors import MasklessError, one_line
+from maskless.data.errors import EditCancelled, MasklessError, one_line
 from maskless.data.files import one_line_write_errors, write_bytes
 from maskless.data.result import EditResult, StepRecord
 from maskless.engine.run import Run
@@ -82,7 +82,7 @@ def _kept(
             yield step
         if save is not None:
             save(run.result())
-    except (KeyboardInterrupt, GeneratorExit):
+    except (KeyboardInterrupt, GeneratorExit, EditCancelled):
         keeper.interrupted()
         raise
     keeper.complete()

@@ -62,7 +62,7 @@ def test_the_queue_is_bounded_and_a_cancelled_job_frees_its_place(jobs, upload):
     assert waiting[1].state == CANCELLED  # at once
     jobs.submit(QUICK, upload)
     jobs.cancel(running)
-    assert ended(running).state == CANCELLED
+    assert ended(running).state == CANCELLED, running.error
     assert not (running.folder / "checkpoint").exists()
     assert ended(waiting[3]).state == DONE
 

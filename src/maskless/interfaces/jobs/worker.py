@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.config import KeepOptions
-from maskless.data.errors import MasklessError
+from maskless.data.errors import EditCancelled, MasklessError
 from maskless.data.files import one_line_write_errors, write_bytes
 from maskless.data.result import EditResult, StepRecord
 from maskless.engine.editor import Editor
@@ -32,6 +32,7 @@ from maskless.interfaces.jobs.outcome import keep_outcome
 from maskless.interfaces.jobs.spec import EditSpec, loaded
 from maskless.interfaces.jobs.uploads import Upload
 from maskless.locating.view import PictureView
+from maskless.models.inpainters.denoising import watched
 from maskless.models.memory import is_out_of_memory
 from maskless.records.checkpoints import LAST, load_checkpoint, resume
 from maskless.records.keeping import kept
@@ -123,7 +124,7 @@ class Jobs:
         return self._jobs.get(name)
 
     def cancel(self, job: Job) -> None:
-        """Cancel a job: a waiting one at once, a running one after its present step. A finished one does not change."""
+        """Cancel a job: a waiting one at once, a running one between two denoising steps. A finished one stays."""
         with self._changed:
             job.cancel_requested.set()
             if job in self._waiting:
@@ -158,8 +159,8 @@ class Jobs:
     def stop(self, grace_seconds: float = 0.0) -> None:
         """Accept no more jobs, and wait for the running one.
 
-        If that takes longer than grace_seconds, it stops after its present step; its checkpoint and the waiting jobs
-        stay in the folder, where the next server finds them.
+        If that takes longer than grace_seconds, it stops between two denoising steps; its checkpoint and the jobs that
+        wait stay in the folder, where the next server finds them.
         """
         with self._changed:
             self._stopping = True
@@ -249,20 +250,32 @@ class Jobs:
             saved = save_edit(result, job.folder, image_id="edit", command=command)
             job.outcome = keep_outcome(result, saved, job.folder)
 
+        def stops(_step: int = 0, _total: int = 0) -> bool:
+            return job.cancel_requested.is_set() or time.monotonic() - began > self.limits.job_seconds
+
         steps = kept(run, job.folder / "checkpoint", keep=SLIM, save=save)
-        with closing(cast(Generator[StepRecord, None, None], steps)):
-            for step in steps:
-                job.add_step(step, _png(run.preview()))
-                if job.cancel_requested.is_set():
-                    return QUEUED if self._stopping and run.state() is not None else CANCELLED
-                if time.monotonic() - began > self.limits.job_seconds:
-                    raise MasklessError(
-                        f"the edit took longer than the {self.limits.job_seconds / 60:g} minutes allowed"
-                    )
+        try:
+            with watched(stops), closing(cast(Generator[StepRecord, None, None], steps)):
+                for step in steps:
+                    job.add_step(step, _png(run.preview()))
+                    if stops():
+                        return self._state_of_stopped(job)
+        except EditCancelled:
+            return self._state_of_stopped(job)
         self._seconds.append(time.monotonic() - began)
         self.total_seconds += self._seconds[-1]
         self.inpaintings += job.steps[-1].inpaintings if job.steps else 0
         return DONE
+
+    def _state_of_stopped(self, job: Job) -> str:
+        """The state of a job that was stopped before its end.
+
+        Raises:
+            MasklessError: it was stopped because it took too long.
+        """
+        if not job.cancel_requested.is_set():
+            raise MasklessError(f"the edit took longer than the {self.limits.job_seconds / 60:g} minutes allowed")
+        return QUEUED if self._stopping else CANCELLED
 
     def _finish(self, job: Job, state: str, error: str = "") -> None:
         self.totals[state] += 1
