@@ -26,8 +26,6 @@ def test_the_bundled_models_are_identified_by_part_wherever_they_lie(tiny_models
     import shutil
 
     shutil.copytree(tiny_models, tmp_path / "moved")
-    here, there = (
-        load_models(ModelOptions(models=str(folder), device="cpu")).weights
-        for folder in (tiny_models, tmp_path / "moved")
-    )
+    folders = (tiny_models, tmp_path / "moved")
+    here, there = (load_models(ModelOptions(models=str(folder), device="cpu")).weights for folder in folders)
     assert here == there and set(here) == {"inpainting", "dino", "clip"} and len(set(here.values())) == 3

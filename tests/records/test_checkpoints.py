@@ -66,8 +66,8 @@ class TestContents:
             pass
         content = torch.load(tmp_path / "last.pth", map_location="cpu", weights_only=True)
         assert set(content) == {
-            "format", "version", "anchor_net", "projection", "dino", "optimizer", "config", "progress", "models", "run",
-            "versions",
+            "format", "version", "anchor_net", "projection", "dino", "optimizer", "config", "progress", "models",
+            "weights", "run", "versions",
         }  # fmt: skip
         assert sum(tensor.numel() for tensor in content["anchor_net"].values()) == 1678
         dino = run.models.dino.model.state_dict()

@@ -246,7 +246,17 @@ class TestWriteErrors:
         def no_space(*arguments):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("maskless.records.outputs.draw_overview", no_space)
+        monkeypatch.setattr("maskless.records.outputs.settings_text", no_space)
         with pytest.raises(MasklessError, match="No space left on device"):
             save_edit(make_result(255 - scene), tmp_path)
         assert {path: (tmp_path / path).read_bytes() for path in tree(tmp_path)} == before
+
+    def test_an_error_in_a_page_leaves_the_pictures_and_the_record(self, make_result, scene, tmp_path, monkeypatch):
+        def no_space(*arguments):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("maskless.records.outputs.draw_overview", no_space)
+        with pytest.raises(MasklessError, match="No space left on device"):
+            save_edit(make_result(scene), tmp_path)
+        assert {"0_trees/result.json", "0_trees/results/final_output.png"} <= tree(tmp_path)
+        assert not {path for path in tree(tmp_path) if path.endswith((".tmp", "report.html", "overview.png"))}
