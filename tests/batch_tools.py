@@ -15,7 +15,7 @@ from PIL import Image
 
 from maskless.interfaces.cli import main
 
-QUICK = ["--steps", "1", "--anchors", "1", "--iterations", "1", "--views", "1", "--updates", "5"]
+QUICK = ["--search", "learned", "--steps", "1", "--anchors", "1", "--iterations", "1", "--views", "1", "--updates", "5"]
 QUICK += ["--device", "cpu", "--dtype", "float32"]
 PATIENCE_SECONDS = 120.0
 

@@ -23,7 +23,7 @@ def planted_table(losses, *, success=None, previews=None, shared=False, **change
     boxes = [*boxes[: columns - 1], [0, 0, 64, 64]]
     success = torch.zeros_like(losses) if success is None else torch.tensor(success, dtype=torch.float32)
     nothing = torch.zeros_like(losses)
-    names = ("text_to_image", "image_to_image", "location")
+    names = ("text_to_image", "image_to_image", "location", "gone")
     values = {
         "losses": losses,
         "success": success.bool(),

@@ -15,7 +15,7 @@ from maskless.batch.worker import Stopped, Worker, WorkerSettings
 from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.model_options import ModelOptions
 
-CONFIG = EditConfig(steps=1, anchors=1, iterations=2, views=1)
+CONFIG = EditConfig(search="learned", steps=1, anchors=1, iterations=2, views=1)
 
 
 @pytest.fixture(scope="module")

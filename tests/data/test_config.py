@@ -43,9 +43,13 @@ def test_the_search_of_the_paper_leaves_out_what_this_package_adds_unless_it_is_
     names = ("anchor_source", "fit_edges", "delta", "location_weight", "ranking")
     values = [
         [getattr(config.resolved(), name) for name in names]
-        for config in (EditConfig(), EditConfig(search="paper"), EditConfig(search="paper", delta=4.0, fit_edges=True))
-    ]
+        for config in (
+            EditConfig(), EditConfig(search="learned"), EditConfig(search="paper"),
+            EditConfig(search="paper", delta=4.0, fit_edges=True),
+        )
+    ]  # fmt: skip
     assert values == [
+        ["both", True, 4.0, 2.0, "verified"],
         ["both", True, 4.0, 2.0, "located"],
         ["attention", False, 0.0, 0.0, "paper"],
         ["attention", True, 4.0, 0.0, "paper"],

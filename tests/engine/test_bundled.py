@@ -24,7 +24,8 @@ def storybook() -> Editor:
 
 @pytest.fixture(scope="module")
 def results(storybook: Editor) -> list[EditResult]:
-    return [storybook.edit(task.image, caption=task.caption, prompt=task.prompt) for task in TASKS[:3]]
+    texts = [{"caption": task.caption, "prompt": task.prompt} for task in TASKS[:3]]
+    return [storybook.edit(task.image, **each, search="learned") for task, each in zip(TASKS, texts, strict=False)]
 
 
 @pytest.mark.slow

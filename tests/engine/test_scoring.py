@@ -10,7 +10,7 @@ from maskless.engine.scoring import ClipScorer
 from maskless.locating.view import PictureView
 
 TEXTS = ("a red square", "a blue house")
-CONFIG = EditConfig(views=2)
+CONFIG = EditConfig(views=2).resolved()
 BOXES = torch.tensor([[84, 20, 108, 44], [0, 0, 40, 40]])
 
 

@@ -119,7 +119,7 @@ class TestAPlacedSearch:
     def placed(self, search):
         """A placed search of three regions, and its result."""
         run = search(**self.PLACED)
-        run.setup.search.found = True
+        run.setup.search.found, run.setup.search.clear = True, False
         return run, run.result()
 
     def test_the_regions_that_fit_best_are_the_candidates_and_the_best_comes_first(self, placed):
@@ -130,18 +130,20 @@ class TestAPlacedSearch:
         assert placement.drawn == len(boxes) == result.cost.inpaintings == 3
         assert torch.equal(placement.boxes_xyxy[:3], boxes)
         cells = [run.regions.boxes_xyxy.tolist().index(box) for box in boxes.tolist()]
-        assert result.order == (0, 1, 2) and torch.equal(result.scores, run.setup.search.prior.flatten()[cells])
+        located = run.result("located")
+        assert located.order == (0, 1, 2) and torch.equal(located.scores, run.setup.search.prior.flatten()[cells])
+        assert result.used.ranking == "verified" and sorted(result.order) == [0, 1, 2]
         assert result.candidates.regions.anchor_index.tolist() == [0, 1, 2], "files are named by this number"
 
     def test_it_continues_and_repeats_itself(self, editor, search, placed):
         run, result = placed
         again = search(**self.PLACED)
-        again.setup.search.found = True
+        again.setup.search.found, again.setup.search.clear = True, False
         for _ in again:
             pass
         resumed = search(**self.PLACED)
         resumed.resume(through_a_file(again.state()))
-        resumed.setup.search.found = True
+        resumed.setup.search.found, resumed.setup.search.clear = True, False
         forwards = editor.models.inpainter.unet_forwards
         end = resumed.result()
         assert editor.models.inpainter.unet_forwards == forwards, "nothing is inpainted again"

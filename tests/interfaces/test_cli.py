@@ -89,7 +89,7 @@ class TestEdit:
             "anchor_source": "attention", "max_window_size": 8, "min_window_size": 6, "window_step": 1, "alpha": 0.5,
             "beta": 0.25, "gamma": 0.125, "views": 1, "ranking_alpha": 3.0, "ranking_beta": 0.5, "steps": 1,
             "guidance_scale": 2.0, "negative_prompt": "grey", "context": 0.25, "feather": 0.1, "batch_size": 2,
-            "ranking": "paper", "estimator": "table",
+            "ranking": "paper", "estimator": "table", "strength": 1.0,
             "location_weight": 1.5, "delta": 0.0625,
         }  # fmt: skip
         of_models = {"device": "cpu", "dtype": "float32", "scheduler": "unipc", "lora": "style.safetensors:0.5",

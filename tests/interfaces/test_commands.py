@@ -130,8 +130,10 @@ class TestEvaluate:
         assert all(set(row) == {"suite", "method", "task", "metric", "value", "low", "high", "n"} for row in rows)
         folder = Path("output/evaluation")
         assert sorted(path.name for path in folder.iterdir()) == [
-            f"storybook.{suffix}" for suffix in ("csv", "jpg", "json", "jsonl", "md", "png")
+            "storybook",
+            *(f"storybook.{suffix}" for suffix in ("csv", "jpg", "json", "jsonl", "md", "png")),
         ]
+        assert (folder / "storybook" / "success-against-cost.png").is_file()
         assert json.loads((folder / "storybook.json").read_text("utf-8")) == rows
         assert "maskless evaluate storybook --limit 1 --steps 1 --methods oracle_box" in (
             folder / "storybook.md"

@@ -109,7 +109,7 @@ def test_what_is_not_possible_is_told_and_the_rest_goes_on(quick, tmp_path):
         Exhibit(file="a.png", task="background", image=np.full_like(plain, 90), prompt="snow"),
         Exhibit(file="b.png", task="generate", image=plain, prompt="a red car"),
     ]
-    (tmp_path / "a.png").write_bytes(b"of before")
+    (tmp_path / "a.png").write_bytes(b"of another program")
 
     def refuse(request, **_options):
         if request.task == "background":
@@ -118,7 +118,8 @@ def test_what_is_not_possible_is_told_and_the_rest_goes_on(quick, tmp_path):
 
     shown = list(make_gallery(_Refusing(quick, refuse), planned, tmp_path))
     assert [one.problem for one in shown] == ["found no background <here>", None]
-    assert not (tmp_path / "a.png").exists() and (tmp_path / "b.png").is_file()
+    assert (tmp_path / "a.png").read_bytes() == b"of another program", "only pictures of a gallery are removed"
+    assert (tmp_path / "b.png").is_file()
     content = (tmp_path / "index.html").read_text()
     assert "found no background &lt;here&gt;" in content
 

@@ -23,21 +23,21 @@ def test_the_named_thing_is_outlined_and_its_middle_is_the_first_anchor(storyboo
     tasks = draw_tasks("validation", 10, offset=41_000)
     for task in tasks:
         view = storybook.look(task.image)
-        found = locate(view, task.caption, storybook.config)
+        found = locate(view, task.caption, storybook.config.resolved())
         x0, y0, x1, y1 = task.box_xyxy
         overlaps.append(float(box_iou(torch.tensor([found.outline_xyxy]), task.box_xyxy)[0]))
         y, x = ((found.anchors.points_yx[0] + 0.5) / torch.tensor(found.anchors.grid_yx) * 128).tolist()
         inside += x0 <= x < x1 and y0 <= y < y1
-        assert len(found.anchors) == storybook.config.anchors
+        assert len(found.anchors) == storybook.config.resolved().anchors
     assert sum(overlaps) / len(overlaps) > 0.5 and inside >= 7
 
 
 def test_without_a_caption_or_by_the_papers_rule_attention_alone_decides(storybook):
     task = draw_tasks("validation", 1)[0]
     view = storybook.look(task.image)
-    paper = replace(storybook.config, anchor_source="attention")
+    paper = replace(storybook.config.resolved(), anchor_source="attention")
     expected = locate(view, "", paper)
-    for caption, config in (("", storybook.config), (task.caption, paper)):
+    for caption, config in (("", storybook.config.resolved()), (task.caption, paper)):
         found = locate(view, caption, config)
         assert found.relevance is None and found.outline_xyxy is None
         assert torch.equal(found.anchors.points_yx, expected.anchors.points_yx)
@@ -47,11 +47,11 @@ def test_the_edges_of_the_best_square_are_fitted_and_no_others(storybook):
     clean, covered = [], []
     for task in draw_tasks("validation", 10, offset=41_000):
         view = storybook.look(task.image)
-        found = locate(view, task.caption, storybook.config)
-        squares = propose_regions(found.anchors, storybook.config.sizes, view.size_yx).boxes_xyxy
+        found = locate(view, task.caption, storybook.config.resolved())
+        squares = propose_regions(found.anchors, storybook.config.resolved().sizes, view.size_yx).boxes_xyxy
         score = location_scores(view, task.caption, squares, found)
         best = int(score.argmax())
-        proposed = propose(view, task.caption, found, storybook.config)
+        proposed = propose(view, task.caption, found, storybook.config.resolved())
         boxes = proposed.regions.boxes_xyxy
         assert (boxes != squares).any(dim=1).nonzero().flatten().tolist() == [best]
         assert proposed.score[best] >= score[best] and int(proposed.score.argmax()) == best
@@ -76,7 +76,9 @@ def _share_inside(thing_xyxy, box_xyxy):
 def test_squares_stay_where_nothing_is_named_or_fitted(storybook, why):
     task = draw_tasks("validation", 1)[0]
     caption = "" if why == "no caption" else task.caption
-    config = storybook.config if why == "no caption" else replace(storybook.config, fit_edges=False)
+    config = (
+        storybook.config.resolved() if why == "no caption" else replace(storybook.config.resolved(), fit_edges=False)
+    )
     view = storybook.look(task.image)
     found = locate(view, caption, config)
     proposed = propose(view, caption, found, config)

@@ -26,7 +26,7 @@ def test_a_mask_lets_go_of_neighbours_and_has_what_the_outline_lost(storybook):
     found_of, cut_of, freed = [], [], []
     for job in draw_jobs("remove", "validation", 10, 240_000):
         view = storybook.look(job.image)
-        found = locate(view, job.caption, storybook.config)
+        found = locate(view, job.caption, storybook.config.resolved())
         cut = named_mask(view, job.caption, found)
         (thing,) = (thing for thing in job.scene.objects if thing not in job.kept)
         true = torch.from_numpy(thing.mask)
@@ -44,7 +44,7 @@ def _overlap(mask, true):
 def test_a_speck_of_a_mask_gives_way_to_the_region(storybook, monkeypatch):
     task = draw_tasks("validation", 1, offset=41_000)[0]
     view = storybook.look(task.image)
-    found = locate(view, task.caption, storybook.config)
+    found = locate(view, task.caption, storybook.config.resolved())
     x0, y0, x1, y1 = task.box_xyxy
     speck = torch.zeros_like(found.outline)
     speck[(y0 + y1) // 2, (x0 + x1) // 2] = True
@@ -63,7 +63,7 @@ def test_what_stays_before_a_new_background_is_whole(storybook):
     by_outline, whole, taken = [], [], []
     for job in draw_jobs("background", "validation", 8, 240_000):
         view = storybook.look(job.image)
-        found = locate(view, job.caption, storybook.config)
+        found = locate(view, job.caption, storybook.config.resolved())
         kept = named_mask(view, job.caption, found, salient=objects_in(view))
         masks = [torch.from_numpy(thing.mask) for thing in job.kept]
         by_outline.append(min(float(found.outline[mask].float().mean()) for mask in masks))

@@ -40,11 +40,19 @@ def test_the_best_regions_are_inpainted_in_one_batch(planted):
     assert list(placed_search(state, regions, counting, EditConfig(budget=3))) == [] and len(asked) == 1
 
 
-def test_the_record_has_more_regions_than_were_inpainted(planted):
-    placement, cells = place(planted[0], 1)
-    assert cells == [0] and placement.drawn == 1 and placement.reason == "the budget is one region"
+def test_one_is_enough_where_it_is_clearly_the_right_one(planted):
+    planted[0].clear = True
+    placement, cells = place(planted[0], 3)
+    assert cells == [0] and placement.drawn == 1 and "so one was enough" in placement.reason
     assert torch.equal(placement.boxes_xyxy, planted[0].boxes_xyxy[:CONSIDERED])
     assert placement.score[0] > placement.score[1]
+
+
+@pytest.mark.parametrize(("budget", "reason"), [(1, "the budget is one region"), (3, "so 3 were compared")])
+def test_the_budget_limits_how_many_are_compared(planted, budget, reason):
+    placement, cells = place(planted[0], budget)
+    assert cells == list(range(budget)) and placement.drawn == budget and reason in placement.reason
+    assert len(placement.score) == CONSIDERED
 
 
 def test_more_regions_are_compared_where_nothing_looks_like_the_caption(planted):

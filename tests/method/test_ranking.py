@@ -10,7 +10,7 @@ from maskless.method.ranking import Ranking, location_score, prefer_unoccupied, 
 
 def scores(**values: list[float]) -> Scores:
     count = len(next(iter(values.values())))
-    names = ("text_to_image", "image_to_image", "location")
+    names = ("text_to_image", "image_to_image", "location", "gone")
     return Scores(**{name: torch.tensor(values.get(name, [0.0] * count)) for name in names})
 
 
@@ -33,6 +33,13 @@ def test_the_papers_rule_uses_the_users_weights():
     assert rank(given, "paper", alpha=0.0, beta=1.0).order == (1, 0)
 
 
+def test_the_verified_rule_prefers_edits_that_remove_the_named_object_and_nothing_else():
+    given = scores(gone=[-0.8, -0.2, -0.3], image_to_image=[0.9, 0.2, 0.8], location=[3.0, 2.0, 1.0])
+    assert rank(given, "verified", alpha=2.0, beta=1.0).order == (2, 1, 0)
+    unnamed = scores(location=[0.5, 1.5, -2.0])
+    assert rank(unnamed, "verified", alpha=2.0, beta=1.0).order == rank(unnamed, "located", alpha=2.0, beta=1.0).order
+
+
 def test_the_located_rule_prefers_the_region_of_the_captioned_object():
     given = scores(location=[0.5, 1.5, -2.0], text_to_image=[0.0, 0.0, 1.0])
     assert rank(given, "located", alpha=2.0, beta=1.0).order == (1, 0, 2)
@@ -50,7 +57,7 @@ def test_equal_scores_keep_the_order_of_the_anchors():
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(MasklessError, match="ranking must be paper or located"):
+    with pytest.raises(MasklessError, match="ranking must be paper, located or verified"):
         rank(scores(location=[1.0]), "coin", alpha=2.0, beta=1.0)
 
 

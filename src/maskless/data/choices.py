@@ -7,7 +7,7 @@ from maskless.data.options import OptionValue
 SEARCHES = ("placed", "learned", "paper", "exhaustive")
 ANCHOR_SOURCES = ("attention", "text", "both")
 ESTIMATORS = ("table", "straight-through")
-RANKINGS = ("paper", "located")
+RANKINGS = ("paper", "located", "verified")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MEMORY = ("full", "balanced", "low", "minimal")

@@ -44,11 +44,11 @@ class EditConfig:
         "edits all regions.",
     )
     budget: int = option(
-        1,
+        3,
         group="Search",
         minimum=1,
         maximum=1000,
-        help="How many regions the placed search edits; more if nothing in the picture looks like the caption.",
+        help="How many regions the placed search edits and compares if the first is not clearly the right one.",
     )
     iterations: int = option(
         10,
@@ -185,8 +185,9 @@ class EditConfig:
         None,
         group="Ranking",
         choices=RANKINGS,
-        help="How results are ranked: by the region that the caption names, or by the similarities of the paper "
-        "[default: located; paper with --search paper].",
+        help="How results are ranked: by what their edits show (verified), by the region that the caption names "
+        "(located), or by the similarities of the paper [default: verified with --search placed, else located; paper "
+        "with --search paper].",
     )
     ranking_alpha: float = option(
         2.0,
@@ -297,7 +298,10 @@ class EditConfig:
             batch_size: how many candidates fit the memory. seed: the request's own; None leaves the config's.
         """
         chosen = asdict(self)
-        for name, value in (AS_IN_THE_PAPER if self.search == "paper" else OURS).items():
+        defaults = AS_IN_THE_PAPER if self.search == "paper" else OURS
+        if self.search == "placed":
+            defaults = {**defaults, "ranking": "verified"}
+        for name, value in defaults.items():
             chosen[name] = value if chosen[name] is None else chosen[name]
         chosen["steps"] = self.steps if self.steps is not None else steps or PUBLISHED_STEPS
         if self.guidance_scale is None:

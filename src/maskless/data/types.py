@@ -230,8 +230,10 @@ class Scores:
     image_to_image: cosine similarity of the edited and the source picture (S_i2i).
     location: how well the region fits the object that the caption names, in standard deviations over all proposed
     regions (`ranking.location_score`); 0 for all if there is no caption.
+    gone: minus the cosine similarity of the edited region and the caption; 0 for all if there is no caption.
     """
 
     text_to_image: Float[Tensor, " N"]
     image_to_image: Float[Tensor, " N"]
     location: Float[Tensor, " N"]
+    gone: Float[Tensor, " N"]

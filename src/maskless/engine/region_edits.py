@@ -137,12 +137,19 @@ class RegionEdits:
     @torch.no_grad()
     def scores(self, cells: list[int], location: Float[Tensor, " R"]) -> Scores:
         """The scores that a ranking uses, of regions that have an edit. location: `location_score` of all regions."""
-        scorer = self._scorer
-        embedding = self._models.clip.encode(torch.stack([self.composite(cell) for cell in cells])).embedding
+        scorer, clip = self._scorer, self._models.clip
+        composites = torch.stack([self.composite(cell) for cell in cells])
+        embedding = clip.encode(composites).embedding
+        gone = torch.zeros(len(cells))
+        if self._request.caption.strip() and len(cells) > 1:
+            boxes = self._small_boxes[cells]
+            edited = [clip.encode_crops(each, box[None])[0] for each, box in zip(composites, boxes, strict=True)]
+            gone = -(torch.stack(edited) @ scorer.caption)
         return Scores(
             text_to_image=embedding @ scorer.prompt,
             image_to_image=embedding @ scorer.source.embedding[0, 0],
             location=location[cells],
+            gone=gone,
         )
 
     def to_dict(self) -> State:

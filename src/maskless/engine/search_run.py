@@ -21,7 +21,7 @@ from maskless.data.types import Anchors, EditRequest, Regions
 from maskless.engine.region_edits import RegionEdits
 from maskless.engine.run import Run, Steps, cost_of, gradients
 from maskless.engine.stopwatch import Stopwatch
-from maskless.locating.location import Location, Proposals, locate, looks_like, propose
+from maskless.locating.location import Location, Proposals, is_clear, locate, looks_like, propose
 from maskless.locating.view import PictureView
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_free_anchors
@@ -312,6 +312,7 @@ class SearchRun:
                 else None,
                 prior=_prior(proposals.score, regions, occupied).reshape(len(location.anchors), -1),
                 found=avoided is not None or looks_like(view, caption, proposals),
+                clear=avoided is None and is_clear(view, location, proposals),
             ),
         )
         self._restore(setup)

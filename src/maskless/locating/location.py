@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from maskless.data.boxes import Box, corners, propose_regions
+from maskless.data.boxes import Box, box_iou, corners, propose_regions
 from maskless.data.config import ResolvedConfig
 from maskless.data.masks import mask_box
 from maskless.data.types import Anchors, Regions
@@ -17,6 +17,10 @@ from maskless.locating.view import PictureView
 from maskless.method.anchors import find_anchors
 from maskless.method.box_fitting import extend_fitted_box, fit_edges
 from maskless.method.ranking import location_score
+
+AGREEMENT, LARGE = 0.5, 0.3
+"""A region is clearly the right one if it has this intersection over union with the outline's box, and covers at most
+this share of the picture."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +101,18 @@ def looks_like(view: PictureView, caption: str, proposals: Proposals) -> bool:
         return True
     best = proposals.regions.boxes_xyxy[int(proposals.score.argmax())][None]
     return float(view.clip.contrast(view.crop_embeddings(view.scaled(best)), view.text(caption))) > 0
+
+
+def is_clear(view: PictureView, location: Location, proposals: Proposals) -> bool:
+    """Whether the region that fits the caption best is clearly the right one: its box, which CLIP's signs choose, and
+    the box of the outline, which DINO's features give, have an intersection over union of AGREEMENT, and it is no
+    larger than LARGE of the picture. A larger region more often covers a neighbour of the object (docs/search.md)."""
+    if location.outline_xyxy is None:
+        return False
+    best = proposals.regions.boxes_xyxy[int(proposals.score.argmax())]
+    x0, y0, x1, y1 = best.tolist()
+    share = (x1 - x0) * (y1 - y0) / (view.size_yx[0] * view.size_yx[1])
+    return float(box_iou(best[None], location.outline_xyxy)[0]) >= AGREEMENT and share <= LARGE
 
 
 def location_scores(

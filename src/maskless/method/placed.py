@@ -1,7 +1,9 @@
 """The placed search: the location chooses the regions before anything is inpainted, and only a few are inpainted.
 
 The caption says where an edit belongs, so the regions are ordered by how well they fit the object that it names
-(`ranking.location_score`). The best ones that differ are inpainted, in one batch and from the same noise.
+(`ranking.location_score`). The best one is inpainted. If it is not clearly the right one, the next best that differ
+from it are inpainted with it, in one batch and from the same noise, and the finished edits are compared
+(`ranking.rank_by_edits`).
 """
 
 from __future__ import annotations
@@ -53,28 +55,33 @@ def placed_search(
 def place(state: SearchState, budget: int) -> tuple[Placement, list[int]]:
     """The regions that a placed search considers, and the cells of those that it inpaints, best first.
 
-    If nothing in the picture looks like the caption (`state.found`), up to WIDENED regions are inpainted.
+    One is enough if it is clearly the right one (`state.clear`), and up to WIDENED are inpainted if nothing in the
+    picture looks like the caption (`state.found`).
     """
-    widened = budget if state.found else max(budget, WIDENED)
+    wanted = max(budget, WIDENED) if not state.found else 1 if state.clear else budget
     prior = state.prior.flatten()
-    considered = best_different(prior, state.boxes_xyxy, max(widened, CONSIDERED))
-    drawn = min(widened, len(considered))
+    considered = best_different(prior, state.boxes_xyxy, max(wanted, CONSIDERED))
+    drawn = min(wanted, len(considered))
     placement = Placement(
         boxes_xyxy=state.boxes_xyxy[considered],
         score=prior[considered],
         drawn=drawn,
-        reason=_reason(drawn, budget, found=state.found),
+        reason=_reason(state, drawn, wanted),
     )
     return placement, considered[:drawn]
 
 
-def _reason(drawn: int, budget: int, *, found: bool) -> str:
+def _reason(state: SearchState, drawn: int, wanted: int) -> str:
     """Why no more regions were inpainted, as a clause."""
-    if not found:
+    if not state.found:
         return f"nothing in the picture looks like the caption, so {drawn} regions were compared"
-    if drawn < budget:
+    if state.clear:
+        return "the region of the caption and the outline of the object agree, so one was enough"
+    if drawn < wanted:
         return f"there are only {drawn} different regions" if drawn > 1 else "there is only one region"
-    return f"the budget is {budget} regions" if budget > 1 else "the budget is one region"
+    if drawn == 1:
+        return "the budget is one region"
+    return f"the first region is not clearly the right one, so {drawn} were compared"
 
 
 def best_different(score: Float[Tensor, " N"], boxes_xyxy: Int[Tensor, "N 4"], count: int) -> list[int]:

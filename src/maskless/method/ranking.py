@@ -36,7 +36,9 @@ def rank(scores: Scores, rule: str, *, alpha: float, beta: float) -> Ranking:
         return rank_by_paper(scores, alpha=alpha, beta=beta)
     if rule == "located":
         return rank_by_location(scores, alpha=alpha, beta=beta)
-    raise MasklessError(f"ranking must be paper or located, got {rule!r}")
+    if rule == "verified":
+        return rank_by_edits(scores, alpha=alpha, beta=beta)
+    raise MasklessError(f"ranking must be paper, located or verified, got {rule!r}")
 
 
 def rank_by_paper(scores: Scores, *, alpha: float, beta: float) -> Ranking:
@@ -57,6 +59,18 @@ def rank_by_location(scores: Scores, *, alpha: float, beta: float) -> Ranking:
     if float(scores.location.max()) == float(scores.location.min()):
         return rank_by_paper(scores, alpha=alpha, beta=beta)
     return Ranking(score=scores.location, order=tuple(_descending(scores.location)))
+
+
+def rank_by_edits(scores: Scores, *, alpha: float, beta: float) -> Ranking:
+    """The candidates ordered by what their edits show: the named object is gone from the edited region, and the rest of
+    the picture is as it was. Each sign is standardised over the candidates (docs/search.md has the measurements).
+
+    Without a caption, or with one candidate, the rule `located` decides.
+    """
+    if float(scores.gone.max()) == float(scores.gone.min()):
+        return rank_by_location(scores, alpha=alpha, beta=beta)
+    score = _standardised(scores.gone) + _standardised(scores.image_to_image)
+    return Ranking(score=score, order=tuple(_descending(score)))
 
 
 def location_score(signs: LocationSigns, among: LocationSigns | None = None) -> Float[Tensor, " N"]:

@@ -47,7 +47,8 @@ class SearchState:
     which coincide at the picture's border count as one region. location_cost: the cost of a region for not fitting the
     object that the caption names, in standard deviations of the losses; zeros if the caption names nothing. prior: how
     well each region fits before anything is inpainted; larger is better. boxes_xyxy: the regions, anchor-major. found:
-    whether something in the picture looks like the caption; True without a caption.
+    whether something in the picture looks like the caption; True without a caption. clear: whether the region that fits
+    best is clearly the right one.
     probabilities_before: pi(m|k) before the first update. iteration: number of complete iterations. pending: number of
     region edits since the last update. updates: number of updates so far.
     """
@@ -61,6 +62,7 @@ class SearchState:
     prior: Float[Tensor, "K M"]
     boxes_xyxy: Int[Tensor, "N 4"]
     found: bool
+    clear: bool
     probabilities_before: Float[Tensor, "K M"]
     iteration: int = 0
     pending: int = 0
@@ -108,6 +110,7 @@ def start_search(
     location_cost: Float[Tensor, "K M"] | None = None,
     prior: Float[Tensor, "K M"] | None = None,
     found: bool = True,
+    clear: bool = False,
 ) -> SearchState:
     """The state of a search in which nothing has been evaluated.
 
@@ -119,6 +122,7 @@ def start_search(
         location_cost: a cost of each region beside its loss, in standard deviations of the losses; None for no cost.
         prior: how well each region fits before anything is inpainted; None if nothing is known.
         found: whether something in the picture looks like the caption.
+        clear: whether the region that fits best is clearly the right one.
     """
     generator = torch.Generator().manual_seed(seed)
     anchor_count = regions.shape[0]
@@ -139,6 +143,7 @@ def start_search(
         prior=torch.zeros(anchor_count, size_count) if prior is None else prior,
         boxes_xyxy=boxes_xyxy,
         found=found,
+        clear=clear,
         probabilities_before=before,
     )
 

@@ -48,7 +48,7 @@ def test_each_makes_the_inpaintings_it_says(case, name, count):
 def test_methods_at_equal_cost_make_as_many_inpaintings_as_the_search(case):
     for iterations in (0, 4):
         at = replace(case, config=replace(case.config, iterations=iterations))
-        ours = attempt(METHODS["maskless"], at)
+        ours = attempt(METHODS["learned"], at)
         assert ours.outcome.inpaintings == budget(at)
         for name in ("random_at_budget", "best_of_n_seeds"):
             tried = attempt(METHODS[name], at)
@@ -65,7 +65,8 @@ def test_the_oracle_edits_the_true_box_and_no_other_method_depends_on_it(case):
 
 
 def test_the_fixed_release_leaves_out_what_goes_beyond_the_paper(case):
-    options = {"anchor_source": "attention", "ranking": "paper", "location_weight": 0.0}
+    options = {"search": "learned", "anchor_source": "attention", "ranking": "paper", "location_weight": 0.0}
+    options |= {"fit_edges": False, "delta": 0.0}
     same = replace(case, config=replace(case.config, **options))
     assert np.array_equal(
         attempt(METHODS["release_fixed"], case).outcome.pixels, attempt(METHODS["maskless"], same).outcome.pixels

@@ -109,7 +109,15 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch):
 
 def test_the_replay_of_ours_is_what_the_editor_does():
     """The same region, after as many inpaintings, as an edit of the same request and seed that refines nothing."""
-    options = {"steps": 1, "guidance_scale": 1.0, "anchors": 2, "iterations": 2, "updates": 20, "views": 1}
+    options = {
+        "search": "learned",
+        "steps": 1,
+        "guidance_scale": 1.0,
+        "anchors": 2,
+        "iterations": 2,
+        "updates": 20,
+        "views": 1,
+    }
     editor = Editor.from_pretrained("storybook", **options)
     editor = Editor(replace(editor.models, refinement=None), editor.config)
     judge = Judge.from_pretrained(judge_folder("storybook"))

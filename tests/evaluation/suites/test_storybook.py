@@ -103,7 +103,7 @@ def test_other_options_are_measured_anew(finished, tmp_path):
 
 def test_methods_are_checked():
     for wrong in (["paint"], []):
-        with pytest.raises(MasklessError, match="methods must be among maskless, release"):
+        with pytest.raises(MasklessError, match="methods must be among maskless, learned"):
             run(SuiteOptions(methods=wrong))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from maskless.data import config
+from maskless.data import choices
 from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
 from maskless.models.inpainters.denoising import Sampling
@@ -25,7 +25,7 @@ from tiny_families import NATIVE_PX
 
 
 def test_the_options_names_are_the_schedulers():
-    assert config.SCHEDULERS == tuple(SCHEDULERS)
+    assert choices.SCHEDULERS == tuple(SCHEDULERS)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -235,8 +235,8 @@ def best_square(found: Float[Tensor, "h w"], sizes: Sequence[int], size_yx: tupl
 
 
 def _best_of(case: Case, regions: Regions, *, seeds: Sequence[int] | None = None) -> Outcome:
-    """The best of these regions by the ranking of the options, each inpainted once from each seed's noise (by default
-    only the case's own)."""
+    """The best of these regions by the ranking `located`, each inpainted once from each seed's noise (by default only
+    the case's own)."""
     request, config, view = case.request, case.resolved, case.view
     location = locate(view, request.caption, replace(config, anchor_source="text"))
     score = location_scores(view, request.caption, regions.boxes_xyxy, location)
@@ -250,7 +250,7 @@ def _best_of(case: Case, regions: Regions, *, seeds: Sequence[int] | None = None
         evaluate(cells)
         found.append(evaluate.scores(cells, score))
     scores = Scores(**{each.name: torch.cat([getattr(part, each.name) for part in found]) for each in fields(Scores)})
-    best = rank(scores, config.ranking, alpha=config.ranking_alpha, beta=config.ranking_beta).order[0]
+    best = rank(scores, "located", alpha=config.ranking_alpha, beta=config.ranking_beta).order[0]
     which, cell = divmod(best, len(cells))
     edited = EditedImage.of(request, evaluators[which].candidates([cell]), 0)
     made = sum(evaluate.inpaintings for evaluate in evaluators)

@@ -62,6 +62,7 @@ def release(case: Case) -> Outcome:
         text_to_image=(embedding[1:] @ models.clip.encode_text(prompt)).softmax(dim=0),
         image_to_image=(embedding[1:] @ embedding[0]).softmax(dim=0),
         location=torch.zeros(len(frames)),
+        gone=torch.zeros(len(frames)),
     )
     best = rank_by_paper(scores, alpha=case.config.ranking_alpha, beta=case.config.ranking_beta).order[0]
     picture = torch.zeros_like(request.image)

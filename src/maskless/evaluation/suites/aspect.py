@@ -31,7 +31,7 @@ from maskless.models.clip import Clip, ImageEncoding
 from maskless.storybook.world.graph import COLOURS, KINDS
 from maskless.storybook.world.scenes import Scene, draw, render, split_seed
 
-TAKES = ("split", "limit", "seed_offset", "models")
+TAKES = ("split", "limit", "seed_offset", "models", "progress")
 TASKS = 60
 """How many pictures of each shape there are."""
 SHAPES = {"2:1": 1, "1:2": 0}

@@ -52,7 +52,7 @@ def run(options: SuiteOptions) -> list[Row]:
     Raises:
         MasklessError: an unknown policy, an option out of range, a file that cannot be written.
     """
-    config = options.edit_config("steps", "anchors")
+    config = replace(options.edit_config("steps", "anchors"), search="learned")
     searched = config if options.iterations is None else replace(config, iterations=options.iterations)
     # The code of the policies is not part of the fingerprint, so a new policy is replayed on the existing tables.
     bench = prepare(options, "regret", [region_table.__file__], config)

@@ -119,6 +119,9 @@ def reason(result: EditResult, rank: int) -> str:
     elif result.used.ranking == "located" and result.request.caption.strip() and _names_location(result):
         words = f"“{_shortened(result.request.caption)}”"
         how = f"its region fits {words} best" if rank == 1 else f"its region fits {words} less well than the best"
+    elif result.used.ranking == "verified" and result.request.caption.strip() and _names_location(result):
+        words = f"“{_shortened(result.request.caption)}” is gone and the rest of the picture is as it was"
+        how = f"most clearly, {words}" if rank == 1 else f"less clearly than in the best, {words}"
     else:
         how = "it is most similar to the prompt" if rank == 1 else "it is less similar to the prompt than the best"
     numbers = f" (score {score:.2f})" if rank == 1 else f" (score {score:.2f}, the best {best:.2f})"
