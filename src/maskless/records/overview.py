@@ -92,7 +92,10 @@ def _titles(figure: Figure, result: EditResult) -> None:
     parts = [request.task, f"“{caption}”" if caption else no_caption]
     parts += [f"seed {result.config.seed}", f"ranking “{result.used.ranking}”" if result.anchors else ""]
     seconds = sum(result.cost.seconds.values())
-    parts.append(f"{result.cost.inpaintings} inpaintings" + (f" in {seconds:.1f} s" if result.cost.seconds else ""))
+    made = result.cost.inpaintings
+    parts.append(
+        f"{made} inpainting{'' if made == 1 else 's'}" + (f" in {seconds:.1f} s" if result.cost.seconds else "")
+    )
     figure.text(
         0.045, 1 - 0.62 * inch, "   ·   ".join(part for part in parts if part), fontsize=10, color=FAINT, va="top"
     )

@@ -36,7 +36,7 @@ def test_a_box_that_two_proposals_share_is_paid_once():
 def test_ours_and_the_release_pick_by_their_rankings():
     text = torch.zeros(2, 13)
     text[:, 4:8] = torch.tensor([0.1, 0.2, 0.9, 0.3])
-    names = ("image_to_image", "location")
+    names = ("image_to_image", "location", "gone")
     table = _table(scores={"text_to_image": text, **{name: torch.zeros(2, 13) for name in names}})
     assert p.maskless(table, 0, _rng()).picked == 6
     made = p.release(table, 0, _rng())
@@ -46,7 +46,7 @@ def test_ours_and_the_release_pick_by_their_rankings():
 def test_the_caption_alone_costs_one_inpainting():
     place = torch.zeros(2, 13)
     place[:, 5] = 1
-    names = ("text_to_image", "image_to_image")
+    names = ("text_to_image", "image_to_image", "gone")
     table = _table(scores={"location": place, **{name: torch.zeros(2, 13) for name in names}})
     made = p.by_caption(table, 0, _rng())
     assert (made.picked, made.inpaintings, made.forwards) == (5, 1, 16)

@@ -53,7 +53,7 @@ def test_a_table_is_read_again_from_its_ledger(filled, monkeypatch):
 
 
 def test_a_ranking_sees_the_columns_that_it_asks_for():
-    names = ("text_to_image", "image_to_image", "location")
+    names = ("text_to_image", "image_to_image", "location", "gone")
     values = {name: torch.arange(26.0).reshape(2, 13) + 100 * number for number, name in enumerate(names)}
     scores = planted_table([LOSSES, LOSSES], scores=values).scores_of(1, [4, 0])
     assert scores.text_to_image.tolist() == [17, 13] and scores.location.tolist() == [217, 213]

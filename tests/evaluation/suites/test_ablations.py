@@ -91,7 +91,7 @@ def test_the_default_is_measured_once_whatever_it_is_called():
     assert [v.label for v in groups["anchors K"]] == ["9", "1", "3", "16"]
     for variant in groups["sizes M"]:
         assert len(replace(EditConfig(), **variant.options).sizes) == int(variant.label)
-    assert any(v.name == default for v in variants(EditConfig(steps=3)))
+    assert any(v.name == default for v in variants(EditConfig(search="learned", steps=3).resolved()))
 
 
 def test_the_suite_resumes(tmp_path, monkeypatch):
