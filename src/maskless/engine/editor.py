@@ -10,6 +10,8 @@ from threading import Lock
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from maskless.data.canvas import Extend
 from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError
@@ -153,8 +155,12 @@ class Editor:
         view = self._views.get(id(request.image))
         if view is not None and view.image is request.image:
             return view
-        pixels = request.image.contiguous().numpy()
-        key = hashlib.sha256(repr(pixels.shape).encode() + pixels.data).hexdigest()
+        source = request.source
+        whole = source is not None and source.rgb is request.image
+        pixels = source.pixels if source is not None and whole else request.image.contiguous().numpy()
+        digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+        key = digest.hexdigest()
         with self._lock:
             view = self._recent.pop(key, None) or PictureView(request.image, self.models)
             self._recent[key] = view
