@@ -111,6 +111,15 @@ def test_an_editor_keeps_the_views_of_few_pictures(editor):
     assert fresh.start(requests[0]).view is not first, "only the last two are kept"
 
 
+def test_views_of_large_pictures_are_not_kept(editor, monkeypatch):
+    monkeypatch.setattr("maskless.engine.editor.KEPT_PIXELS", 40 * 40 - 1)
+    fresh = type(editor)(editor.models, editor.config)
+    request = fresh.request(np.full((40, 40, 3), 10, dtype=np.uint8), prompt="a house")
+    assert fresh.start(request).view is not fresh.start(request).view
+    seen = fresh.look(np.full((40, 40, 3), 10, dtype=np.uint8))
+    assert fresh.start(fresh.request(seen, prompt="a house")).view is seen
+
+
 def test_stream_gives_records_as_they_happen(editor, image):
     steps = list(editor.stream(editor.request(image, **TEXTS), **FAST))
     assert [step.step for step in steps] == [0, 1, 2] and {step.total_steps for step in steps} == {2}

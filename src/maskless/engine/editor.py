@@ -30,6 +30,8 @@ from maskless.models.pretrained import EditModels, load_models
 
 KEPT_VIEWS = 2
 """How many pictures' views an editor keeps, so that another edit of the same picture pays for no features."""
+KEPT_PIXELS = 16_000_000
+"""Larger pictures are not kept: each would take over 190 MB, and its features are small beside it. `look` keeps any."""
 EDIT, MODEL, KEEP = ({option.name for option in fields(kind)} for kind in (EditConfig, ModelOptions, KeepOptions))
 
 
@@ -155,6 +157,8 @@ class Editor:
         view = self._views.get(id(request.image))
         if view is not None and view.image is request.image:
             return view
+        if request.size_yx[0] * request.size_yx[1] > KEPT_PIXELS:
+            return PictureView(request.image, self.models)
         source = request.source
         whole = source is not None and source.rgb is request.image
         pixels = source.pixels if source is not None and whole else request.image.contiguous().numpy()

@@ -25,7 +25,6 @@ from maskless.locating.location import Location, Proposals, is_clear, locate, lo
 from maskless.locating.view import PictureView
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_free_anchors
-from maskless.method.placed import place
 from maskless.method.ranking import prefer_unoccupied, rank
 from maskless.method.search import (
     SearchState,
@@ -220,7 +219,8 @@ class SearchRun:
         cells = setup.search.same_as[own].tolist()
         # Anchors that chose the same box share its edit, but each of them remains a candidate.
         regions = self.regions[own]
-        if self.used.search == "placed":  # several of its regions may have the same anchor, so they are numbered
+        placed = self._search.placement
+        if placed is not None:  # several of its regions may have the same anchor, so they are numbered
             regions = replace(regions, anchor_index=torch.arange(len(own)))
         candidates = replace(setup.edits.candidates(cells), regions=regions)
         with self._stopwatch.stage("ranking"):
@@ -241,7 +241,7 @@ class SearchRun:
             relevance=setup.location.relevance,
             anchor_net=report(setup.search, setup.features) if self._search.learns else None,
             history=self.history,
-            placement=place(setup.search, self.used.budget)[0] if self.used.search == "placed" else None,
+            placement=None if placed is None else placed(setup.search, self.used),
             cost=cost_of(
                 self.models,
                 self._stopwatch,

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.config import EditConfig
-from maskless.data.result import StepRecord
+from maskless.data.result import Placement, StepRecord
 from maskless.method.exhaustive import best_of_each_anchor, exhaustive_search
 from maskless.method.placed import place, placed_search
 from maskless.method.search import Evaluate, SearchState, SoftLosses, final_sizes, search
@@ -46,12 +46,14 @@ class Search:
 
     steps: see `Steps`. candidates: the cells of the candidates, once all steps are made; they may include cells that
     are not evaluated yet. total_steps: how many steps there are. learns: whether AnchorNet is trained.
+    placement: which regions the search considered and why it stopped; None if it has no such record.
     """
 
     steps: Steps
     candidates: Callable[[SearchState, Float[Tensor, "K C 8 8"], EditConfig], list[int]]
     total_steps: Callable[[EditConfig], int]
     learns: bool = False
+    placement: Callable[[SearchState, EditConfig], Placement] | None = None
 
 
 def _most_probable(state: SearchState, regions: Float[Tensor, "K C 8 8"], config: EditConfig) -> list[int]:
@@ -68,6 +70,7 @@ SEARCHES = {
         steps=placed_search,
         candidates=lambda state, regions, config: place(state, config.budget)[1],
         total_steps=lambda config: 1,
+        placement=lambda state, config: place(state, config.budget)[0],
     ),
     "learned": LEARNED,
     "paper": LEARNED,
