@@ -12,8 +12,9 @@ import pytest
 from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
 from maskless.data.result import DrawnStep
-from maskless.interfaces.console import PLAIN_LINES, EditConsole, EvaluationConsole, GalleryConsole, counted
+from maskless.interfaces.console import PLAIN_LINES, EditConsole, EvaluationConsole, GalleryConsole
 from maskless.interfaces.gallery import Exhibit, FinishedExhibit
+from maskless.records.names import counted
 from maskless.records.outputs import save_edit
 
 FAST = {"search": "learned", "iterations": 2, "updates": 2, "anchors": 2, "steps": 1, "views": 1}

@@ -13,6 +13,7 @@ from rich.console import Console
 from maskless.data.errors import MasklessError
 from maskless.interfaces.checks import json_text
 from maskless.interfaces.tables import print_rows, printable
+from maskless.records.names import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -189,11 +190,6 @@ def _region_line(run: Run) -> str:
     prompt = run.request.prompt.strip()
     shown = f"drawn as “{printable(prompt)}”" if prompt else "filled with a continuation of its surroundings"
     return f"[bold]Region[/]   {shown}, {counted(run.total_steps, 'candidate')}"
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun in the singular or the plural: 1 iteration, 2 iterations."""
-    return f"{count} {noun if count == 1 else f'{noun}s'}"
 
 
 class GalleryConsole:

@@ -1,4 +1,5 @@
-"""File names made from captions and prompts: readable, safe on every system, and different for different texts."""
+"""File names made from captions and prompts: readable, safe on every system, and different for different texts. Also
+nouns with their number, as every report prints them."""
 
 from __future__ import annotations
 
@@ -66,3 +67,8 @@ def _spelled(letter: str) -> str:
 def _truncated(name: str, limit: int) -> str:
     """The name cut to at most `limit` bytes of UTF-8, between two characters."""
     return name.encode("utf-8", "ignore")[:limit].decode("utf-8", "ignore").rstrip(" .-")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun in the singular or the plural: 1 iteration, 2 iterations."""
+    return f"{count} {noun if count == 1 else f'{noun}s'}"

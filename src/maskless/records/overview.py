@@ -15,6 +15,7 @@ import numpy as np
 from maskless.data.result import EditResult, Placement, SearchStep
 from maskless.data.tasks import FACTS
 from maskless.data.types import Anchors
+from maskless.records.names import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,10 +93,8 @@ def _titles(figure: Figure, result: EditResult) -> None:
     parts = [request.task, f"“{caption}”" if caption else no_caption]
     parts += [f"seed {result.config.seed}", f"ranking “{result.used.ranking}”" if result.anchors else ""]
     seconds = sum(result.cost.seconds.values())
-    made = result.cost.inpaintings
-    parts.append(
-        f"{made} inpainting{'' if made == 1 else 's'}" + (f" in {seconds:.1f} s" if result.cost.seconds else "")
-    )
+    made = counted(result.cost.inpaintings, "inpainting")
+    parts.append(made + (f" in {seconds:.1f} s" if result.cost.seconds else ""))
     figure.text(
         0.045, 1 - 0.62 * inch, "   ·   ".join(part for part in parts if part), fontsize=10, color=FAINT, va="top"
     )

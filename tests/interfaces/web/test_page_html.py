@@ -40,6 +40,18 @@ def test_every_part_of_a_result_is_safe_and_described(job):
     assert 'value="correct"' in stage and "Ranked 2nd of 2" in stage
     assert cards.count('aria-pressed="true"') == 1 and "rank=2&amp;download=true" in cards
     assert history.count("aria-current") == 1
+    assert "choose one" in cards and "2 candidates." in parts[-1]
+
+
+def test_a_single_candidate_is_counted_in_the_singular_and_offers_no_choice(jobs, noisy_png):
+    spec = EditSpec(caption="a red car", prompt="a blue house", options={"budget": 1, "steps": 1})
+    job = jobs.submit(spec, Upload(content=noisy_png, suffix=".png", size_px=(120, 72)))
+    while not job.is_finished:
+        time.sleep(0.02)
+    version = Version(title=job.spec.prompt, file=Path("x.png"), address="/v/x", before="b", job=job.name, rank=1)
+    cards = page_html.cards(version, job)
+    assert "1 inpainting in" in cards and "choose one" not in cards
+    assert "1 candidate." in page_html.ended(job)
 
 
 def test_one_version_is_no_history_and_a_picture_alone_has_no_modes():

@@ -13,6 +13,7 @@ from maskless.data.tasks import FACTS
 from maskless.interfaces.jobs.job import CANCELLED, DONE, FAILED, QUEUED, Job
 from maskless.interfaces.web.session import Picture, Session, Version
 from maskless.records.html import text
+from maskless.records.names import counted
 
 VIEW_PX, CARD_PX, THUMB_PX = 1280, 360, 120
 SAMPLES = {
@@ -143,7 +144,8 @@ def cards(version: Version, job: Job) -> str:
             f'alt="Candidate {rank}" loading="lazy">{frame}</span>'
             f"<span><b>{rank}</b> score {shown}</span></button></li>"
         )
-    kept = f"{facts['inpaintings']} inpaintings in {facts['seconds']:.0f} s"
+    kept = f"{counted(facts['inpaintings'], 'inpainting')} in {facts['seconds']:.0f} s"
+    kept += "; choose one" if len(items) > 1 else ""
     links = {
         f"image?rank={version.rank}&amp;download=true": "Picture, full resolution",
         "report?download=true": "Report",
@@ -157,7 +159,7 @@ def cards(version: Version, job: Job) -> str:
     return (
         f'<div class="ms-downloads" role="group" aria-label="Downloads"><span>Download</span>{downloads}'
         f'<span class="ms-hint">PNG, {size}{", with alpha" if facts["has_alpha"] else ""}; settings inside</span></div>'
-        f'<h2 class="ms-title">Candidates <span class="ms-hint">{kept}; choose one</span></h2>'
+        f'<h2 class="ms-title">Candidates <span class="ms-hint">{kept}</span></h2>'
         f'<ol class="ms-cards">{"".join(items)}</ol>'
     )
 
@@ -211,7 +213,7 @@ def ended(job: Job) -> str:
         assert job.outcome is not None
         facts = job.outcome.facts
         words = f"Done in {facts['seconds']:.0f} s: {FACTS[facts['task']].title.lower()}"
-        return f'<p class="ms-note" role="status">{words}, {len(facts["candidates"])} candidates.</p>'
+        return f'<p class="ms-note" role="status">{words}, {counted(len(facts["candidates"]), "candidate")}.</p>'
     if job.state == CANCELLED:
         return note("Cancelled; the picture is as it was.")
     assert job.state == FAILED
