@@ -1,6 +1,6 @@
 """What one AnchorNet for many pictures brings: searches that start from it, beside searches that start from nothing.
 
-    python benchmarks/shared_anchor_net.py [--train 60] [--scenes 100] [--options "--anchors 3 --steps 4"]
+    python benchmarks/shared_anchor_net.py [--train 60] [--scenes 100] [--options "--search learned --iterations 5"]
 
 It is trained on scenes of the split "train" and measured on scenes of "validation". Both searches of a scene have the
 same options, and so the same budget of iterations. The table has the mean of each figure and of its paired difference,
@@ -10,6 +10,7 @@ with 95 % intervals. Progress goes to stderr, the table to stdout.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -33,16 +34,16 @@ from maskless.records.checkpoints import Checkpoint, load_checkpoint, start_from
 from maskless.storybook.judge import iou
 from maskless.storybook.world.scenes import VisibleObject, render, split_seed
 
-OPTIONS = "--anchors 3 --iterations 2 --steps 4 --views 2"
+OPTIONS = "--search learned --anchors 3 --iterations 3 --steps 4 --views 2"
 FIGURES = ("cost of the best candidate", "overlap with the object (IoU)", "inpaintings")
 
 
 def write_rows(folder: Path, split: str, count: int) -> dict[str, VisibleObject]:
-    """Scenes of a split as files, and a manifest of them; gives the named object of each row."""
+    """Scenes of a split with an object, as files, and a manifest of them; gives the named object of each row."""
     folder.mkdir()
     rows, named = [], {}
-    for number in range(count):
-        scene = render(split_seed(split, number))
+    scenes = (render(split_seed(split, number)) for number in itertools.count())
+    for number, scene in enumerate(itertools.islice((scene for scene in scenes if scene.objects), count)):
         scene.image.save(folder / f"{number}.png")
         named[str(number)] = scene.objects[-1]  # the one in front
         caption = f"a {scene.objects[-1].colour} {scene.objects[-1].kind}"
@@ -84,7 +85,7 @@ def main() -> None:
     chosen = parser.parse_args()
     words = shlex.split(chosen.options)
     options: dict[str, OptionValue] = {
-        name.removeprefix("--").replace("-", "_"): json.loads(value)
+        name.removeprefix("--").replace("-", "_"): json.loads(value) if value[0] in "-.0123456789" else value
         for name, value in zip(words[::2], words[1::2], strict=True)
     }
     config = EditConfig(**options)  # type: ignore[arg-type]

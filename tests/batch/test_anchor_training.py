@@ -56,3 +56,13 @@ def test_nothing_to_train(place, maskless, command):
     status, out, err = maskless("train", *command[1:])
     assert (status, out) == (2, "") and "no row of the manifest searches for a region" in err
     assert maskless(*command, "--share-anchornet", "--engine", "ray")[0] == 2
+
+
+def test_a_search_that_trains_no_anchornet_cannot_start_from_one(place, maskless, command):
+    command = [*command, "--search", "placed"]
+    status, out, err = maskless(*command, "--share-anchornet")
+    assert (status, out) == (2, "") and "--search learned or paper" in err and "got placed" in err
+    Path("net.pth").touch()
+    status, out, err = maskless(*command, "--load-checkpoint", "net.pth")
+    assert (status, out) == (2, "") and "load_checkpoint needs a search that trains AnchorNet" in err
+    assert not Path("output").exists()

@@ -68,6 +68,10 @@ def check_places(batch: Batch) -> Store:
         not batch.options.share_anchornet or batch.anchor_net is None,
         "give share_anchornet or load_checkpoint, not both: each is the AnchorNet that every search starts from",
     )
+    if batch.options.share_anchornet:
+        batch.config.require_learning("share_anchornet")
+    if batch.anchor_net is not None:
+        batch.config.require_learning("load_checkpoint")
     store = open_store(batch.keep.output_dir)
     if batch.keep.tensorboard:
         require(not is_url(store.place), "tensorboard can be written to a folder only, not to a URL")
@@ -116,6 +120,8 @@ def run_batch(batch: Batch, reporter: Reporter, *, loaded: Callable[[Worker], No
 def train(batch: Batch, file: Path, identity: Mapping[str, str], reporter: Reporter) -> Trained:
     """Train one AnchorNet on all rows of the manifest, and write its checkpoint.
 
+    A placed search edits too few regions to learn from, so the learned search is made in its place.
+
     identity: of the models, from `model_identity`.
 
     Raises:
@@ -124,9 +130,10 @@ def train(batch: Batch, file: Path, identity: Mapping[str, str], reporter: Repor
     from maskless.batch.anchor_training import train_shared
     from maskless.batch.worker import Worker, WorkerSettings
 
-    keys = Keys.of(identity, batch.models, batch.config, batch.keep)
+    config = replace(batch.config, search="learned") if batch.config.search == "placed" else batch.config
+    keys = Keys.of(identity, batch.models, config, batch.keep)
     settings = WorkerSettings(
-        output=batch.keep.output_dir, models=batch.models, config=batch.config, keep=batch.keep, keys=keys,
+        output=batch.keep.output_dir, models=batch.models, config=config, keep=batch.keep, keys=keys,
         threads=batch.options.threads,
     )  # fmt: skip
     lessons = Path(batch.keep.checkpoint_dir) / LESSONS

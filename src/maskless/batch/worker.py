@@ -26,6 +26,7 @@ from maskless.batch.keys import Content, Keys, content_of, row_name
 from maskless.batch.places import is_url, read_bytes
 from maskless.batch.rows import Row
 from maskless.batch.stores import StorageError, open_store
+from maskless.data.choices import LEARNING_SEARCHES
 from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError, first_line
 from maskless.data.model_options import ModelOptions
@@ -218,7 +219,7 @@ class Worker:
         if own is not None and own.difference(run) is None:
             resume(run, own)
             return run.history[-1].step if run.history else 0
-        if self._shared is not None and isinstance(run, SearchRun):
+        if self._shared is not None and isinstance(run, SearchRun) and run.used.search in LEARNING_SEARCHES:
             start_from(run, self._shared)
         return None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from maskless.data.options import OptionValue
 
 SEARCHES = ("placed", "learned", "paper", "exhaustive")
+LEARNING_SEARCHES = ("learned", "paper")
+"""The searches that train AnchorNet, and can start from one that was trained before."""
 ANCHOR_SOURCES = ("attention", "text", "both")
 ESTIMATORS = ("table", "straight-through")
 RANKINGS = ("paper", "located", "verified")

@@ -17,6 +17,7 @@ from maskless.data.choices import (
     PUBLISHED_GUIDANCE,
     PUBLISHED_STEPS,
     RANKINGS,
+    LEARNING_SEARCHES,
     SEARCHES,
 )
 from maskless.data.errors import MasklessError
@@ -309,6 +310,18 @@ class EditConfig:
         chosen["batch_size"] = self.batch_size or batch_size
         chosen["seed"] = self.seed if seed is None else seed
         return ResolvedConfig(**chosen)
+
+    def require_learning(self, what: str) -> None:
+        """Check that the search trains an AnchorNet. what: the option that needs it, for the message.
+
+        Raises:
+            MasklessError: it does not.
+        """
+        if self.search not in LEARNING_SEARCHES:
+            raise MasklessError(
+                f"{what} needs a search that trains AnchorNet (--search {' or '.join(LEARNING_SEARCHES)}), "
+                f"got {self.search}"
+            )
 
     def to_dict(self) -> dict[str, OptionValue]:
         """Plain values by field name; `EditConfig(**config.to_dict())` is the same config again."""

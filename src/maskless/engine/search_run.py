@@ -115,10 +115,12 @@ class SearchRun:
 
         Raises:
             MasklessError: the state belongs to another task, picture, caption, prompt or seed, or an option other than
-                FREE_OPTIONS differs.
+                FREE_OPTIONS differs; or it is only an AnchorNet, and this search trains none.
         """
         require(self._setup is None, "a run can be resumed only before its first step")
         require("request" in state or "anchor_net" in state, "the state must be that of a run, got something else")
+        if "request" not in state:
+            self.used.require_learning("to start from the AnchorNet of another edit")
         if "request" in state and state["request"] != fingerprint(self.request, self.config.seed):
             raise MasklessError(
                 "the checkpoint must be of the same task, picture, caption, prompt and seed, got one of another edit"
