@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from maskless.data.boxes import box_coverage
 from maskless.data.paste import resize
 from maskless.models.memory import execution_device
 from maskless.models.parts import one_line_model_errors
@@ -19,8 +20,8 @@ from maskless.models.parts import one_line_model_errors
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH = 64
-"""Maximum number of pictures that are encoded at once."""
+BATCH, BATCH_ON_CPU = 64, 16
+"""Maximum number of pictures that are encoded at once. On the CPU larger batches only take more memory and time."""
 CROP_SHARES = (0.25, 0.4, 0.6)
 """Sides of the crops that `relevance` compares with the caption, as shares of the picture's shorter side."""
 CROP_STRIDE = 0.5
@@ -132,7 +133,7 @@ class Clip:
     def encode(self, images: Float[Tensor, "N 3 H W"]) -> ImageEncoding:
         """Embeddings and patch tokens of images in [0, 1], on the CPU; gradients flow back to the images."""
         embeddings, tokens = [], []
-        for batch in images.split(BATCH):
+        for batch in images.split(BATCH_ON_CPU if self.device.type == "cpu" else BATCH):
             output = self.model.vision_model(pixel_values=self.preprocess(batch).to(self.device))
             pooled = output.pooler_output
             projected = pooled if self._siglip else self.model.visual_projection(pooled)
@@ -179,12 +180,14 @@ class Clip:
 
     @torch.no_grad()
     def encode_without(self, image: Float[Tensor, "3 H W"], boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
-        """The embeddings of an image in [0, 1], each with one box filled with the image's mean colour."""
-        copies = image.expand(len(boxes_xyxy), -1, -1, -1).clone()
+        """The embeddings of an image in [0, 1], each with one box filled with the image's mean colour.
+
+        boxes_xyxy: half-open, in pixels of the image. They are filled at CLIP's own size, so the image is resized once.
+        """
+        size = (self.image_px, self.image_px)
+        covered = box_coverage(boxes_xyxy, (image.shape[1], image.shape[2]), size)[:, None]
         mean = image.mean(dim=(1, 2), keepdim=True)
-        for copy, (x0, y0, x1, y1) in zip(copies, boxes_xyxy.tolist(), strict=True):
-            copy[:, y0:y1, x0:x1] = mean
-        return self.encode(copies).embedding
+        return self.encode(torch.lerp(resize(image, size), mean, covered)).embedding
 
     @cached_property
     def generic_texts(self) -> Float[Tensor, "texts D"]:

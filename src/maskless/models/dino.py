@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +35,16 @@ class Dino:
     def __init__(
         self, model: PreTrainedModel, *, mean: tuple[float, ...], std: tuple[float, ...], shorter_px: int
     ) -> None:
-        """model: a ViTModel (DINO), a Dinov2Model or a Dinov2WithRegistersModel, with eager attention. mean, std: of
-        RGB in [0, 1], for normalisation. shorter_px: shorter side of the input in pixels."""
+        """model: a ViTModel (DINO), a Dinov2Model or a Dinov2WithRegistersModel. mean, std: of RGB in [0, 1], for
+        normalisation. shorter_px: shorter side of the input in pixels.
+
+        The last block computes its attention eagerly, because its weights are needed. The others use the fused kernel,
+        which gives the same values up to rounding in a third of the memory."""
         self.model = model.eval().requires_grad_(False)
+        self.model.set_attn_implementation("sdpa")
+        self._last_attention = self._attention_modules()[-1]
+        self._last_attention.config = copy.deepcopy(model.config)
+        self._last_attention.config._attn_implementation = "eager"
         self.patch_px = int(model.config.patch_size)
         # The CLS token comes first, then the register tokens; neither belongs to a patch.
         self._before_patches = 1 + int(getattr(model.config, "num_register_tokens", 0))
@@ -110,15 +118,17 @@ class Dino:
 
         With `output_attentions` the model would keep the attention of all blocks in memory; the hook only keeps one.
         """
-        kind = self.model._can_record_outputs["attentions"]
-        last = [module for module in self.model.modules() if isinstance(module, kind)][-1]
         kept: list[Tensor] = []
-        hook = last.register_forward_hook(lambda _module, _inputs, output: kept.append(output[1]))
+        hook = self._last_attention.register_forward_hook(lambda _module, _inputs, output: kept.append(output[1]))
         try:
             output = self._forward(pixels)
         finally:
             hook.remove()
         return output.last_hidden_state, kept[0]
+
+    def _attention_modules(self) -> list[Any]:
+        kind = self.model._can_record_outputs["attentions"]
+        return [module for module in self.model.modules() if isinstance(module, kind)]
 
     def _forward(self, pixels: Tensor) -> Any:
         # DINOv2 always interpolates its position embeddings to the input's size; DINO's ViT needs the argument.
