@@ -87,8 +87,14 @@ def propose(view: PictureView, caption: str, location: Location, config: Resolve
         found = view.location_signs(boxes, caption, outline_xyxy=outline)
         return location_score(found, among=signs)
 
+    def cheap_score(boxes: Int[Tensor, "N 4"]) -> Float[Tensor, " N"]:
+        found = view.location_signs(boxes, caption, outline_xyxy=outline, encode=False)
+        return location_score(found, among=signs)
+
     best = int(score.argmax())
-    fitted, score[best] = fit_edges(corners(regions.boxes_xyxy[best]), float(score[best]), score_among, view.size_yx)
+    fitted, score[best] = fit_edges(
+        corners(boxes[best]), float(score[best]), score_among, view.size_yx, cheap_score=cheap_score
+    )
     boxes = boxes.clone()
     boxes[best] = torch.tensor(extend_fitted_box(fitted, outline, view.size_yx))
     return Proposals(regions=replace(regions, boxes_xyxy=boxes), score=score)

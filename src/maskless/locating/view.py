@@ -124,12 +124,12 @@ class PictureView:
         return self.cached("relevance crops", lambda: self.clip.relevance_crops(self.image))
 
     def location_signs(
-        self, boxes_xyxy: Int[Tensor, "N 4"], caption: str, *, outline_xyxy: Box | None = None
+        self, boxes_xyxy: Int[Tensor, "N 4"], caption: str, *, outline_xyxy: Box | None = None, encode: bool = True
     ) -> LocationSigns:
         """`signs` of boxes that are given in pixels of the picture, as is the outline's box."""
         if outline_xyxy is not None:
             outline_xyxy = self.scaled(torch.tensor([list(outline_xyxy)]))[0].tolist()
-        return self.signs(self.scaled(boxes_xyxy), caption, outline_xyxy=outline_xyxy)
+        return self.signs(self.scaled(boxes_xyxy), caption, outline_xyxy=outline_xyxy, encode=encode)
 
     def signs(
         self,
@@ -138,6 +138,7 @@ class PictureView:
         *,
         relevance: Float[Tensor, "rows columns"] | None = None,
         outline_xyxy: Box | None = None,
+        encode: bool = True,
     ) -> LocationSigns:
         """Four signs of how well each box fits the object that a caption names.
 
@@ -148,15 +149,20 @@ class PictureView:
             caption: if it is empty, every sign is 0.
             relevance: a map to use instead of the relevance of the caption.
             outline_xyxy: the box of the object's outline, half-open, in pixels of `small`; None if it is not known.
+            encode: False leaves the first two signs 0 for all boxes, so that CLIP encodes nothing.
         """
         zeros = torch.zeros(len(boxes_xyxy))
         if not caption.strip():
             return LocationSigns(shown=zeros, hidden=zeros, focus=zeros, fit=zeros)
         relevance = self.relevance(caption) if relevance is None else relevance
-        text = self.text(caption)
+        shown = hidden = zeros
+        if encode:
+            text = self.text(caption)
+            shown = self.crop_embeddings(boxes_xyxy) @ text
+            hidden = -(self._encoded("without", self.clip.encode_without, boxes_xyxy) @ text)
         return LocationSigns(
-            shown=self.crop_embeddings(boxes_xyxy) @ text,
-            hidden=-(self._encoded("without", self.clip.encode_without, boxes_xyxy) @ text),
+            shown=shown,
+            hidden=hidden,
             focus=inside_less_outside(relevance, boxes_xyxy, self.small_yx),
             fit=zeros if outline_xyxy is None else box_iou(boxes_xyxy, outline_xyxy),
         )

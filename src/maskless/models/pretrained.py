@@ -15,6 +15,7 @@ from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
 from maskless.models import hub
 from maskless.models.clip import Clip
+from maskless.models.compilation import compile_denoisers
 from maskless.models.dino import Dino
 from maskless.models.encoders import load_clip, load_dino
 from maskless.models.fingerprint import fingerprint_of
@@ -139,6 +140,8 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
             if not is_out_of_memory(error):
                 raise
             raise MasklessError(f"the models do not fit on {device}; {memory_advice(options.memory)}") from error
+        if options.compile:
+            placement = compile_denoisers(networks, device)
     return EditModels(
         dino=dino,
         clip=clip,
