@@ -96,6 +96,7 @@ def test_crops_are_looked_at_where_their_boxes_are(editor, picture):
 
 def test_a_box_is_painted_over_where_it_is(editor, picture):
     clip = editor.models.clip
+
     def painted(image, box):
         x0, y0, x1, y1 = box
         copy = image.clone()

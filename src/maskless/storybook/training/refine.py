@@ -25,7 +25,7 @@ from maskless.storybook.training import autoencoder, inpainting, redraw
 from maskless.storybook.training.loop import Run
 from maskless.storybook.world.edits import with_new_textures
 from maskless.storybook.world.graph import sample
-from maskless.storybook.world.holes import hole_to_fill
+from maskless.storybook.world.holes import random_hole
 from maskless.storybook.world.scenes import draw, split_seed
 from maskless.storybook.world.sheets import sheet
 
@@ -85,7 +85,7 @@ def example(seed: int) -> dict[str, Tensor]:
     scene = draw(with_new_textures(graph, rng) if rng.random() < NEW_TEXTURES else graph, size)
     images, masks, texts = [], [], []
     for _ in range(2):
-        hole = hole_to_fill(scene, rng)
+        hole = random_hole(scene, rng)
         image = scene.image.crop(hole.window).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         mask = Image.fromarray(hole.mask.astype(np.uint8) * 255).crop(hole.window)
         images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
