@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from maskless.data.choices import DEVICES, DTYPES, MEMORY, SCHEDULERS
 from maskless.data.options import OptionValue, check_all, option
 
+FOR_DRAWING = ("redraw", "scheduler", "lora", "dtype")
+"""The options that concern only the models that draw; who only looks for a region does not take them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:

@@ -16,7 +16,7 @@ from maskless.data.picture import SourceImage
 from maskless.data.types import LocationSigns, PatchFeatures
 from maskless.method.object_masks import Cells
 from maskless.models.clip import Clip, RelevanceCrops
-from maskless.models.pretrained import EditModels
+from maskless.models.encoders import Encoders
 
 VIEW_PX = 512
 """Maximum longer side, in pixels, of the pictures that CLIP is given. CLIP's own input is smaller still."""
@@ -36,11 +36,11 @@ class PictureView:
     image: RGB in [0, 1], at the original resolution. source: pixels and metadata of its file; None if it has no file.
     """
 
-    def __init__(self, image: Float[Tensor, "3 H W"], models: EditModels, *, source: SourceImage | None = None) -> None:
+    def __init__(self, image: Float[Tensor, "3 H W"], models: Encoders, *, source: SourceImage | None = None) -> None:
         self.image, self.source, self._models = image, source, models
         self._cache: dict[str, object] = {}
 
-    def made_with(self, models: EditModels) -> bool:
+    def made_with(self, models: Encoders) -> bool:
         """Whether the features are those of these models."""
         return self._models.dino is models.dino and self._models.clip is models.clip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -82,6 +82,11 @@ def location_score(signs: LocationSigns, among: LocationSigns | None = None) -> 
     units = among or signs
     score = sum(_standardised(getattr(signs, name), getattr(units, name)) for name in ("shown", "hidden", "focus"))
     return score + FIT_WEIGHT * _standardised(signs.fit, units.fit)
+
+
+def standardised_signs(signs: LocationSigns) -> dict[str, Float[Tensor, " N"]]:
+    """Each sign by its name, in standard deviations over the regions; 0 for a sign that is equal for all of them."""
+    return {sign.name: _standardised(getattr(signs, sign.name)) for sign in fields(signs)}
 
 
 def prefer_unoccupied(ranking: Ranking, occupied: Float[Tensor, " N"]) -> Ranking:

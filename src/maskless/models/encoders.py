@@ -1,9 +1,12 @@
-"""Loads DINO and CLIP from their folders, and DINO from the files that its authors released."""
+"""The networks that look at a picture, and loading DINO and CLIP from their folders, or DINO from the files that its
+authors released."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor
 
 from maskless.data.errors import MasklessError, shown
+from maskless.data.model_options import ModelOptions
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 from maskless.models.parts import SETTINGS_BYTES, open_network, opening, read_json, require_all_weights, shapes_in
@@ -26,6 +30,28 @@ is computed as the width of the model divided by this."""
 RELEASE_WRAPPERS = ("teacher", "state_dict", "model")
 """Keys that a checkpoint may have its weights under."""
 RELEASE_PREFIX = re.compile(r"^(module\.)?(backbone\.)?")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoders:
+    """The frozen networks that find a region. They draw nothing.
+
+    names: the source of each part, with the commit for a model of the hub. weights: what identifies the weights of each
+    part (`fingerprint_of`), wherever they are. options: the options that the models were loaded with; device is the
+    chosen one, not "auto".
+    """
+
+    dino: Dino
+    clip: Clip
+    names: dict[str, str]
+    weights: Mapping[str, str] = field(default_factory=dict)
+    options: ModelOptions
+    device: torch.device
+
+    @property
+    def memory(self) -> str:
+        """The memory level: full, balanced, low or minimal."""
+        return self.options.memory
 
 
 def load_dino(source: Path, *, allow_pickle: bool = False) -> Dino:
