@@ -27,6 +27,11 @@ class ModelOptions:
     )
     dino: str | None = option(None, group="Models", help="Folder or hub id of the DINO model.")
     clip: str | None = option(None, group="Models", help="Folder or hub id of the CLIP model.")
+    grounder: str | None = option(
+        None,
+        group="Models",
+        help="Folder or hub id of a detector that finds what the caption names: OWLv2, Grounding DINO or CLIPSeg.",
+    )
     redraw: str | None = option(
         None, group="Models", help="Folder or hub id of an InstructPix2Pix model, for style and texture."
     )

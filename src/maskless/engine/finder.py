@@ -33,12 +33,14 @@ FOR: dict[str, str] = {
     "hidden": "painting it over makes the picture less like the caption",
     "focus": "the parts of the picture that fit the caption most lie inside it",
     "fit": "it agrees with the outline of the object",
+    "detected": "the grounder finds it there",
 }
 AGAINST: dict[str, str] = {
     "shown": "seen alone, it is less like the caption than most regions",
     "hidden": "painting it over leaves the picture as similar to the caption as before",
     "focus": "the parts of the picture that fit the caption most lie outside of it",
     "fit": "it does not agree with the outline of the object",
+    "detected": "the grounder finds it elsewhere",
 }
 NOT_SHOWN = "Nothing in the picture looks like the caption; of the regions that were compared, this one fits best."
 

@@ -22,6 +22,8 @@ from maskless.models.parts import SETTINGS_BYTES, open_network, opening, read_js
 if TYPE_CHECKING:
     from transformers import ViTModel
 
+    from maskless.models.grounders import Grounder
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINO_KINDS = {"vit": "ViTModel", "dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel"}
 HEAD_WIDTH = 64
@@ -36,13 +38,14 @@ RELEASE_PREFIX = re.compile(r"^(module\.)?(backbone\.)?")
 class Encoders:
     """The frozen networks that find a region. They draw nothing.
 
-    names: the source of each part, with the commit for a model of the hub. weights: what identifies the weights of each
-    part (`fingerprint_of`), wherever they are. options: the options that the models were loaded with; device is the
-    chosen one, not "auto".
+    grounder: a detector that finds what words name; None where the user chose none. names: the source of each part,
+    with the commit for a model of the hub. weights: what identifies the weights of each part (`fingerprint_of`),
+    wherever they are. options: the options that the models were loaded with; device is the chosen one, not "auto".
     """
 
     dino: Dino
     clip: Clip
+    grounder: Grounder | None = None
     names: dict[str, str]
     weights: Mapping[str, str] = field(default_factory=dict)
     options: ModelOptions
@@ -84,7 +87,7 @@ def load_dino(source: Path, *, allow_pickle: bool = False) -> Dino:
         attn_implementation="eager",
         dtype=torch.float32,
     )
-    mean, std = _normalisation(source)
+    mean, std = normalisation(source)
     with opening(source / "config.json"):
         return Dino(model, mean=mean, std=std, shorter_px=int(model.config.image_size))
 
@@ -105,7 +108,7 @@ def load_clip(source: Path, *, allow_pickle: bool = False) -> Clip:
         raise MasklessError(f"the CLIP model must be a CLIP or a SigLIP of fixed picture size, got {kind} in {source}")
     model_class, tokenizer_class = (CLIPModel, CLIPTokenizer) if kind == "clip" else (SiglipModel, AutoTokenizer)
     model: Any = open_network(model_class, source, allow_pickle=allow_pickle, dtype=torch.float32)
-    mean, std = _normalisation(source)
+    mean, std = normalisation(source)
     with opening(source):
         tokenizer = tokenizer_class.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         return Clip(model, tokenizer, mean=mean, std=std)
@@ -214,7 +217,7 @@ def _model_type(source: Path) -> str:
     return shown(read_json(source / "config.json", limit=SETTINGS_BYTES).get("model_type"))
 
 
-def _normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of RGB in [0, 1], from the model's preprocessor_config.json."""
     path = source / "preprocessor_config.json"
     if not path.is_file():

@@ -17,6 +17,7 @@ from maskless.models import hub
 from maskless.models.devices import resolve_device, resolve_dtype
 from maskless.models.encoders import Encoders, load_clip, load_dino
 from maskless.models.fingerprint import fingerprint_of
+from maskless.models.grounders import load_grounder
 from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.inpainters.single_file import load_single_file, settings_of
 from maskless.models.memory import arrange, is_out_of_memory, memory_advice
@@ -27,6 +28,8 @@ BUNDLED = "storybook"
 """Name of the models that the package contains."""
 ENCODERS = ("dino", "clip")
 PARTS = ("inpainting", *ENCODERS)
+GROUNDER = "grounder"
+"""The optional detector that finds what words name."""
 REDRAW = "redraw"
 """The optional part of a set of models: the model that redraws pictures."""
 RECOMMENDATIONS = "maskless.json"
@@ -134,7 +137,9 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
 
 
 def load_encoders(options: ModelOptions | None = None) -> Encoders:
-    """Load DINO and CLIP alone, by the same options as `load_models`; no inpainting model is read or downloaded.
+    """Load DINO, CLIP and the grounder alone, by the same options as `load_models`.
+
+    No inpainting model is read or downloaded.
 
     Raises:
         MasklessError: see `load_models`.
@@ -155,11 +160,12 @@ def load_encoders(options: ModelOptions | None = None) -> Encoders:
 
 
 def _read_encoders(parts: Mapping[str, LocalPart], options: ModelOptions) -> dict[str, Any]:
-    """DINO and CLIP on the CPU, by the names of the fields of `Encoders`."""
+    """DINO, CLIP and the grounder on the CPU, by the names of the fields of `Encoders`."""
     common: dict[str, Any] = {"memory": options.memory, "allow_pickle": options.allow_pickle}
     return {
         "dino": _load_part(load_dino, parts["dino"], "DINO", **common),
         "clip": _load_part(load_clip, parts["clip"], "CLIP", **common),
+        "grounder": _load_part(load_grounder, parts[GROUNDER], GROUNDER, **common) if GROUNDER in parts else None,
     }
 
 
@@ -191,20 +197,20 @@ def fetch_models(
         MasklessError: unknown models, damaged files, or a failed download.
     """
     found = {}
-    named: dict[str, Any] = {"dino": options.dino, "clip": options.clip, "redraw": options.redraw}
+    named: dict[str, Any] = {part: getattr(options, part) for part in (*ENCODERS, GROUNDER, REDRAW)}
     for part, source in model_sources(options.models, wanted=wanted, **named).items():
         if not hub.is_hub_id(source) or Path(source).exists():
             found[part] = LocalPart(path=Path(source), name=source)
             continue
-        wanted: dict[str, Any] = {"allow_pickle": options.allow_pickle, "progress": progress}
-        snapshot = hub.fetch(_with_commits(source), offline=options.offline, **wanted)
+        trust: dict[str, Any] = {"allow_pickle": options.allow_pickle, "progress": progress}
+        snapshot = hub.fetch(_with_commits(source), offline=options.offline, **trust)
         try:
             check_weights(snapshot.folder)
         except MasklessError:
             if options.offline or hub.is_offline():
                 raise
             # A file in the cache is damaged: those that are not what their hashes say are downloaded again.
-            snapshot = hub.fetch(_with_commits(source), again=True, **wanted)
+            snapshot = hub.fetch(_with_commits(source), again=True, **trust)
             check_weights(snapshot.folder)
         found[part] = LocalPart(path=snapshot.folder, name=snapshot.name)
     return found
@@ -229,12 +235,13 @@ def model_sources(
     dino: str | None = None,
     clip: str | None = None,
     redraw: str | None = None,
+    grounder: str | None = None,
     wanted: Sequence[str] = PARTS,
 ) -> dict[str, str]:
     """The folder, file or hub id of each part.
 
-    models, dino, clip, redraw: the options of these names, see `ModelOptions`. wanted: PARTS, or ENCODERS where nothing
-    is drawn.
+    models, dino, clip, redraw, grounder: the options of these names, see `ModelOptions`. wanted: PARTS,
+    or ENCODERS where nothing is drawn.
 
     Raises:
         MasklessError: unknown models, or a folder with missing or damaged files.
@@ -257,7 +264,9 @@ def model_sources(
             f"models must be one of {', '.join(BY_NAME)}, a folder, a .safetensors file or a hub id (owner/name), "
             f"got {models!r}"
         )
-    found |= {part: own for part, own in (("dino", dino), ("clip", clip), (REDRAW, redraw)) if own}
+    found |= {
+        part: own for part, own in (("dino", dino), ("clip", clip), (REDRAW, redraw), (GROUNDER, grounder)) if own
+    }
     if "inpainting" not in wanted:
         found = {part: source for part, source in found.items() if part not in ("inpainting", REDRAW)}
     for part, source in found.items():
@@ -267,7 +276,7 @@ def model_sources(
             )
         if Path(source).is_dir():
             check_weights(Path(source))
-        elif Path(source).is_file() and part in ("clip", REDRAW):
+        elif Path(source).is_file() and part in ("clip", REDRAW, GROUNDER):
             raise MasklessError(f"the {part} model must be a folder or a hub id, got the file {source}")
         elif not Path(source).is_file() and not hub.is_hub_id(source):
             raise MasklessError(f"no such {part} model: {source!r} is neither a folder nor a hub id such as owner/name")
