@@ -8,6 +8,9 @@ from maskless.data.choices import DEVICES, DTYPES, MEMORY, SCHEDULERS
 from maskless.data.errors import require
 from maskless.data.options import OptionValue, check_all, option
 
+FOR_DRAWING = ("redraw", "scheduler", "lora", "dtype")
+"""The options that concern only the models that draw; who only looks for a region does not take them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
@@ -25,6 +28,11 @@ class ModelOptions:
     )
     dino: str | None = option(None, group="Models", help="Folder or hub id of the DINO model.")
     clip: str | None = option(None, group="Models", help="Folder or hub id of the CLIP model.")
+    grounder: str | None = option(
+        None,
+        group="Models",
+        help="Folder or hub id of a detector that finds what the caption names: OWLv2, Grounding DINO or CLIPSeg.",
+    )
     redraw: str | None = option(
         None, group="Models", help="Folder or hub id of an InstructPix2Pix model, for style and texture."
     )
