@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskless.data.boxes import (
-    box_coverage,
     context_window,
     corners,
     inside_less_outside,
@@ -107,10 +106,3 @@ def test_a_square_window_contains_its_box(box, size, context):
 
 def test_corners_are_integers():
     assert corners(torch.tensor([1, 2, 3, 4])) == (1, 2, 3, 4)
-
-
-def test_the_share_of_each_pixel_that_a_box_covers():
-    covered = box_coverage(torch.tensor([[2, 0, 6, 3], [0, 0, 8, 6]]), (6, 8), (3, 4))
-    assert covered[1].eq(1).all()
-    assert covered[0].tolist() == [[0, 1, 1, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 0]]
-    assert box_coverage(torch.tensor([[1, 1, 2, 2]]), (6, 8), (3, 4))[0].sum() == pytest.approx(0.25)

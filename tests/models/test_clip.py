@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskless.data.paste import resize
 from maskless.models.clip import MAX_CROPS, draw_views, relevance_boxes, text_pieces
 from maskless.models.encoders import load_clip
 from maskless.storybook.train import ASSETS
@@ -92,21 +91,3 @@ def test_crops_are_looked_at_where_their_boxes_are(editor, picture):
     crops = clip.encode_crops(picture, boxes)
     assert torch.allclose(crops[0], clip.encode(picture[None, :, 20:44, 84:108]).embedding[0], atol=1e-5)
     assert not torch.allclose(crops[0], crops[1], atol=1e-4)
-
-
-def test_a_box_is_painted_over_where_it_is(editor, picture):
-    clip = editor.models.clip
-
-    def painted(image, box):
-        x0, y0, x1, y1 = box
-        copy = image.clone()
-        copy[:, y0:y1, x0:x1] = image.mean(dim=(1, 2), keepdim=True)
-        return clip.encode(copy[None]).embedding
-
-    box = (84, 20, 108, 44)
-    # Where the picture is resized the colours next to the edges of the box are mixed in a slightly different way.
-    without = clip.encode_without(picture, torch.tensor([box]))
-    assert float((without * painted(picture, box)).sum()) > 0.999
-    small = resize(picture, (clip.image_px, clip.image_px))
-    box = (3, 5, 11, 20)
-    assert torch.allclose(clip.encode_without(small, torch.tensor([box])), painted(small, box), atol=1e-5)
