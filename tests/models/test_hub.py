@@ -1,6 +1,9 @@
 """Downloads from a hub, here a small server on this machine: once, at one commit, resumed, and never again."""
 
+import ast
 import gzip
+import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -575,3 +578,34 @@ def test_a_gguf_file_that_is_not_there_or_damaged_on_the_way_is_one_line(served_
     served_gguf.answers[path] = Answer(headers={"Content-Length": str(size)}, body=bytes(size))
     with pytest.raises(MasklessError, match="flux1-Q8_0.gguf from .* is not the file that was expected: its hash is"):
         fetch_models(gguf_options("acme/flux", "acme/flux-gguf/flux1-Q8_0.gguf"))
+
+
+def test_one_command_prints_the_hashes_of_the_presets(served, monkeypatch, capsys):
+    """`python docs/pin_models.py`, with models of this server as the presets."""
+    spec = importlib.util.spec_from_file_location("pin_models", Path(__file__).parents[2] / "docs/pin_models.py")
+    pin_models = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pin_models)
+    commit = served.commits[IDS["inpainting"]]
+    monkeypatch.setattr(pin_models, "PINNED", {IDS["inpainting"]: commit})
+    assert pin_models.main([IDS["inpainting"], IDS["dino"]]) == 0
+    printed = capsys.readouterr().out
+    unpinned = f'    "{IDS["dino"]}": "{served.commits[IDS["dino"]]}",  # an entry of PINNED\n'
+    assert unpinned in printed
+    table = ast.literal_eval("{" + printed.replace(unpinned, "") + "}")
+    weights = served.models[IDS["inpainting"]] / UNET
+    assert table[(commit, UNET)] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    parts = {"unet", "vae", "text_encoder"}
+    assert {name for found, name in table if found == commit} == {
+        name for part in parts for name in downloadable(served.models[IDS["inpainting"]], part)
+    }
+    assert not [path for _method, path, _range in served.requests if path.endswith(".safetensors")]
+    monkeypatch.setattr(hub_listing, "SHA256_OF", {(commit, UNET): "0" * 64})
+    assert pin_models.main([IDS["inpainting"], "acme/none"]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and "acme/inpainting: " in errors[0] and f"not {'0' * 64}" in errors[0]
+    assert "acme/none: " in errors[1]
+
+
+def downloadable(folder: Path, part: str) -> list[str]:
+    """The weights of a part that loading needs."""
+    return [f"{part}/{path.name}" for path in (folder / part).glob("*.safetensors") if "fp16" not in path.name]
