@@ -137,3 +137,44 @@ def _klein(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if place is not None:
             found[places[place] + name.removeprefix(place)] = weights.pop(name)
     return found
+
+
+def write_large_flux(path: Path, *, double: int, single: int, in_channels: int = 384) -> Path:
+    """A file of FLUX.1 at its real width under the names of the original code, quantized and all zeros. Where the file
+    system keeps no zeros it takes no space."""
+    import gguf
+
+    width, file_type = 3072, gguf.GGMLQuantizationType.Q4_0
+    weights = {"img_in": (width, in_channels), "txt_in": (width, 4096), "final_layer.linear": (64, width),
+               "final_layer.adaLN_modulation.1": (2 * width, width)}  # fmt: skip
+    for name, into in (("time_in", 256), ("guidance_in", 256), ("vector_in", 768)):
+        weights |= {f"{name}.in_layer": (width, into), f"{name}.out_layer": (width, width)}
+    scales = []
+    for number in range(double):
+        for side in ("img", "txt"):
+            stem = f"double_blocks.{number}.{side}"
+            weights |= {f"{stem}_mod.lin": (6 * width, width), f"{stem}_attn.qkv": (3 * width, width),
+                        f"{stem}_attn.proj": (width, width), f"{stem}_mlp.0": (4 * width, width),
+                        f"{stem}_mlp.2": (width, 4 * width)}  # fmt: skip
+            scales += [f"{stem}_attn.norm.{part}_norm.scale" for part in ("query", "key")]
+    for number in range(single):
+        stem = f"single_blocks.{number}"
+        weights |= {f"{stem}.linear1": (7 * width, width), f"{stem}.linear2": (width, 5 * width),
+                    f"{stem}.modulation.lin": (3 * width, width)}  # fmt: skip
+        scales += [f"{stem}.norm.{part}_norm.scale" for part in ("query", "key")]
+    writer, size = gguf.GGUFWriter(path, arch="flux"), 0
+    plain = {f"{name}.bias": (shape[0],) for name, shape in weights.items()} | dict.fromkeys(scales, (128,))
+    for name, shape in plain.items():
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), 4 * shape[0])
+        size += 4 * shape[0]
+    for name, shape in weights.items():
+        packed = gguf.quant_shape_to_byte_shape(shape, file_type)
+        writer.add_tensor_info(f"{name}.weight", packed, np.dtype(np.uint8), packed[0] * packed[1], file_type)
+        size += packed[0] * packed[1]
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + size + 2**20)
+    return path

@@ -1,6 +1,7 @@
 """The header of a GGUF file is read without its tensors, and a damaged or hostile one is one line and little memory."""
 
 import importlib.util
+import random
 import struct
 import subprocess
 import sys
@@ -111,6 +112,28 @@ def test_a_hostile_header_is_one_line(tmp_path, name):
     with pytest.raises(MasklessError, match=message) as caught:
         read_header(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_of_changed_files_only_those_pass_that_the_library_reads(whole, tmp_path):
+    """Bytes of the header are changed at random; whatever is not refused in one line has the same tensors for gguf."""
+    import gguf
+
+    content, path = whole.read_bytes(), tmp_path / "changed.gguf"
+    passed = 0
+    for seed in range(400):
+        chance, changed = random.Random(seed), bytearray(content)
+        for _ in range(chance.randint(1, 3)):
+            changed[chance.randrange(4, 320)] = chance.choice((0, 1, 2, 8, 32, 127, 255, chance.randrange(256)))
+        path.write_bytes(changed)
+        try:
+            header = read_header(path)
+        except MasklessError as error:
+            assert "\n" not in str(error)
+            continue
+        passed += 1
+        found = {tensor.name: tuple(map(int, tensor.shape[::-1])) for tensor in gguf.GGUFReader(path).tensors}
+        assert found == header.shapes, seed
+    assert 0 < passed < 400
 
 
 def test_hostile_headers_take_no_memory_of_note(tmp_path):

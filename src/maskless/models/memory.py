@@ -74,7 +74,7 @@ def arrange(
     return "; ".join(done)
 
 
-def is_packed(weight: Tensor | None) -> bool:
+def is_packed(weight: Tensor | nn.Module | None) -> bool:
     """Whether a weight is quantized, as diffusers keeps those of a GGUF file: in bytes that a layer dequantizes while
     it computes."""
     return hasattr(weight, "quant_type")

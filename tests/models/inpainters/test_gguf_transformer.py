@@ -15,7 +15,7 @@ from maskless.models.inpainters.gguf_transformer import MARKS, check_transformer
 from maskless.models.inpainters.loading import PIPELINES, load_pipeline, make_inpainter
 from maskless.models.memory import _Offloaded, arrange, is_packed
 from tiny_families import NATIVE_PX
-from tiny_gguf import ARCHITECTURES, original_names, transformer_weights, write_gguf
+from tiny_gguf import ARCHITECTURES, original_names, transformer_weights, write_gguf, write_large_flux
 
 pytest.importorskip("gguf")
 pytest.importorskip("accelerate")
@@ -246,3 +246,21 @@ def test_a_folder_needs_no_weights_of_its_own_transformer(family_editor, family_
     )
     assert set(fetch_models(options)) == {"inpainting", "dino", "clip", "transformer"}
     with_file(folder, gguf_file("z-image"))
+
+
+def test_flux_at_its_real_width_is_read_under_the_names_of_its_authors(family_folder, tmp_path):
+    """diffusers reads these names at this width only, so the tiny models cannot have them."""
+    settings = json.loads((family_folder("flux-fill") / "transformer" / "config.json").read_text())
+    settings |= {
+        "in_channels": 384, "out_channels": 64, "attention_head_dim": 128, "num_attention_heads": 24,
+        "joint_attention_dim": 4096, "pooled_projection_dim": 768, "axes_dims_rope": [16, 56, 56],
+    }  # fmt: skip
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps(settings))
+    index = {"_class_name": "FluxFillPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    check_transformer(write_large_flux(tmp_path / "fill.gguf", double=1, single=1), tmp_path)
+    with pytest.raises(MasklessError, match="short.gguf lacks all blocks of one kind"):
+        check_transformer(write_large_flux(tmp_path / "short.gguf", double=0, single=1), tmp_path)
+    with pytest.raises(MasklessError, match=r"x_embedder.weight.*\[3072, 64\].* of another variant of FLUX.1"):
+        check_transformer(write_large_flux(tmp_path / "dev.gguf", double=1, single=1, in_channels=64), tmp_path)

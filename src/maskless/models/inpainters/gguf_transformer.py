@@ -153,6 +153,8 @@ def _check_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], kind: Any,
             )
         except KeyError as error:
             raise MasklessError(f"model {path} lacks weights, the first is {shown(error.args[0])}") from error
+        except IndexError as error:  # the last number of no numbers
+            raise MasklessError(f"model {path} lacks all blocks of one kind") from error
         except RuntimeError as error:
             sizes = next((line for line in str(error).splitlines() if "size mismatch" in line), None)
             if sizes is None:
@@ -171,7 +173,8 @@ def _unpack_others(network: nn.Module, dtype: torch.dtype) -> None:
     from diffusers.quantizers.gguf.utils import GGUFLinear, dequantize_gguf_tensor
 
     for module in network.modules():
-        for tensors in (module._parameters, module._buffers):
+        kept: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for tensors in kept:
             for name, weight in tensors.items():
                 if weight is None or not is_packed(weight) or (isinstance(module, GGUFLinear) and name == "weight"):
                     continue
