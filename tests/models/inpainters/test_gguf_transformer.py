@@ -261,6 +261,6 @@ def test_flux_at_its_real_width_is_read_under_the_names_of_its_authors(family_fo
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     check_transformer(write_large_flux(tmp_path / "fill.gguf", double=1, single=1), tmp_path)
     with pytest.raises(MasklessError, match="short.gguf lacks all blocks of one kind"):
-        check_transformer(write_large_flux(tmp_path / "short.gguf", double=0, single=1), tmp_path)
+        check_transformer(write_large_flux(tmp_path / "short.gguf", double=1, single=0), tmp_path)
     with pytest.raises(MasklessError, match=r"x_embedder.weight.*\[3072, 64\].* of another variant of FLUX.1"):
         check_transformer(write_large_flux(tmp_path / "dev.gguf", double=1, single=1, in_channels=64), tmp_path)
