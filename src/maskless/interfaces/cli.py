@@ -31,6 +31,7 @@ from maskless.interfaces.checks import (
     require_picture,
     require_task,
     require_texts,
+    require_transformer,
 )
 from maskless.interfaces.console import EditConsole, Interrupted
 from maskless.interfaces.find import find
@@ -210,6 +211,7 @@ def edit(
     for picture in (image, mask):
         require_picture(picture)
     require_file(load_checkpoint, "checkpoint")
+    require_transformer(models.transformer)
     require_folders(keep.output_dir, keep.checkpoint_dir)
     region = {"mask": mask, "mask_mode": mask_mode, "soft_mask": soft_mask, "box": box}
     request = _checked(image, {**arguments, **region}, keep)

@@ -26,14 +26,18 @@ VARIANTS = ("fp16", "bf16")
 """Those that are used where a part of a model has no others, in this order."""
 MAX_NAMES, MAX_FILES = 20_000, 1_000
 """Files that a repository may list, and files that may be needed of it."""
+LFS_POINTER = b"version https://git-lfs"
+"""What a file begins with that git-lfs left in place of the weights themselves."""
 CONVERTER = "SFconvertbot"
 """The account of the hub that converts pickled weights to safetensors and offers them in pull requests."""
 
 
-def plan_download(repo_id: str, revision: str | None, allow_pickle: bool, settings_only: bool) -> Entry:
+def plan_download(
+    repo_id: str, revision: str | None, allow_pickle: bool, settings_only: bool, without: tuple[str, ...] = ()
+) -> Entry:
     """What a download consists of: the commit, and the files that loading needs with their sizes and hashes.
 
-    repo_id, revision, allow_pickle, settings_only: see `maskless.models.hub.fetch`.
+    repo_id, revision, allow_pickle, settings_only, without: see `maskless.models.hub.fetch`.
 
     Raises:
         MasklessError: no model that can be read, too many files, names that cannot be paths, or only pickles.
@@ -42,6 +46,7 @@ def plan_download(repo_id: str, revision: str | None, allow_pickle: bool, settin
     components = _components(repo_id, commit) if "model_index.json" in files else None
     chosen = choose_files(list(files), components, settings_only=settings_only)
     pickled = [] if settings_only else pickled_folders(list(files), chosen, components)
+    chosen, pickled = ([name for name in names if not is_left_out(name, without)] for names in (chosen, pickled))
     if pickled and allow_pickle:
         chosen += pickled
     elif pickled:
@@ -62,7 +67,31 @@ def plan_download(repo_id: str, revision: str | None, allow_pickle: bool, settin
     for name in chosen:
         cache.snapshot_file(repo_id, commit, name)
     described = {name: _described(repo_id, commit, files[name]) for name in sorted(chosen)}
-    return Entry(revision=revision, commit=commit, files=described, settings_only=settings_only)
+    return Entry(revision=revision, commit=commit, files=described, settings_only=settings_only, without=without)
+
+
+def plan_file(repo_id: str, revision: str | None, name: str) -> Entry:
+    """The download of a single file: its commit, size and hash.
+
+    Raises:
+        MasklessError: the repository has no file of this name; the message lists those of the same kind.
+    """
+    commit, files = _listing(repo_id, revision)
+    if name not in files:
+        same = sorted(each for each in files if PurePosixPath(each).suffix == PurePosixPath(name).suffix)
+        offered = f"it has {', '.join(map(shown, same[:20]))}" if same else "nor any other file of this kind"
+        raise MasklessError(f"{repo_id} has no {shown(name)}; {offered}")
+    cache.snapshot_file(repo_id, commit, name)
+    return Entry(
+        revision=revision, commit=commit, files={name: _described(repo_id, commit, files[name])}, settings_only=False
+    )
+
+
+def is_left_out(name: str, without: Sequence[str]) -> bool:
+    """Whether a file is of the weights of one of these parts of a pipeline."""
+    path = PurePosixPath(name)
+    weights = path.suffix in (".safetensors", *PICKLES) or ".safetensors.index." in path.name
+    return weights and str(path.parent) in without
 
 
 def _listing(repo_id: str, revision: str | None) -> tuple[str, dict[str, RemoteFile]]:

@@ -142,9 +142,14 @@ PINNED = {
 """The commit of each model, as public repositories name it in their code. Each was found in at least two repositories
 or under this exact hub id."""
 
-_KLEIN, _SIGLIP2, _DINO16 = (
+_KLEIN, _Z_IMAGE, _SIGLIP2, _DINO16 = (
     PINNED[name]
-    for name in ("black-forest-labs/FLUX.2-klein-4B", "google/siglip2-base-patch16-224", "facebook/dino-vitb16")
+    for name in (
+        "black-forest-labs/FLUX.2-klein-4B",
+        "Tongyi-MAI/Z-Image-Turbo",
+        "google/siglip2-base-patch16-224",
+        "facebook/dino-vitb16",
+    )
 )
 SHA256_OF = {
     (_KLEIN, "transformer/diffusion_pytorch_model.safetensors"):
@@ -155,6 +160,20 @@ SHA256_OF = {
         "82f2bd839378541b0557bfabaf37c7d3d637071fdcb73302dedd7cf61162ce07",
     (_KLEIN, "vae/diffusion_pytorch_model.safetensors"):
         "ca70d2202afe6415bdbcb8793ba8cd99fd159cfe6192381504d6c4d3036e0f04",
+    (_Z_IMAGE, "text_encoder/model-00001-of-00003.safetensors"):
+        "328a91d3122359d5547f9d79521205bc0a46e1f79a792dfe650e99fc2d651223",
+    (_Z_IMAGE, "text_encoder/model-00002-of-00003.safetensors"):
+        "6cd087b316306a68c562436b5492edbcf6e16c6dba3a1308279caa5a58e21ca5",
+    (_Z_IMAGE, "text_encoder/model-00003-of-00003.safetensors"):
+        "7ca841ee75b9c61267c0c6148fd8d096d3d21b6d3e161256a9b878154f91fc52",
+    (_Z_IMAGE, "transformer/diffusion_pytorch_model-00001-of-00003.safetensors"):
+        "95facd593e2549e8252acb571c653d57f7ddb7f1060d4e81712f152555a88804",
+    (_Z_IMAGE, "transformer/diffusion_pytorch_model-00002-of-00003.safetensors"):
+        "a4bbe43ee184a1fb5af4b412d27555f532893bdc3165b1149e304ed82b5d7015",
+    (_Z_IMAGE, "transformer/diffusion_pytorch_model-00003-of-00003.safetensors"):
+        "aba4e37a590e63210878160a718d916d80398f4e1f78ab6c9b2b2a00d92769fa",
+    (_Z_IMAGE, "vae/diffusion_pytorch_model.safetensors"):
+        "f5b59a26851551b67ae1fe58d32e76486e1e812def4696a4bea97f16604d40a3",
     (_SIGLIP2, "model.safetensors"): "612923381c76ec5a9bed335d1c48827e3f2e506ac31b044b63b2031fadee6a0b",
     (_DINO16, "config.json"): "b87c0270b97db085fd82cf114a761fd0f62ae7914fbd407c752a2260646b689c",
 }  # fmt: skip

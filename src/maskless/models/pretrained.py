@@ -18,7 +18,9 @@ from maskless.models.compilation import compile_denoisers
 from maskless.models.devices import resolve_device, resolve_dtype
 from maskless.models.encoders import Encoders, load_clip, load_dino
 from maskless.models.fingerprint import fingerprint_of
+from maskless.models.gguf_file import find_file, read_header, require_library
 from maskless.models.grounders import load_grounder
+from maskless.models.inpainters.gguf_transformer import check_transformer, load_transformer
 from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.inpainters.single_file import load_single_file, settings_of
 from maskless.models.memory import arrange, is_out_of_memory, memory_advice
@@ -33,6 +35,8 @@ GROUNDER = "grounder"
 """The optional detector that finds what words name."""
 REDRAW = "redraw"
 """The optional part of a set of models: the model that redraws pictures."""
+TRANSFORMER = "transformer"
+"""The part of an inpainting model that a GGUF file may replace."""
 RECOMMENDATIONS = "maskless.json"
 """A file beside model_index.json with the settings that a model works best with: {"steps": ..., "guidance_scale": ...,
 "native_px": ...}. Options that the user sets take precedence. A redrawer's file may also have "refine": the fields of a
@@ -115,6 +119,8 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
     with torch.inference_mode(False), _quiet_libraries():
         encoders = _read_encoders(parts, options)
         chosen: dict[str, Any] = {"scheduler": options.scheduler, "lora": options.lora or ""}
+        if TRANSFORMER in parts:
+            chosen["transformer"] = parts[TRANSFORMER].path
         inpainter, networks = _load_part(_load_inpainter, parts["inpainting"], "inpainting", **chosen, **for_denoisers)
         weights = {"inpainting": fingerprint_of(networks)} | _fingerprints(encoders)
         redrawer, refinement = None, None
@@ -201,20 +207,31 @@ def fetch_models(
     """
     found = {}
     named: dict[str, Any] = {part: getattr(options, part) for part in (*ENCODERS, GROUNDER, REDRAW)}
-    for part, source in model_sources(options.models, wanted=wanted, **named).items():
+    if options.transformer is not None and "inpainting" in wanted:
+        require_library()
+        path = find_file(options.transformer, offline=options.offline, progress=progress)
+        read_header(path)
+        found[TRANSFORMER] = LocalPart(path=path, name=options.transformer)
+    left_out = (TRANSFORMER,) if TRANSFORMER in found else ()
+    for part, source in model_sources(options.models, wanted=wanted, without=left_out, **named).items():
         if not hub.is_hub_id(source) or Path(source).exists():
             found[part] = LocalPart(path=Path(source), name=source)
             continue
         trust: dict[str, Any] = {"allow_pickle": options.allow_pickle, "progress": progress}
+        if part == "inpainting" and left_out:
+            trust["without"] = left_out
+            if hub.find(_with_commits(source), without=left_out) is None:
+                settings = hub.fetch(_with_commits(source), offline=options.offline, settings_only=True)
+                check_transformer(found[TRANSFORMER].path, settings.folder)
         snapshot = hub.fetch(_with_commits(source), offline=options.offline, **trust)
         try:
-            check_weights(snapshot.folder)
+            check_weights(snapshot.folder, without=trust.get("without", ()))
         except MasklessError:
             if options.offline or hub.is_offline():
                 raise
             # A file in the cache is damaged: those that are not what their hashes say are downloaded again.
             snapshot = hub.fetch(_with_commits(source), again=True, **trust)
-            check_weights(snapshot.folder)
+            check_weights(snapshot.folder, without=trust.get("without", ()))
         found[part] = LocalPart(path=snapshot.folder, name=snapshot.name)
     return found
 
@@ -240,11 +257,12 @@ def model_sources(
     redraw: str | None = None,
     grounder: str | None = None,
     wanted: Sequence[str] = PARTS,
+    without: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """The folder, file or hub id of each part.
 
-    models, dino, clip, redraw, grounder: the options of these names, see `ModelOptions`. wanted: PARTS,
-    or ENCODERS where nothing is drawn.
+    models, dino, clip, redraw, grounder: the options of these names, see `ModelOptions`. wanted: PARTS, or ENCODERS
+    where nothing is drawn. without: parts of the inpainting model whose weights need not be there.
 
     Raises:
         MasklessError: unknown models, or a folder with missing or damaged files.
@@ -278,7 +296,7 @@ def model_sources(
                 f"{models} is only an inpainting model; name the {part} model to use with it (--{part})"
             )
         if Path(source).is_dir():
-            check_weights(Path(source))
+            check_weights(Path(source), without=without if part == "inpainting" else ())
         elif Path(source).is_file() and part in ("clip", REDRAW, GROUNDER):
             raise MasklessError(f"the {part} model must be a folder or a hub id, got the file {source}")
         elif not Path(source).is_file() and not hub.is_hub_id(source):
@@ -287,16 +305,20 @@ def model_sources(
 
 
 def _load_inpainter(
-    source: Path, *, dtype: torch.dtype, offline: bool, allow_pickle: bool, **chosen: Any
-) -> tuple[InpaintingModel, list[torch.nn.Module]]:
-    """The inpainting model on the CPU, and its networks."""
+    source: Path, *, dtype: torch.dtype, offline: bool, allow_pickle: bool, transformer: Path | None = None,
+    **chosen: Any,
+) -> tuple[InpaintingModel, list[torch.nn.Module]]:  # fmt: skip
+    """The inpainting model on the CPU, and its networks. transformer: a GGUF file with its denoiser."""
     if source.is_file():
+        if transformer is not None:
+            raise MasklessError(f"--transformer needs a model in a folder or of the hub, got the file {source}")
         settings = settings_of(source)
         if not Path(settings).is_dir():
             settings = str(hub.fetch(_with_commits(settings), offline=offline, settings_only=True).folder)
         pipeline = load_single_file(source, Path(settings))
     else:
-        pipeline = load_pipeline(str(source), dtype=dtype, allow_pickle=allow_pickle)
+        network = None if transformer is None else load_transformer(transformer, source, dtype=dtype)
+        pipeline = load_pipeline(str(source), dtype=dtype, allow_pickle=allow_pickle, transformer=network)
     recommended = _recommendations(source)
     inpainter = make_inpainter(
         pipeline,

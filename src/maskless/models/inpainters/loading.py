@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +52,20 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pickle: bool = False) -> DiffusionPipeline:
+def load_pipeline(
+    source: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    allow_pickle: bool = False,
+    transformer: torch.nn.Module | None = None,
+) -> DiffusionPipeline:
     """The inpainting pipeline for a folder or a hub id, without a safety checker.
 
     Args:
         dtype: number format of a transformer and its text encoders, which are large; those of a UNet are read in
             float32.
         allow_pickle: also read weights that are not safetensors. Loading those can run code.
+        transformer: the denoiser, in place of the one in the folder, which is not read.
     Raises:
         MasklessError: a kind of pipeline that cannot inpaint.
     """
@@ -75,7 +82,8 @@ def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pick
     options: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if checked else {}
     family = next((family for family in FAMILIES if family.pipeline == chosen.__name__), None)
     dtype = torch.float32 if kind in UNET_PIPELINES else dtype
-    options |= _networks(folder, index, dtype=dtype, allow_pickle=allow_pickle)
+    given = {} if transformer is None else {"transformer": transformer}
+    options |= _networks(folder, index, dtype=dtype, allow_pickle=allow_pickle, without=given) | given
     with opening(folder):
         if family is not None and family.parts is not None:
             options |= family.parts(source)
@@ -83,19 +91,24 @@ def load_pipeline(source: str, *, dtype: torch.dtype = torch.float32, allow_pick
         pipeline = chosen.from_pretrained(source, dtype=dtype, local_files_only=True, **options)
         for part in pipeline.components.values():
             # Without accelerate, diffusers 0.42 keeps SD 3's transformer in the number format of its file.
-            if isinstance(part, torch.nn.Module) and part.dtype != dtype:
+            if isinstance(part, torch.nn.Module) and part is not transformer and part.dtype != dtype:
                 part.to(dtype=dtype)
         return pipeline
 
 
 def _networks(
-    folder: Path, index: Mapping[str, Any], *, dtype: torch.dtype, allow_pickle: bool
+    folder: Path, index: Mapping[str, Any], *, dtype: torch.dtype, allow_pickle: bool, without: Collection[str]
 ) -> dict[str, torch.nn.Module]:
-    """The networks of a pipeline by their part, each with all of its weights. index: see `network_classes`."""
+    """The networks of a pipeline by their part, each with all of its weights.
+
+    index: see `network_classes`. without: parts that are not read.
+    """
     from diffusers.utils import is_accelerate_available
 
     networks = {}
     for part, kind in network_classes(folder, index).items():
+        if part in without:
+            continue
         low = {"low_cpu_mem_usage": is_accelerate_available()} if kind.__module__.startswith("diffusers.") else {}
         networks[part] = open_network(kind, folder / part, allow_pickle=allow_pickle, dtype=dtype, **low)
     return networks
