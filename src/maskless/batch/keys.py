@@ -81,6 +81,8 @@ class Keys:
             "draw_box": keep.draw_box,
             "anchor_net": anchor_net,
         }
+        if not keep.provenance or keep.sign is not None:  # the default is not part of the keys of earlier batches
+            parts["provenance"] = [keep.provenance, keep.sign is not None]
         return Keys(base=_hash(parts))
 
     def key(self, row: Row, content: Content) -> str:
