@@ -27,6 +27,11 @@ class ModelOptions:
     redraw: str | None = option(
         None, group="Models", help="Folder or hub id of an InstructPix2Pix model, for style and texture."
     )
+    erase: str | None = option(
+        None,
+        group="Models",
+        help="An ONNX file, folder or hub id of MI-GAN, for remove, complete and repair without a prompt.",
+    )
     scheduler: str | None = option(
         None,
         group="Models",

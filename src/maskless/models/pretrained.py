@@ -18,17 +18,20 @@ from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 from maskless.models.encoders import load_clip, load_dino
 from maskless.models.fingerprint import fingerprint_of
+from maskless.models.inpainters.eraser import OnnxEraser, onnx_file
 from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.inpainters.single_file import load_single_file, settings_of
 from maskless.models.memory import arrange, is_out_of_memory, memory_advice
 from maskless.models.parts import check_weights, one_line_model_errors, read_json
-from maskless.models.presets import BY_NAME, PINNED, with_mirrors
+from maskless.models.presets import BY_NAME, PINNED, Preset, with_mirrors
 
 BUNDLED = "storybook"
 """Name of the models that the package contains."""
 PARTS = ("inpainting", "dino", "clip")
 REDRAW = "redraw"
 """The optional part of a set of models: the model that redraws pictures."""
+ERASE = "erase"
+"""The optional part that fills the place of what is removed."""
 RECOMMENDATIONS = "maskless.json"
 """A file beside model_index.json with the settings that a model works best with: {"steps": ..., "guidance_scale": ...,
 "native_px": ...}. Options that the user sets take precedence. A redrawer's file may also have "refine": the fields of a
@@ -60,8 +63,9 @@ class Refinement:
 class EditModels:
     """The frozen networks of an edit. Simultaneous edits can share them, because only their counters change.
 
-    redrawer: a model that takes a picture and draws it as a text describes it, for the tasks that redraw content; None
-    if the inpainter does that. refinement: how the redrawer refines objects that the inpainter has drawn; None if its
+    redrawer: a model that takes a picture and draws it as a text describes it, for the tasks that redraw content.
+    eraser: one that continues the surroundings, for the tasks that draw nothing new. Each is None if the inpainter
+    does that. refinement: how the redrawer refines objects that the inpainter has drawn; None if its
     folder does not recommend it. names: the source of each part, with the commit for a model of the hub. weights: what
     identifies the weights of DINO, CLIP and the inpainting model (`fingerprint_of`), wherever they are. options: the
     options that the models were loaded with; device and dtype are the chosen ones, not "auto". dtype: number format of
@@ -72,6 +76,7 @@ class EditModels:
     clip: Clip
     inpainter: InpaintingModel
     redrawer: InpaintingModel | None = None
+    eraser: InpaintingModel | None = None
     refinement: Refinement | None = None
     names: dict[str, str]
     weights: Mapping[str, str] = field(default_factory=dict)
@@ -87,14 +92,18 @@ class EditModels:
 
     @property
     def unet_forwards(self) -> int:
-        """Calls of the denoisers so far, counted per picture: the inpainter's and, if it is another model, the
-        redrawer's."""
-        redrawer = None if self.redrawer is self.inpainter else self.redrawer
-        return self.inpainter.unet_forwards + (0 if redrawer is None else redrawer.unet_forwards)
+        """Calls of the denoisers so far, counted per picture: the inpainter's and those of the other models that
+        draw."""
+        models = (self.inpainter, self.redrawer, self.eraser)
+        return sum({id(model): model.unet_forwards for model in models if model is not None}.values())
 
     def for_redrawing(self) -> EditModels:
         """The same models with the redrawer, if there is one, as the inpainter. Its drawings are not refined."""
         return self if self.redrawer is None else replace(self, inpainter=self.redrawer, refinement=None)
+
+    def for_erasing(self) -> EditModels:
+        """The same models with the eraser, if there is one, as the inpainter."""
+        return self if self.eraser is None else replace(self, inpainter=self.eraser, refinement=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +134,17 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
         dino = _load_part(load_dino, parts["dino"], "DINO", **common)
         clip = _load_part(load_clip, parts["clip"], "CLIP", **common)
         chosen: dict[str, Any] = {"scheduler": options.scheduler, "lora": options.lora or ""}
+        chosen["preset"] = _preset(options.models)
         inpainter, networks = _load_part(_load_inpainter, parts["inpainting"], "inpainting", **chosen, **for_denoisers)
-        weights = {"inpainting": fingerprint_of(networks), "dino": fingerprint_of([dino.model])}
-        weights["clip"] = fingerprint_of([clip.model])
+        weights = {"dino": fingerprint_of([dino.model]), "clip": fingerprint_of([clip.model])}
+        of_file = isinstance(inpainter, OnnxEraser)
+        weights["inpainting"] = inpainter.fingerprint if of_file else fingerprint_of(networks)
         redrawer, refinement = None, None
         if REDRAW in parts:
             refinement = _load_part(_load_refinement, parts[REDRAW], REDRAW, memory=options.memory)
             redrawer, further = _load_part(_load_redrawer, parts[REDRAW], REDRAW, **for_denoisers)
             networks += further
+        eraser = _load_part(_load_eraser, parts[ERASE], ERASE, memory=options.memory) if ERASE in parts else None
         try:
             placement = arrange(networks, [dino.model, clip.model], device=device, memory=options.memory, dtype=dtype)
         except (RuntimeError, MemoryError) as error:
@@ -144,6 +156,7 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
         clip=clip,
         inpainter=inpainter,
         redrawer=redrawer,
+        eraser=eraser,
         refinement=refinement,
         names={part: local.name for part, local in parts.items()},
         weights=weights,
@@ -164,6 +177,7 @@ def fetch_models(options: ModelOptions, *, progress: bool = False) -> dict[str, 
     """
     found = {}
     named: dict[str, Any] = {"dino": options.dino, "clip": options.clip, "redraw": options.redraw}
+    named[ERASE] = options.erase
     for part, source in model_sources(options.models, **named).items():
         if not hub.is_hub_id(source) or Path(source).exists():
             found[part] = LocalPart(path=Path(source), name=source)
@@ -196,23 +210,28 @@ def _with_commits(source: str) -> list[str]:
 
 
 def model_sources(
-    models: str, *, dino: str | None = None, clip: str | None = None, redraw: str | None = None
+    models: str,
+    *,
+    dino: str | None = None,
+    clip: str | None = None,
+    redraw: str | None = None,
+    erase: str | None = None,
 ) -> dict[str, str]:
     """The folder, file or hub id of each part.
 
-    models, dino, clip, redraw: the options of these names, see `ModelOptions`.
+    models, dino, clip, redraw, erase: the options of these names, see `ModelOptions`.
 
     Raises:
         MasklessError: unknown models, or a folder with missing or damaged files.
     """
     root = Path(str(resources.files("maskless"))) / "assets" / BUNDLED if models == BUNDLED else Path(models)
-    preset = None if models == BUNDLED or root.exists() else BY_NAME.get(models)
+    preset = _preset(models)
     if preset is not None:
         found: dict[str, str | None] = {"inpainting": preset.inpainting[0], "dino": preset.dino, "clip": preset.clip}
+        found |= {ERASE: preset.erase} if preset.erase else {}
     elif all((root / part).is_dir() for part in PARTS):
         found = {part: str(root / part) for part in PARTS}
-        if (root / REDRAW).is_dir():
-            found[REDRAW] = str(root / REDRAW)
+        found |= {part: str(root / part) for part in (REDRAW, ERASE) if (root / part).is_dir()}
     elif (root / "model_index.json").is_file() or root.is_file() or (hub.is_hub_id(models) and not root.exists()):
         found = {"inpainting": str(root) if root.exists() else models, "dino": None, "clip": None}
     elif root.exists():
@@ -223,7 +242,7 @@ def model_sources(
             f"models must be one of {', '.join(BY_NAME)}, a folder, a .safetensors file or a hub id (owner/name), "
             f"got {models!r}"
         )
-    found |= {part: own for part, own in (("dino", dino), ("clip", clip), (REDRAW, redraw)) if own}
+    found |= {part: own for part, own in (("dino", dino), ("clip", clip), (REDRAW, redraw), (ERASE, erase)) if own}
     for part, source in found.items():
         if source is None:
             raise MasklessError(
@@ -236,6 +255,11 @@ def model_sources(
         elif not Path(source).is_file() and not hub.is_hub_id(source):
             raise MasklessError(f"no such {part} model: {source!r} is neither a folder nor a hub id such as owner/name")
     return {part: str(source) for part, source in found.items()}
+
+
+def _preset(models: str) -> Preset | None:
+    """The preset of this name; None for the bundled models, and for a folder or file of this name."""
+    return None if models == BUNDLED or Path(models).exists() else BY_NAME.get(models)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -274,9 +298,14 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _load_inpainter(
-    source: Path, *, dtype: torch.dtype, offline: bool, allow_pickle: bool, **chosen: Any
+    source: Path, *, dtype: torch.dtype, offline: bool, allow_pickle: bool, preset: Preset | None = None, **chosen: Any
 ) -> tuple[InpaintingModel, list[torch.nn.Module]]:
-    """The inpainting model on the CPU, and its networks."""
+    """The inpainting model on the CPU, and its networks. preset: the one that it is of, if any."""
+    onnx = onnx_file(source)
+    if onnx is not None:
+        if chosen.get("lora") or chosen.get("scheduler"):
+            raise MasklessError(f"{onnx} takes no LoRA and no scheduler: it erases in one step")
+        return OnnxEraser(onnx), []
     if source.is_file():
         settings = settings_of(source)
         if not Path(settings).is_dir():
@@ -290,7 +319,7 @@ def _load_inpainter(
         dtype=dtype,
         allow_pickle=allow_pickle,
         native_px=recommended.get("native_px"),
-        recommended_steps=recommended.get("steps"),
+        recommended_steps=recommended.get("steps") or (preset and preset.steps),
         recommended_guidance=recommended.get("guidance_scale"),
         **chosen,
     )
@@ -305,6 +334,14 @@ def _load_redrawer(source: Path, **chosen: Any) -> tuple[InpaintingModel, list[t
             f"the redraw model must take the picture that it edits as input, like InstructPix2Pix; {source} does not"
         )
     return model, networks
+
+
+def _load_eraser(source: Path) -> OnnxEraser:
+    """The model that fills the place of what is removed."""
+    onnx = onnx_file(source)
+    if onnx is None:
+        raise MasklessError(f"the erase model must be an ONNX file, or a folder with one; {source} has none")
+    return OnnxEraser(onnx)
 
 
 def _load_refinement(source: Path) -> Refinement | None:
