@@ -33,6 +33,7 @@ from maskless.interfaces.checks import (
     require_texts,
 )
 from maskless.interfaces.console import EditConsole, Interrupted
+from maskless.interfaces.doctor import doctor
 from maskless.interfaces.options import (
     CHECKPOINTS,
     DISPLAY,
@@ -376,6 +377,7 @@ app.command("train")(train)
 app.command("inspect")(commands.inspect_checkpoint)
 app.command("status")(commands.show_status)
 app.command("models")(commands.list_models)
+app.command("doctor")(doctor)
 app.command("evaluate")(commands.evaluate)
 app.command("gallery")(commands.gallery)
 app.command("serve")(servers.serve)

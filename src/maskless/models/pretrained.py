@@ -183,14 +183,14 @@ def fetch_models(options: ModelOptions, *, progress: bool = False) -> dict[str, 
             found[part] = LocalPart(path=Path(source), name=source)
             continue
         wanted: dict[str, Any] = {"allow_pickle": options.allow_pickle, "progress": progress}
-        snapshot = hub.fetch(_with_commits(source), offline=options.offline, **wanted)
+        snapshot = hub.fetch(with_commits(source), offline=options.offline, **wanted)
         try:
             check_weights(snapshot.folder)
         except MasklessError:
             if options.offline or hub.is_offline():
                 raise
             # A file in the cache is damaged: those that are not what their hashes say are downloaded again.
-            snapshot = hub.fetch(_with_commits(source), again=True, **wanted)
+            snapshot = hub.fetch(with_commits(source), again=True, **wanted)
             check_weights(snapshot.folder)
         found[part] = LocalPart(path=snapshot.folder, name=snapshot.name)
     return found
@@ -199,10 +199,10 @@ def fetch_models(options: ModelOptions, *, progress: bool = False) -> dict[str, 
 def on_disk(models: str) -> bool:
     """Whether all parts of a preset are on this disk, so that it can be loaded offline."""
     sources = model_sources(models).values()
-    return all(Path(source).exists() or hub.find(_with_commits(source)) is not None for source in sources)
+    return all(Path(source).exists() or hub.find(with_commits(source)) is not None for source in sources)
 
 
-def _with_commits(source: str) -> list[str]:
+def with_commits(source: str) -> list[str]:
     """A hub id and its mirrors, each with its pinned commit if it has one. owner/name@revision does not change."""
     if "@" in source:
         return [source]
@@ -309,7 +309,7 @@ def _load_inpainter(
     if source.is_file():
         settings = settings_of(source)
         if not Path(settings).is_dir():
-            settings = str(hub.fetch(_with_commits(settings), offline=offline, settings_only=True).folder)
+            settings = str(hub.fetch(with_commits(settings), offline=offline, settings_only=True).folder)
         pipeline = load_single_file(source, Path(settings))
     else:
         pipeline = load_pipeline(str(source), dtype=dtype, allow_pickle=allow_pickle)
