@@ -23,7 +23,8 @@ from maskless.data.model_options import ModelOptions
 from maskless.models import cache, hub, transfer
 from maskless.models import listing as hub_listing
 from maskless.models.cache import LOCK_NAME
-from maskless.models.pretrained import fetch_models, load_models
+from maskless.models.pretrained import load_models
+from maskless.models.sources import fetch_models
 
 STORYBOOK = Path(str(resources.files("maskless"))) / "assets" / "storybook"
 IDS = {"inpainting": "acme/inpainting", "dino": "acme/dino", "clip": "acme/clip"}

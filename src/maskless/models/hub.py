@@ -213,7 +213,7 @@ def _store(repo_id: str, commit: str, file: RemoteFile) -> str:
         # Another commit may have the same file, or another process may just have downloaded it.
         blob = cache.blob_file(repo_id, file.digest) if file.digest else None
         if blob is None or not cache.is_intact(blob, file):
-            weights = PurePosixPath(file.name).suffix in (".safetensors", ".gguf", *PICKLES)
+            weights = PurePosixPath(file.name).suffix in (".safetensors", ".gguf", ".onnx", *PICKLES)
             limit = shutil.disk_usage(blobs).free if weights else SETTINGS_BYTES
             with tqdm(total=file.size, unit="B", unit_scale=True, desc=file.name, leave=False) as bar:
                 digest = download(url, part, file, limit=limit, on_bytes=bar.update)

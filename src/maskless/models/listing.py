@@ -13,7 +13,7 @@ from urllib.parse import quote
 from maskless.data.errors import MasklessError, first_line, shown
 from maskless.models import cache
 from maskless.models.cache import Entry
-from maskless.models.presets import SHA256_OF
+from maskless.models.presets import ONNX_FILES, SHA256_OF
 from maskless.models.transfer import SETTINGS_BYTES, RemoteFile, known_digest, request_bytes, request_json
 
 SETTINGS = (".json", ".txt", ".model", ".jinja")
@@ -58,7 +58,7 @@ def plan_download(
             )
         commit, files = _listing(repo_id, converted)
         chosen = choose_files(list(files), None, settings_only=False)
-    if not any(PurePosixPath(name).suffix == ".json" for name in chosen):
+    if not any(PurePosixPath(name).suffix in (".json", ".onnx") for name in chosen):
         raise MasklessError(f"{repo_id} has no model that can be read here: neither model_index.json nor config.json")
     if len(chosen) > MAX_FILES:
         raise MasklessError(
@@ -218,7 +218,7 @@ def choose_files(names: Sequence[str], components: Sequence[str] | None, *, sett
         variant = variant_of(name)
         if variant is not None:
             variants.setdefault((folder, variant), []).append(name)
-        elif weights or path.suffix in SETTINGS:
+        elif weights or path.suffix in SETTINGS or (name in ONNX_FILES and not settings_only):
             chosen.append(name)
     complete = {str(PurePosixPath(name).parent) for name in chosen if name.endswith(".safetensors")}
     for variant in VARIANTS:
@@ -240,7 +240,7 @@ def pickled_folders(names: Sequence[str], chosen: Sequence[str], components: Seq
 
     names, components: see `choose_files`. chosen: the result of `choose_files`.
     """
-    safe = {str(PurePosixPath(name).parent) for name in chosen if name.endswith(".safetensors")}
+    safe = {str(PurePosixPath(name).parent) for name in chosen if name.endswith((".safetensors", ".onnx"))}
     wanted = set(components) if components is not None else {"."}
     return [
         name

@@ -104,7 +104,7 @@ def check_weights(folder: Path, *, without: Collection[str] = ()) -> None:
             if not (index.parent / shard).is_file():
                 raise MasklessError(f"model file missing: {index.parent / shard}, named in {index.name}")
     weights = [path for path in needed if path.suffix == ".safetensors"]
-    if not weights and not list(folder.rglob("*.bin")):
+    if not weights and not list(folder.rglob("*.bin")) and not list(folder.glob("*.onnx")):
         raise MasklessError(f"no model weights (*.safetensors) in {folder}")
     for path in weights:
         shapes_in(path)

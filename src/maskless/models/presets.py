@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MIGAN, MIGAN_M, CLIPSEG = "andraniksargsyan/migan", 7.0, "CIDAS/clipseg-rd64-refined"
+"""Hub ids of the eraser and of the detector of the light sets. The eraser has 28 MB."""
+ONNX_FILES = ("migan_pipeline_v2.onnx",)
+"""The ONNX files that are downloaded; a repository may hold others."""
 DINO, CLIP = "facebook/dino-vitb8", "openai/clip-vit-base-patch16"
 ENCODERS_M = 85.8 + 149.6
 """Millions of parameters of DINO ViT-B/8 and CLIP ViT-B/16 together. Both are stored and computed in float32."""
@@ -21,7 +25,10 @@ class Preset:
     text_m, autoencoder_m, encoders_m: millions of parameters of the denoiser, the text encoders, the autoencoder, and
     DINO and CLIP together. stored_bytes: bytes of each parameter in the download. native_px: side in pixels of the
     pictures that the model draws. gated: whether its licence must be accepted on the hub first. kind: "inpainting" for
-    models that fill a mask, "instruction" for models that follow an instruction. dino, clip: hub ids.
+    models that fill a mask, "instruction" for models that follow an instruction, "erase" for one that continues the
+    surroundings. dino, clip: hub ids. erase: hub id of the model for remove, complete and repair; empty where the
+    inpainting model does them. erase_m: its millions of parameters, in float32. grounder: hub id of a detector of what
+    words name; empty for none. steps: how many the inpainting model works best with, where its folder does not say so.
     """
 
     name: str
@@ -37,6 +44,10 @@ class Preset:
     dino: str = DINO
     clip: str = CLIP
     encoders_m: float = ENCODERS_M
+    erase: str = ""
+    erase_m: float = 0.0
+    grounder: str = ""
+    steps: int | None = None
 
     @property
     def download_gb(self) -> float:
@@ -44,13 +55,13 @@ class Preset:
         if not self.inpainting:
             return 0.0
         of_pipeline = (self.denoiser_m + self.text_m + self.autoencoder_m) * self.stored_bytes
-        return (of_pipeline + self.encoders_m * 4) / 1e3
+        return (of_pipeline + (self.encoders_m + self.erase_m) * 4) / 1e3
 
     @property
     def memory_gb(self) -> float:
         """Gigabytes of weights at --memory full with the denoiser in 16 bits. An edit's activations are extra."""
         rest = 2 if self.stored_bytes == 2 else 4
-        others = (self.text_m + self.autoencoder_m) * rest + self.encoders_m * 4
+        others = (self.text_m + self.autoencoder_m) * rest + (self.encoders_m + self.erase_m) * 4
         return (self.denoiser_m * 2 + others) / 1e3
 
 
@@ -120,6 +131,26 @@ PRESETS = (
         inpainting=("Qwen/Qwen-Image-Edit",),
         licence="Apache-2.0", kind="instruction",
         denoiser_m=20430.4, text_m=8292.2, autoencoder_m=126.9, stored_bytes=2, native_px=1024,
+    ),
+    Preset(
+        name="light",
+        inpainting=("SimianLuo/LCM_Dreamshaper_v7",),
+        licence="MIT (eraser MIT)",
+        denoiser_m=859.9, text_m=123.1, autoencoder_m=83.7, stored_bytes=4, native_px=512,
+        erase=MIGAN, erase_m=MIGAN_M, grounder=CLIPSEG, steps=4,
+    ),
+    Preset(
+        name="light-tiny",
+        inpainting=("nota-ai/bk-sdm-tiny",),
+        licence="CreativeML OpenRAIL-M (eraser MIT)",
+        denoiser_m=323.4, text_m=123.1, autoencoder_m=83.7, stored_bytes=4, native_px=512,
+        erase=MIGAN, erase_m=MIGAN_M, grounder=CLIPSEG, steps=20,
+    ),
+    Preset(
+        name="erase",
+        inpainting=(MIGAN,),
+        licence="MIT", kind="erase",
+        denoiser_m=MIGAN_M, text_m=0.0, autoencoder_m=0.0, stored_bytes=4, native_px=512, grounder=CLIPSEG,
     ),
 )  # fmt: skip
 

@@ -238,7 +238,7 @@ def test_a_folder_needs_no_weights_of_its_own_transformer(family_editor, family_
     (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
     index = {"weight_map": {"proj": "diffusion_pytorch_model-00001-of-00001.safetensors"}}
     (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
-    from maskless.models.pretrained import fetch_models
+    from maskless.models.sources import fetch_models
 
     beside = family_editor("z-image").models.names
     options = ModelOptions(
