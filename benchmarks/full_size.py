@@ -25,10 +25,11 @@ from maskless.data.choices import DEVICES, DTYPES, MEMORY
 from maskless.data.model_options import ModelOptions
 from maskless.engine.stopwatch import peak_memory_mb
 from maskless.models.clip import Clip
+from maskless.models.devices import resolve_device, resolve_dtype
 from maskless.models.dino import Dino
 from maskless.models.inpainters.loading import StableDiffusionInpainter
 from maskless.models.memory import arrange
-from maskless.models.pretrained import EditModels, resolve_device, resolve_dtype
+from maskless.models.pretrained import EditModels
 
 ASSETS = Path(str(resources.files("maskless"))) / "assets"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from maskless.data.result import EditResult, StepRecord
     from maskless.data.types import EditRequest
     from maskless.engine.editor import Editor
+    from maskless.engine.finder import Finder
     from maskless.engine.run import Run
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _HOMES = {
     "EditRequest": "maskless.data.types",
     "EditResult": "maskless.data.result",
     "Editor": "maskless.engine.editor",
+    "Finder": "maskless.engine.finder",
     "MasklessError": "maskless.data.errors",
     "ModelOptions": "maskless.data.model_options",
     "Run": "maskless.engine.run",
@@ -42,6 +44,7 @@ __all__ = [
     "EditRequest",
     "EditResult",
     "Editor",
+    "Finder",
     "MasklessError",
     "ModelOptions",
     "Run",

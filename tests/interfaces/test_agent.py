@@ -95,6 +95,8 @@ def test_a_region_is_found_without_changing_anything(agent, folder):
     (answer,) = call(agent, ("find_region", {"path": "scene.png", "caption": "a red square"}))
     x0, y0, x1, y1 = answer.structured_content["region"]["box_xyxy"]
     assert 0 <= x0 < x1 <= 120 and 0 <= y0 < y1 <= 72 and next(iter(answer.structured_content)) == "path"
+    assert type(answer.structured_content["looks_like"]) is bool and answer.structured_content["reason"]
+    assert all(len(other["box_xyxy"]) == 4 for other in answer.structured_content["alternatives"])
     assert sorted(path.name for path in folder.iterdir()) == ["link.png", "scene.png"]
 
 

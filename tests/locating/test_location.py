@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from maskless.data.boxes import box_iou, propose_regions
+from maskless.data.picture import load_image
+from maskless.data.types import Detections
 from maskless.engine.editor import Editor
+from maskless.engine.finder import Finder
 from maskless.evaluation.suites.search_study import draw_tasks, is_clean
-from maskless.locating.location import locate, location_scores, propose
+from maskless.locating.location import detected_boxes, locate, location_scores, propose
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,47 @@ def test_squares_stay_where_nothing_is_named_or_fitted(storybook, why):
     assert torch.equal(proposed.regions.boxes_xyxy, squares)
     assert bool(proposed.score.any()) == bool(caption)
     assert torch.equal(proposed.score, location_scores(view, caption, squares, found))
+
+
+class Oracle:
+    """A grounder that knows the true box. box_xyxy: in pixels of a picture of 128 x 128; None finds nothing."""
+
+    def __init__(self, box_xyxy: tuple[int, ...] | None) -> None:
+        self.model, self._boxes = torch.nn.Identity(), [list(box_xyxy)] if box_xyxy is not None else []
+
+    def find(self, image: torch.Tensor, text: str) -> Detections:
+        boxes = torch.tensor(self._boxes, dtype=torch.long).reshape(-1, 4) * image.shape[2] // 128
+        return Detections(boxes_xyxy=boxes, score=torch.full((len(boxes),), 0.2))
+
+
+def test_a_grounder_that_gives_the_true_box_wins(storybook):
+    tasks = draw_tasks("validation", 3, offset=41_000)
+    for task, other in zip(tasks, tasks[1:] + tasks[:1], strict=True):
+        knowing = Finder(replace(storybook.models, grounder=Oracle(task.box_xyxy)))
+        for caption in ("a violin", other.caption, task.caption):
+            finding = knowing.find(task.image, caption, alternatives=0)
+            assert float(box_iou(torch.tensor([finding.box_xyxy]), task.box_xyxy)[0]) > 0.6, caption
+            assert finding.looks_like and finding.regions[0].signs["detected"] > 1
+        x0, y0, x1, y1 = task.box_xyxy
+        assert finding.mask[y0:y1, x0:x1].sum() > 0.8 * finding.mask.sum()
+
+
+def test_a_grounder_that_finds_nothing_changes_nothing(storybook):
+    task = draw_tasks("validation", 1, offset=41_000)[0]
+    without = Finder(storybook.models).find(task.image, task.caption)
+    finding = Finder(replace(storybook.models, grounder=Oracle(None))).find(task.image, task.caption)
+    assert finding.to_dict() == without.to_dict() and torch.equal(finding.mask, without.mask)
+
+
+def test_each_phrase_is_found_once_in_a_picture_however_large_it_is(storybook):
+    task = draw_tasks("validation", 1, offset=41_000)[0]
+    large = torch.nn.functional.interpolate(load_image(task.image).rgb[None], size=(640, 640))[0]
+    oracle, asked = Oracle(task.box_xyxy), []
+    oracle.find = lambda image, text: asked.append(text) or Oracle.find(oracle, image, text)
+    view = Finder(replace(storybook.models, grounder=oracle)).look(large)
+    expected = [round(edge * view.small_yx[0] / 128) for edge in task.box_xyxy]
+    assert view.detections("a cat and a dog").boxes_xyxy[0].tolist() == pytest.approx(expected, abs=1)
+    assert view.small_view.detections("a dog").boxes_xyxy[0].tolist() == pytest.approx(expected, abs=1)
+    assert asked == ["a cat", "a dog"] and len(view.detections("")) == 0
+    scaled = [round(edge * 5) for edge in task.box_xyxy]
+    assert detected_boxes(view, "a cat")[0].tolist() == pytest.approx(scaled, abs=2)

@@ -16,8 +16,16 @@ def scores(**values: list[float]) -> Scores:
 
 def signs(**values: list[float]) -> LocationSigns:
     count = len(next(iter(values.values())))
-    names = ("shown", "hidden", "focus", "fit")
+    names = ("shown", "hidden", "focus", "fit", "detected")
     return LocationSigns(**{name: torch.tensor(values.get(name, [0.0] * count)) for name in names})
+
+
+def test_what_a_grounder_found_decides_and_nothing_found_changes_nothing():
+    others = {"shown": [3.0, 1.0, 0.0, 0.5], "hidden": [2.0, 0.0, 1.0, 1.0], "focus": [1.0, 0.0, 0.3, 0.2]}
+    assert int(location_score(signs(**others)).argmax()) == 0
+    score = location_score(signs(**others, detected=[0.1, 0.9, 0.0, 0.4]))
+    assert int(score.argmax()) == 1
+    assert torch.allclose(score - location_score(signs(**others)), torch.tensor([1.0, 9.0, 0.0, 4.0]))
 
 
 def test_the_papers_rule_uses_the_sum_for_the_top_three_by_text_only():

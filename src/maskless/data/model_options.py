@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from maskless.data.choices import DEVICES, DTYPES, MEMORY, SCHEDULERS
 from maskless.data.options import OptionValue, check_all, option
 
+FOR_DRAWING = ("redraw", "scheduler", "lora", "dtype")
+"""The options that concern only the models that draw; who only looks for a region does not take them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
@@ -24,6 +27,11 @@ class ModelOptions:
     )
     dino: str | None = option(None, group="Models", help="Folder or hub id of the DINO model.")
     clip: str | None = option(None, group="Models", help="Folder or hub id of the CLIP model.")
+    grounder: str | None = option(
+        None,
+        group="Models",
+        help="Folder or hub id of a detector that finds what the caption names: OWLv2, Grounding DINO or CLIPSeg.",
+    )
     redraw: str | None = option(
         None, group="Models", help="Folder or hub id of an InstructPix2Pix model, for style and texture."
     )

@@ -206,20 +206,36 @@ class Losses:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+    """The boxes that a grounder found for a text, best first.
+
+    boxes_xyxy: in pixels of the picture that it was given, half-open. score: from 0 to 1.
+    """
+
+    boxes_xyxy: Int[Tensor, "N 4"]
+    score: Float[Tensor, " N"]
+
+    def __len__(self) -> int:
+        return self.score.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LocationSigns:
-    """Four signs of how well each of N regions fits the object that a caption names, computed before any inpainting.
+    """Signs of how well each of N regions fits the object that a caption names, computed before any inpainting.
 
     Larger is better for each; a sign that is not known is 0 for all regions.
 
     shown: cosine similarity of the region alone and the caption. hidden: minus the similarity of the picture and the
     caption when the region is painted over. focus: mean relevance to the caption inside the region minus the mean
-    outside. fit: intersection over union of the region and the box of the named object's outline.
+    outside. fit: intersection over union of the region and the box of the named object's outline. detected: the largest
+    intersection over union with a box that the grounder found, each times its score as a share of the highest one.
     """
 
     shown: Float[Tensor, " N"]
     hidden: Float[Tensor, " N"]
     focus: Float[Tensor, " N"]
     fit: Float[Tensor, " N"]
+    detected: Float[Tensor, " N"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

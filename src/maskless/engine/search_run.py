@@ -44,7 +44,7 @@ FREE_OPTIONS = {
     "ranking_beta", "batch_size", "keep_alpha", "each_part", "budget",
 }  # fmt: skip
 """Options that may differ when a run is resumed: the length and intensity of the search, and the ranking after it."""
-MODEL_OPTIONS = ("scheduler", "lora", "dtype")
+MODEL_OPTIONS = ("scheduler", "lora", "dtype", "grounder")
 """Those of the ModelOptions that influence the pictures."""
 OCCUPIED_COST = 3.0
 """Cost that is added to the losses of a region in proportion to the share of it that is occupied by objects."""

@@ -25,6 +25,7 @@ from maskless.data.errors import MasklessError, require
 from maskless.data.files import write_bytes
 from maskless.data.tasks import TASKS
 from maskless.engine.editor import Editor
+from maskless.engine.finder import Finder
 from maskless.interfaces.jobs.following import changes
 from maskless.interfaces.jobs.job import Job
 from maskless.interfaces.jobs.outcome import small_view
@@ -154,31 +155,18 @@ class Agent:
         return await anyio.to_thread.run_sync(self._answer, self._edits[target], 1)
 
     def find(self, path: str, caption: str) -> CallToolResult:
-        """Where the object is that a caption names; nothing is drawn."""
-        from maskless.locating.location import locate, propose
-
+        """Where the object is that a caption names, and why; nothing is drawn or written."""
         require(bool(caption.strip()), "caption must say what to find")
         source = self.files.picture(path)
         checked_upload(source.read_bytes(), LIMITS)
         editor = self.jobs.editor
-        view = editor.look(source)
-        options = editor.config.resolved()
-        location = locate(view, caption, options)
-        proposals = propose(view, caption, location, options)
-        best = int(proposals.score.argmax())
-        height, width = view.size_yx
-        x0, y0, x1, y1 = proposals.regions.boxes_xyxy[best].tolist()
-        answer = {
-            "path": str(source),
-            "size_px": [width, height],
-            "region": {
-                "box_xyxy": [x0, y0, x1, y1],
-                "share": round((x1 - x0) * (y1 - y0) / (width * height), 4),
-                "outline_xyxy": None if location.outline_xyxy is None else list(location.outline_xyxy),
-            },
-            "score": round(float(proposals.score[best]), 4),
-        }
-        return _result(answer)
+        finding = Finder(editor.models, editor.config).find(source, caption)
+        (x0, y0, x1, y1), (height, width) = finding.box_xyxy, finding.size_yx
+        region = {"box_xyxy": [x0, y0, x1, y1], "share": round((x1 - x0) * (y1 - y0) / (width * height), 4)}
+        facts = ("looks_like", "clear", "score", "reason", "alternatives")
+        found = finding.to_dict()
+        told = {name: found[name] for name in facts}
+        return _result({"path": str(source), "size_px": [width, height], "region": region, **told})
 
     def candidates(self, path: str) -> CallToolResult:
         """The candidates of an edit that was made here."""

@@ -33,6 +33,7 @@ from maskless.interfaces.checks import (
     require_texts,
 )
 from maskless.interfaces.console import EditConsole, Interrupted
+from maskless.interfaces.find import find
 from maskless.interfaces.options import (
     CHECKPOINTS,
     DISPLAY,
@@ -369,6 +370,7 @@ def _command_line(invoked: Any) -> str:
     return CONTINUED_LINE.join([f"{invoked.command_path} {parts[0]}", *parts[1:]])
 
 
+app.command("find")(find)
 app.command("batch")(batch)
 app.command("train")(train)
 app.command("inspect")(commands.inspect_checkpoint)

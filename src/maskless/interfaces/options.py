@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -74,9 +74,12 @@ CheckpointDir = Annotated[
 Options = EditConfig | ModelOptions | KeepOptions | ServeOptions | BatchOptions | ManifestOptions
 
 
-def with_options(command: Callable[..., None]) -> Callable[..., None]:
+def with_options(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:
     """Replace each parameter of a command that is one of Options by a flag for every field.
-    A parameter that is named `invoked` gets the context of the command."""
+    A parameter that is named `invoked` gets the context of the command.
+
+    without: names of fields that have no flag and keep their default.
+    """
     signature = inspect.signature(command, eval_str=True)
     parameters, kinds = [], {}
     for name, parameter in signature.parameters.items():
@@ -84,13 +87,13 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             parameters.append(parameter.replace(annotation=typer.Context))
         elif parameter.annotation in get_args(Options):
             kinds[name] = parameter.annotation
-            parameters += [_flag(option) for option in fields(parameter.annotation)]
+            parameters += [_flag(option) for option in _flagged(parameter.annotation, without)]
         else:
             parameters.append(parameter)
 
     def with_flags(**given: Any) -> None:
         built = {
-            name: kind(**{option.name: given.pop(option.name) for option in fields(kind)})
+            name: kind(**{option.name: given.pop(option.name) for option in _flagged(kind, without)})
             for name, kind in kinds.items()
         }
         command(**given, **built)
@@ -99,6 +102,11 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     with_flags.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_flags
+
+
+def _flagged(kind: Any, without: Collection[str]) -> list[Field[Any]]:
+    """The fields of a class of options that have a flag."""
+    return [option for option in fields(kind) if option.name not in without]
 
 
 def _number_or_random(text: str | int) -> int:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from maskless.data.boxes import Box, box_iou, corners, propose_regions
+from maskless.data.boxes import Box, box_iou, corners, propose_regions, scale_boxes
 from maskless.data.config import ResolvedConfig
 from maskless.data.masks import mask_box
 from maskless.data.types import Anchors, Regions
@@ -46,14 +46,18 @@ def locate(view: PictureView, caption: str, config: ResolvedConfig) -> Location:
     """The anchors of an edit (method step 2).
 
     They are peaks of DINO's attention. If the caption is used (`config.anchor_source`), they are also peaks of its
-    relevance, and the first anchor is the middle of the object that the caption names.
+    relevance, and the first anchor is the middle of the object that the caption names: of what a grounder found, else
+    of the outline.
     """
     attention, count, source = view.features.attention, config.anchors, config.anchor_source
     if source == "attention" or not caption.strip():
         anchors = find_anchors(attention, None, count=count, source=source)
         return Location(relevance=None, outline=None, anchors=anchors)
     relevance, outline = view.relevance(caption), named_objects(view, caption)
-    middle = _middle(outline, view.features.grid_yx) if bool(outline.any()) else None
+    detected = detected_boxes(view, caption)
+    middle = None
+    if len(detected) or bool(outline.any()):
+        middle = _middle(corners(detected[0]) if len(detected) else mask_box(outline), view)
     anchors = find_anchors(attention, relevance, count=count, source=source, first_yx=middle)
     return Location(relevance=relevance, outline=outline, anchors=anchors)
 
@@ -73,8 +77,8 @@ class Proposals:
 def propose(view: PictureView, caption: str, location: Location, config: ResolvedConfig) -> Proposals:
     """Squares around the anchors (method step 3).
 
-    With the option `fit_edges` and a caption, the edges of the square with the highest location score are then moved to
-    fit the object.
+    With the option `fit_edges` and a caption, the edges of the square with the highest location score, or of a box that
+    a grounder found and that has a higher one, are then moved to fit the object.
     """
     regions = propose_regions(location.anchors, config.sizes, view.size_yx)
     boxes, outline = regions.boxes_xyxy, location.outline_xyxy
@@ -88,7 +92,13 @@ def propose(view: PictureView, caption: str, location: Location, config: Resolve
         return location_score(found, among=signs)
 
     best = int(score.argmax())
-    fitted, score[best] = fit_edges(corners(regions.boxes_xyxy[best]), float(score[best]), score_among, view.size_yx)
+    start, start_score = corners(regions.boxes_xyxy[best]), float(score[best])
+    detected = detected_boxes(view, caption)
+    if len(detected):
+        scores = score_among(detected)
+        if float(scores.max()) > start_score:
+            start, start_score = corners(detected[int(scores.argmax())]), float(scores.max())
+    fitted, score[best] = fit_edges(start, start_score, score_among, view.size_yx)
     boxes = boxes.clone()
     boxes[best] = torch.tensor(extend_fitted_box(fitted, outline, view.size_yx))
     return Proposals(regions=replace(regions, boxes_xyxy=boxes), score=score)
@@ -96,8 +106,9 @@ def propose(view: PictureView, caption: str, location: Location, config: Resolve
 
 def looks_like(view: PictureView, caption: str, proposals: Proposals) -> bool:
     """Whether the region that fits a caption best is more similar to it than to `clip.GENERIC_TEXTS`, on average; True
-    for an empty caption. If not, nothing in the picture looks like the caption (docs/search.md)."""
-    if not caption.strip():
+    for an empty caption, and if a grounder found something. If not, nothing in the picture looks like the caption
+    (docs/search.md)."""
+    if not caption.strip() or len(view.detections(caption)):
         return True
     best = proposals.regions.boxes_xyxy[int(proposals.score.argmax())][None]
     return float(view.clip.contrast(view.crop_embeddings(view.scaled(best)), view.text(caption))) > 0
@@ -106,7 +117,9 @@ def looks_like(view: PictureView, caption: str, proposals: Proposals) -> bool:
 def is_clear(view: PictureView, location: Location, proposals: Proposals) -> bool:
     """Whether the region that fits the caption best is clearly the right one: its box, which CLIP's signs choose, and
     the box of the outline, which DINO's features give, have an intersection over union of AGREEMENT, and it is no
-    larger than LARGE of the picture. A larger region more often covers a neighbour of the object (docs/search.md)."""
+    larger than LARGE of the picture. A larger region more often covers a neighbour of the object (docs/search.md).
+
+    The outline, too, follows what a grounder found, if there is one."""
     if location.outline_xyxy is None:
         return False
     best = proposals.regions.boxes_xyxy[int(proposals.score.argmax())]
@@ -125,7 +138,17 @@ def location_scores(
     return location_score(view.location_signs(boxes_xyxy, caption, outline_xyxy=location.outline_xyxy))
 
 
-def _middle(mask: Bool[Tensor, "H W"], grid_yx: tuple[int, int]) -> tuple[int, int]:
-    """The cell of the grid that contains the middle of a mask's box, (row, column)."""
-    x0, y0, x1, y1 = mask_box(mask)
-    return (y0 + y1) * grid_yx[0] // (2 * mask.shape[0]), (x0 + x1) * grid_yx[1] // (2 * mask.shape[1])
+def detected_boxes(view: PictureView, caption: str) -> Int[Tensor, "N 4"]:
+    """The boxes that a grounder found for a caption, best first, in pixels of the picture, half-open. Sides that are
+    longer than the picture's shorter side are reduced to it, around the middle, because no region is larger."""
+    boxes = scale_boxes(view.detections(caption).boxes_xyxy, view.small_yx, view.size_yx)
+    starts, sides = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    allowed = sides.clamp(max=min(view.size_yx))
+    starts = starts + (sides - allowed) // 2
+    return torch.cat([starts, starts + allowed], dim=1)
+
+
+def _middle(box_xyxy: Box, view: PictureView) -> tuple[int, int]:
+    """The cell of DINO's grid that contains the middle of a box, (row, column)."""
+    (x0, y0, x1, y1), (height, width), (rows, columns) = box_xyxy, view.size_yx, view.features.grid_yx
+    return (y0 + y1) * rows // (2 * height), (x0 + x1) * columns // (2 * width)

@@ -11,15 +11,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from maskless.data.boxes import Box, box_iou, corners, inside_less_outside, scale_boxes
+from maskless.data.instructions import phrases
 from maskless.data.paste import shrunk_to
 from maskless.data.picture import SourceImage
-from maskless.data.types import LocationSigns, PatchFeatures
+from maskless.data.types import Detections, LocationSigns, PatchFeatures
 from maskless.method.object_masks import Cells
 from maskless.models.clip import Clip, RelevanceCrops
-from maskless.models.pretrained import EditModels
+from maskless.models.encoders import Encoders
 
 VIEW_PX = 512
 """Maximum longer side, in pixels, of the pictures that CLIP is given. CLIP's own input is smaller still."""
+GROUNDED_PX = 1333
+"""Maximum longer side, in pixels, of the picture that a grounder is given. No grounder's own input is larger."""
 REGION_MARGIN = 0.15
 """Margin around a region or an object in the crops that CLIP encodes, as a share of its longer side."""
 
@@ -36,13 +39,22 @@ class PictureView:
     image: RGB in [0, 1], at the original resolution. source: pixels and metadata of its file; None if it has no file.
     """
 
-    def __init__(self, image: Float[Tensor, "3 H W"], models: EditModels, *, source: SourceImage | None = None) -> None:
-        self.image, self.source, self._models = image, source, models
+    def __init__(
+        self,
+        image: Float[Tensor, "3 H W"],
+        models: Encoders,
+        *,
+        source: SourceImage | None = None,
+        larger: PictureView | None = None,
+    ) -> None:
+        """larger: the view of which this one is the `small_view`; what a grounder found in it holds here too."""
+        self.image, self.source, self._models, self._larger = image, source, models, larger
         self._cache: dict[str, object] = {}
 
-    def made_with(self, models: EditModels) -> bool:
+    def made_with(self, models: Encoders) -> bool:
         """Whether the features are those of these models."""
-        return self._models.dino is models.dino and self._models.clip is models.clip
+        mine = self._models
+        return mine.dino is models.dino and mine.clip is models.clip and mine.grounder is models.grounder
 
     @property
     def size_yx(self) -> tuple[int, int]:
@@ -84,7 +96,7 @@ class PictureView:
         """A view of `small`; this view itself if the picture is no larger."""
         if self.small_yx == self.size_yx:
             return self
-        return self.cached("small view", lambda: PictureView(self.small, self._models))
+        return self.cached("small view", lambda: PictureView(self.small, self._models, larger=self))
 
     def scaled(self, boxes_xyxy: Int[Tensor, "N 4"]) -> Int[Tensor, "N 4"]:
         """Boxes in pixels of the picture, converted to pixels of `small`."""
@@ -139,7 +151,7 @@ class PictureView:
         relevance: Float[Tensor, "rows columns"] | None = None,
         outline_xyxy: Box | None = None,
     ) -> LocationSigns:
-        """Four signs of how well each box fits the object that a caption names.
+        """The signs of how well each box fits the object that a caption names.
 
         CLIP encodes two pictures per box, for the first two signs; nothing is inpainted.
 
@@ -151,7 +163,7 @@ class PictureView:
         """
         zeros = torch.zeros(len(boxes_xyxy))
         if not caption.strip():
-            return LocationSigns(shown=zeros, hidden=zeros, focus=zeros, fit=zeros)
+            return LocationSigns(shown=zeros, hidden=zeros, focus=zeros, fit=zeros, detected=zeros)
         relevance = self.relevance(caption) if relevance is None else relevance
         text = self.text(caption)
         return LocationSigns(
@@ -159,7 +171,28 @@ class PictureView:
             hidden=-(self._encoded("without", self.clip.encode_without, boxes_xyxy) @ text),
             focus=inside_less_outside(relevance, boxes_xyxy, self.small_yx),
             fit=zeros if outline_xyxy is None else box_iou(boxes_xyxy, outline_xyxy),
+            detected=_detected(boxes_xyxy, self.detections(caption)),
         )
+
+    def detections(self, caption: str) -> Detections:
+        """What the grounder finds for the phrases of a caption, best first, in pixels of `small`; nothing without a
+        grounder or a caption."""
+        if self._larger is not None:
+            return self._larger.detections(caption)
+        grounder = self._models.grounder
+        named = () if grounder is None else phrases(caption)
+        found = [self.cached(f"detections of {phrase}", lambda phrase=phrase: self._ground(phrase)) for phrase in named]
+        boxes = torch.cat([torch.zeros(0, 4, dtype=torch.long), *(each.boxes_xyxy for each in found)])
+        score = torch.cat([torch.zeros(0), *(each.score for each in found)])
+        order = score.argsort(descending=True, stable=True)
+        return Detections(boxes_xyxy=boxes[order], score=score[order])
+
+    def _ground(self, phrase: str) -> Detections:
+        assert self._models.grounder is not None
+        image = self.shrunk(GROUNDED_PX)
+        found = self._models.grounder.find(image, phrase)
+        boxes = scale_boxes(found.boxes_xyxy, (image.shape[1], image.shape[2]), self.small_yx)
+        return Detections(boxes_xyxy=boxes, score=found.score)
 
     def crop_embeddings(self, boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
         """CLIP's embedding of each box of `small`, each computed once. boxes_xyxy: half-open, in pixels of `small`."""
@@ -175,6 +208,15 @@ class PictureView:
                 found = encode(self.small, boxes_xyxy[new])
             known.update(zip((boxes[number] for number in new), found, strict=True))
         return torch.stack([known[box] for box in boxes])
+
+
+def _detected(boxes_xyxy: Int[Tensor, "N 4"], detections: Detections) -> Float[Tensor, " N"]:
+    """The sign `detected` of `LocationSigns`. Both kinds of boxes are in pixels of the same picture."""
+    if not len(detections):
+        return torch.zeros(len(boxes_xyxy))
+    share = detections.score / detections.score.max().clamp(min=1e-12)
+    overlaps = torch.stack([box_iou(boxes_xyxy, box) for box in detections.boxes_xyxy.tolist()])
+    return (share[:, None] * overlaps).max(dim=0).values
 
 
 def with_margin(box_xyxy: Sequence[int], size_yx: tuple[int, int]) -> Box:

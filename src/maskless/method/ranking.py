@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,10 @@ SHORTLIST = 3
 FIT_WEIGHT = 0.25
 """Weight of the sign `fit` among the signs of the location. A correct outline improves the region, but an outline that
 includes a neighbour of the object spoils it. The value was chosen on validation scenes (docs/search.md)."""
+
+DETECTED_WEIGHT = 10.0
+"""Weight of the sign `detected`, which is not standardised. The other signs of a region hardly sum to more than 6, so a
+grounder that finds something decides, and one that finds nothing changes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,14 +78,20 @@ def rank_by_edits(scores: Scores, *, alpha: float, beta: float) -> Ranking:
 
 
 def location_score(signs: LocationSigns, among: LocationSigns | None = None) -> Float[Tensor, " N"]:
-    """How well each region fits the object that the caption names: the weighted sum of the four standardised signs.
+    """How well each region fits the object that the caption names: the weighted sum of the standardised signs, and what
+    a grounder found.
 
     among: the signs of the regions whose mean and standard deviation are the units; None takes `signs` itself. With the
     signs of all proposed regions, the search and the ranking use the same score.
     """
     units = among or signs
     score = sum(_standardised(getattr(signs, name), getattr(units, name)) for name in ("shown", "hidden", "focus"))
-    return score + FIT_WEIGHT * _standardised(signs.fit, units.fit)
+    return score + FIT_WEIGHT * _standardised(signs.fit, units.fit) + DETECTED_WEIGHT * signs.detected
+
+
+def standardised_signs(signs: LocationSigns) -> dict[str, Float[Tensor, " N"]]:
+    """Each sign by its name, in standard deviations over the regions; 0 for a sign that is equal for all of them."""
+    return {sign.name: _standardised(getattr(signs, sign.name)) for sign in fields(signs)}
 
 
 def prefer_unoccupied(ranking: Ranking, occupied: Float[Tensor, " N"]) -> Ranking:

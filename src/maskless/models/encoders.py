@@ -1,9 +1,12 @@
-"""Loads DINO and CLIP from their folders, and DINO from the files that its authors released."""
+"""The networks that look at a picture, and loading DINO and CLIP from their folders, or DINO from the files that its
+authors released."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +14,15 @@ import torch
 from torch import Tensor
 
 from maskless.data.errors import MasklessError, shown
+from maskless.data.model_options import ModelOptions
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 from maskless.models.parts import SETTINGS_BYTES, open_network, opening, read_json, require_all_weights, shapes_in
 
 if TYPE_CHECKING:
     from transformers import ViTModel
+
+    from maskless.models.grounders import Grounder
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINO_KINDS = {"vit": "ViTModel", "dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel"}
@@ -26,6 +32,29 @@ is computed as the width of the model divided by this."""
 RELEASE_WRAPPERS = ("teacher", "state_dict", "model")
 """Keys that a checkpoint may have its weights under."""
 RELEASE_PREFIX = re.compile(r"^(module\.)?(backbone\.)?")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoders:
+    """The frozen networks that find a region. They draw nothing.
+
+    grounder: a detector that finds what words name; None where the user chose none. names: the source of each part,
+    with the commit for a model of the hub. weights: what identifies the weights of each part (`fingerprint_of`),
+    wherever they are. options: the options that the models were loaded with; device is the chosen one, not "auto".
+    """
+
+    dino: Dino
+    clip: Clip
+    grounder: Grounder | None = None
+    names: dict[str, str]
+    weights: Mapping[str, str] = field(default_factory=dict)
+    options: ModelOptions
+    device: torch.device
+
+    @property
+    def memory(self) -> str:
+        """The memory level: full, balanced, low or minimal."""
+        return self.options.memory
 
 
 def load_dino(source: Path, *, allow_pickle: bool = False) -> Dino:
@@ -58,7 +87,7 @@ def load_dino(source: Path, *, allow_pickle: bool = False) -> Dino:
         attn_implementation="eager",
         dtype=torch.float32,
     )
-    mean, std = _normalisation(source)
+    mean, std = normalisation(source)
     with opening(source / "config.json"):
         return Dino(model, mean=mean, std=std, shorter_px=int(model.config.image_size))
 
@@ -79,7 +108,7 @@ def load_clip(source: Path, *, allow_pickle: bool = False) -> Clip:
         raise MasklessError(f"the CLIP model must be a CLIP or a SigLIP of fixed picture size, got {kind} in {source}")
     model_class, tokenizer_class = (CLIPModel, CLIPTokenizer) if kind == "clip" else (SiglipModel, AutoTokenizer)
     model: Any = open_network(model_class, source, allow_pickle=allow_pickle, dtype=torch.float32)
-    mean, std = _normalisation(source)
+    mean, std = normalisation(source)
     with opening(source):
         tokenizer = tokenizer_class.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         return Clip(model, tokenizer, mean=mean, std=std)
@@ -188,7 +217,7 @@ def _model_type(source: Path) -> str:
     return shown(read_json(source / "config.json", limit=SETTINGS_BYTES).get("model_type"))
 
 
-def _normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(source: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of RGB in [0, 1], from the model's preprocessor_config.json."""
     path = source / "preprocessor_config.json"
     if not path.is_file():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import torch
 from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
 from maskless.models import hub
-from maskless.models.clip import Clip
-from maskless.models.dino import Dino
-from maskless.models.encoders import load_clip, load_dino
+from maskless.models.devices import resolve_device, resolve_dtype
+from maskless.models.encoders import Encoders, load_clip, load_dino
 from maskless.models.fingerprint import fingerprint_of
+from maskless.models.grounders import load_grounder
 from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.inpainters.single_file import load_single_file, settings_of
 from maskless.models.memory import arrange, is_out_of_memory, memory_advice
@@ -26,7 +26,10 @@ from maskless.models.presets import BY_NAME, PINNED, with_mirrors
 
 BUNDLED = "storybook"
 """Name of the models that the package contains."""
-PARTS = ("inpainting", "dino", "clip")
+ENCODERS = ("dino", "clip")
+PARTS = ("inpainting", *ENCODERS)
+GROUNDER = "grounder"
+"""The optional detector that finds what words name."""
 REDRAW = "redraw"
 """The optional part of a set of models: the model that redraws pictures."""
 RECOMMENDATIONS = "maskless.json"
@@ -57,33 +60,20 @@ class Refinement:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EditModels:
+class EditModels(Encoders):
     """The frozen networks of an edit. Simultaneous edits can share them, because only their counters change.
 
     redrawer: a model that takes a picture and draws it as a text describes it, for the tasks that redraw content; None
     if the inpainter does that. refinement: how the redrawer refines objects that the inpainter has drawn; None if its
-    folder does not recommend it. names: the source of each part, with the commit for a model of the hub. weights: what
-    identifies the weights of DINO, CLIP and the inpainting model (`fingerprint_of`), wherever they are. options: the
-    options that the models were loaded with; device and dtype are the chosen ones, not "auto". dtype: number format of
-    the denoiser. placement: where `options.memory` keeps the networks, for the user; empty for full.
+    folder does not recommend it. In `options`, dtype too is the chosen one. dtype: number format of the denoiser.
+    placement: where `options.memory` keeps the networks, for the user; empty for full. See `Encoders` for the rest.
     """
 
-    dino: Dino
-    clip: Clip
     inpainter: InpaintingModel
     redrawer: InpaintingModel | None = None
     refinement: Refinement | None = None
-    names: dict[str, str]
-    weights: Mapping[str, str] = field(default_factory=dict)
-    options: ModelOptions
-    device: torch.device
     dtype: torch.dtype
     placement: str = ""
-
-    @property
-    def memory(self) -> str:
-        """The memory level: full, balanced, low or minimal."""
-        return self.options.memory
 
     @property
     def unet_forwards(self) -> int:
@@ -122,26 +112,18 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
     for_denoisers: dict[str, Any] = {"dtype": dtype, "offline": options.offline, **common}
     # Weights created under torch.inference_mode could not be used in computations with gradients later.
     with torch.inference_mode(False), _quiet_libraries():
-        dino = _load_part(load_dino, parts["dino"], "DINO", **common)
-        clip = _load_part(load_clip, parts["clip"], "CLIP", **common)
+        encoders = _read_encoders(parts, options)
         chosen: dict[str, Any] = {"scheduler": options.scheduler, "lora": options.lora or ""}
         inpainter, networks = _load_part(_load_inpainter, parts["inpainting"], "inpainting", **chosen, **for_denoisers)
-        weights = {"inpainting": fingerprint_of(networks), "dino": fingerprint_of([dino.model])}
-        weights["clip"] = fingerprint_of([clip.model])
+        weights = {"inpainting": fingerprint_of(networks)} | _fingerprints(encoders)
         redrawer, refinement = None, None
         if REDRAW in parts:
             refinement = _load_part(_load_refinement, parts[REDRAW], REDRAW, memory=options.memory)
             redrawer, further = _load_part(_load_redrawer, parts[REDRAW], REDRAW, **for_denoisers)
             networks += further
-        try:
-            placement = arrange(networks, [dino.model, clip.model], device=device, memory=options.memory, dtype=dtype)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise MasklessError(f"the models do not fit on {device}; {memory_advice(options.memory)}") from error
+        placement = _placed(networks, encoders, device=device, memory=options.memory, dtype=dtype)
     return EditModels(
-        dino=dino,
-        clip=clip,
+        **encoders,
         inpainter=inpainter,
         redrawer=redrawer,
         refinement=refinement,
@@ -154,29 +136,81 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
     )
 
 
-def fetch_models(options: ModelOptions, *, progress: bool = False) -> dict[str, LocalPart]:
+def load_encoders(options: ModelOptions | None = None) -> Encoders:
+    """Load DINO, CLIP and the grounder alone, by the same options as `load_models`.
+
+    No inpainting model is read or downloaded.
+
+    Raises:
+        MasklessError: see `load_models`.
+    """
+    options = options or ModelOptions()
+    device = resolve_device(options.device)
+    parts = fetch_models(options, wanted=ENCODERS)
+    with torch.inference_mode(False), _quiet_libraries():
+        encoders = _read_encoders(parts, options)
+        _placed([], encoders, device=device, memory=options.memory, dtype=torch.float32)
+    return Encoders(
+        **encoders,
+        names={part: local.name for part, local in parts.items()},
+        weights=_fingerprints(encoders),
+        options=replace(options, device=device.type),
+        device=device,
+    )
+
+
+def _read_encoders(parts: Mapping[str, LocalPart], options: ModelOptions) -> dict[str, Any]:
+    """DINO, CLIP and the grounder on the CPU, by the names of the fields of `Encoders`."""
+    common: dict[str, Any] = {"memory": options.memory, "allow_pickle": options.allow_pickle}
+    return {
+        "dino": _load_part(load_dino, parts["dino"], "DINO", **common),
+        "clip": _load_part(load_clip, parts["clip"], "CLIP", **common),
+        "grounder": _load_part(load_grounder, parts[GROUNDER], GROUNDER, **common) if GROUNDER in parts else None,
+    }
+
+
+def _fingerprints(encoders: Mapping[str, Any]) -> dict[str, str]:
+    """What identifies the weights of each network."""
+    return {part: fingerprint_of([encoder.model]) for part, encoder in encoders.items() if encoder is not None}
+
+
+def _placed(networks: Sequence[torch.nn.Module], encoders: Mapping[str, Any], **chosen: Any) -> str:
+    """Place the networks of the inpainting model and the encoders, and return what was done; see `arrange`."""
+    others = [encoder.model for encoder in encoders.values() if encoder is not None]
+    try:
+        return arrange(networks, others, **chosen)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        advice = memory_advice(chosen["memory"])
+        raise MasklessError(f"the models do not fit on {chosen['device']}; {advice}") from error
+
+
+def fetch_models(
+    options: ModelOptions, *, progress: bool = False, wanted: Sequence[str] = PARTS
+) -> dict[str, LocalPart]:
     """Where each part is on this disk. Missing parts are downloaded first.
 
-    progress: whether to show progress bars of downloads on stderr.
+    progress: whether to show progress bars of downloads on stderr. wanted: PARTS, or ENCODERS where nothing is drawn.
 
     Raises:
         MasklessError: unknown models, damaged files, or a failed download.
     """
     found = {}
-    named: dict[str, Any] = {"dino": options.dino, "clip": options.clip, "redraw": options.redraw}
-    for part, source in model_sources(options.models, **named).items():
+    named: dict[str, Any] = {part: getattr(options, part) for part in (*ENCODERS, GROUNDER, REDRAW)}
+    for part, source in model_sources(options.models, wanted=wanted, **named).items():
         if not hub.is_hub_id(source) or Path(source).exists():
             found[part] = LocalPart(path=Path(source), name=source)
             continue
-        wanted: dict[str, Any] = {"allow_pickle": options.allow_pickle, "progress": progress}
-        snapshot = hub.fetch(_with_commits(source), offline=options.offline, **wanted)
+        trust: dict[str, Any] = {"allow_pickle": options.allow_pickle, "progress": progress}
+        snapshot = hub.fetch(_with_commits(source), offline=options.offline, **trust)
         try:
             check_weights(snapshot.folder)
         except MasklessError:
             if options.offline or hub.is_offline():
                 raise
             # A file in the cache is damaged: those that are not what their hashes say are downloaded again.
-            snapshot = hub.fetch(_with_commits(source), again=True, **wanted)
+            snapshot = hub.fetch(_with_commits(source), again=True, **trust)
             check_weights(snapshot.folder)
         found[part] = LocalPart(path=snapshot.folder, name=snapshot.name)
     return found
@@ -196,11 +230,18 @@ def _with_commits(source: str) -> list[str]:
 
 
 def model_sources(
-    models: str, *, dino: str | None = None, clip: str | None = None, redraw: str | None = None
+    models: str,
+    *,
+    dino: str | None = None,
+    clip: str | None = None,
+    redraw: str | None = None,
+    grounder: str | None = None,
+    wanted: Sequence[str] = PARTS,
 ) -> dict[str, str]:
     """The folder, file or hub id of each part.
 
-    models, dino, clip, redraw: the options of these names, see `ModelOptions`.
+    models, dino, clip, redraw, grounder: the options of these names, see `ModelOptions`. wanted: PARTS,
+    or ENCODERS where nothing is drawn.
 
     Raises:
         MasklessError: unknown models, or a folder with missing or damaged files.
@@ -209,21 +250,25 @@ def model_sources(
     preset = None if models == BUNDLED or root.exists() else BY_NAME.get(models)
     if preset is not None:
         found: dict[str, str | None] = {"inpainting": preset.inpainting[0], "dino": preset.dino, "clip": preset.clip}
-    elif all((root / part).is_dir() for part in PARTS):
-        found = {part: str(root / part) for part in PARTS}
+    elif all((root / part).is_dir() for part in wanted):
+        found = {part: str(root / part) for part in wanted}
         if (root / REDRAW).is_dir():
             found[REDRAW] = str(root / REDRAW)
     elif (root / "model_index.json").is_file() or root.is_file() or (hub.is_hub_id(models) and not root.exists()):
         found = {"inpainting": str(root) if root.exists() else models, "dino": None, "clip": None}
     elif root.exists():
-        missing = [part for part in PARTS if not (root / part).is_dir()]
-        raise MasklessError(f"models folder {root} must hold {', '.join(PARTS)}; missing: {', '.join(missing)}")
+        missing = [part for part in wanted if not (root / part).is_dir()]
+        raise MasklessError(f"models folder {root} must hold {', '.join(wanted)}; missing: {', '.join(missing)}")
     else:
         raise MasklessError(
             f"models must be one of {', '.join(BY_NAME)}, a folder, a .safetensors file or a hub id (owner/name), "
             f"got {models!r}"
         )
-    found |= {part: own for part, own in (("dino", dino), ("clip", clip), (REDRAW, redraw)) if own}
+    found |= {
+        part: own for part, own in (("dino", dino), ("clip", clip), (REDRAW, redraw), (GROUNDER, grounder)) if own
+    }
+    if "inpainting" not in wanted:
+        found = {part: source for part, source in found.items() if part not in ("inpainting", REDRAW)}
     for part, source in found.items():
         if source is None:
             raise MasklessError(
@@ -231,46 +276,11 @@ def model_sources(
             )
         if Path(source).is_dir():
             check_weights(Path(source))
-        elif Path(source).is_file() and part in ("clip", REDRAW):
+        elif Path(source).is_file() and part in ("clip", REDRAW, GROUNDER):
             raise MasklessError(f"the {part} model must be a folder or a hub id, got the file {source}")
         elif not Path(source).is_file() and not hub.is_hub_id(source):
             raise MasklessError(f"no such {part} model: {source!r} is neither a folder nor a hub id such as owner/name")
     return {part: str(source) for part, source in found.items()}
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of this name; auto is CUDA if available, else MPS if available, else the CPU.
-
-    Raises:
-        MasklessError: an unknown name, or a device that is not available.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(device for device, usable in available.items() if usable))
-    if name not in available:
-        raise MasklessError(f"device must be auto, cpu, cuda or mps, got {name!r}")
-    if not available[name]:
-        raise MasklessError(f"device {name} is not available here; use --device auto or cpu")
-    return torch.device(name)
-
-
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format of this name; auto is the fastest that the device supports natively.
-
-    Raises:
-        MasklessError: an unknown name.
-    """
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-            return torch.bfloat16 if native else torch.float16
-        # With AVX512-BF16 alone, without AMX, bfloat16 takes 1.3 to 1.9 times as long (docs/performance.md).
-        native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if native else torch.float32
-    if name not in known:
-        raise MasklessError(f"dtype must be auto, float32, bfloat16 or float16, got {name!r}")
-    return known[name]
 
 
 def _load_inpainter(

@@ -53,7 +53,7 @@ def edit_folder(
     outputs only. overwrite: take the first name, whatever is there.
     """
     name = picture_folder(request, image_id)
-    for candidate in _numbered(name):
+    for candidate in numbered(name):
         places = [Path(output_dir) / candidate / RECORD_NAME]
         if checkpoint_dir is not None:
             places.append(Path(checkpoint_dir) / candidate / RUN_FILE)
@@ -62,7 +62,8 @@ def edit_folder(
     raise AssertionError("the numbers do not end")
 
 
-def _numbered(name: str) -> Iterator[str]:
+def numbered(name: str) -> Iterator[str]:
+    """A name for a folder, and the same with a number: "…", "… (2)", "… (3)", without end."""
     yield name
     number = 2
     while True:
