@@ -220,9 +220,9 @@ class FlowInpainter:
         self.unet_forwards += len(named["hidden_states"] if "hidden_states" in named else positional[0])
 
 
-def _step_completed(pipeline: Any, step: int, _timestep: Any, _changed: Any) -> dict[str, Any]:
+def _step_completed(pipeline: Any, step: int, timestep: Any, changed: Any) -> dict[str, Any]:
     """What a pipeline calls after each step; it changes nothing."""
-    step_completed(step + 1, pipeline.num_timesteps)
+    step_completed(step + 1, pipeline.num_timesteps, timestep, changed.get("latents"))
     return {}
 
 

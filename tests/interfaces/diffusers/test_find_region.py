@@ -1,0 +1,72 @@
+"""FindRegion: what it sets fits the workflows of diffusers, and it can be packaged for the hub."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusers import ModularPipelineBlocks
+from diffusers.modular_pipelines.modular_pipeline import SequentialPipelineBlocks
+from PIL import Image
+
+import maskless
+from maskless.data.errors import MasklessError
+from maskless.engine.finder import Finder
+from maskless.interfaces.diffusers.find_region import FindRegion
+
+SAMPLE = Path(maskless.__file__).parent / "assets" / "samples" / "meadow.png"
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return FindRegion().init_pipeline()
+
+
+def test_mask_and_boxes_are_those_of_the_finder(pipeline):
+    picture = Image.open(SAMPLE)
+    finding = Finder.from_pretrained("storybook").find(picture, "a red car")
+    state = pipeline(image=picture, caption="a red car", prompt="a blue house")
+    x0, y0, x1, y1 = finding.box_xyxy
+    assert state.get("box_xyxy") == finding.box_xyxy and state.get("source_image") is picture
+    mask = np.asarray(state.get("mask_image"))
+    assert mask.shape == picture.size[::-1] and (mask == 255).sum() == (x1 - x0) * (y1 - y0) and mask[y0, x0] == 255
+    (box,) = state.get("boxes")
+    assert (box["desc"], box["from"]) == ("a blue house", "target")
+    width, height = picture.size
+    assert box["tgt_bbox"] == [y0 / height, x0 / width, y1 / height, x1 / width]
+    by_object = pipeline(image=[picture], caption="a red car", region="mask").get("mask_image")
+    assert np.array_equal(np.asarray(by_object) == 255, finding.mask.numpy())
+
+
+def test_bad_input_is_one_line(pipeline):
+    picture = Image.open(SAMPLE)
+    with pytest.raises(MasklessError, match="region must be box or mask, got 'all'"):
+        pipeline(image=picture, caption="a red car", region="all")
+    with pytest.raises(MasklessError, match="FindRegion takes one picture"):
+        pipeline(image=[picture, picture], caption="a red car")
+
+
+def test_it_stands_in_front_of_existing_workflows():
+    """An inpainting workflow of diffusers needs a mask; with the block in front, it asks for a caption instead."""
+    from diffusers.modular_pipelines.stable_diffusion_xl import StableDiffusionXLAutoBlocks
+
+    workflow = StableDiffusionXLAutoBlocks().get_workflow("inpainting")
+    assert isinstance(workflow, SequentialPipelineBlocks)
+    assert "mask_image" in workflow.required_inputs or "mask_image" in workflow.input_names
+    workflow.sub_blocks.insert("find_region", FindRegion(), 0)
+    assert "caption" in workflow.required_inputs and "mask_image" not in workflow.input_names
+
+
+@pytest.mark.parametrize("name", ["find_region", "paste_back"])
+def test_diffusers_packages_it_and_loads_the_package(name, tmp_path, monkeypatch):
+    from diffusers.commands.custom_blocks import CustomBlocksCommand
+
+    from maskless.interfaces import diffusers as room
+
+    shutil.copyfile(Path(room.__file__).parent / f"{name}.py", tmp_path / "block.py")
+    monkeypatch.chdir(tmp_path)
+    CustomBlocksCommand("block.py").run()  # what `diffusers-cli custom_blocks` does
+    assert {"modular_config.json", "modular_model_index.json"} <= {path.name for path in tmp_path.iterdir()}
+    loaded = ModularPipelineBlocks.from_pretrained(str(tmp_path), trust_remote_code=True)
+    assert type(loaded).__name__.lower() == name.replace("_", "")
+    assert "mask_image" in loaded.input_names + loaded.intermediate_output_names
