@@ -108,11 +108,9 @@ class MasklessInpaintPipeline(DiffusionPipeline):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         dtype = kwargs.pop("torch_dtype", None) or kwargs.pop("dtype", None) or torch.float32
         options = {"device": "cpu", "dtype": str(dtype).removeprefix("torch."), **kwargs}
-        known = {field.name for field in fields(ModelOptions)} - {"models"}
-        unknown = sorted(set(options) - known)
-        require(
-            not unknown, f"{name} is loaded by Maskless, whose options are {', '.join(sorted(known))}; got {unknown}"
-        )
+        known = sorted({field.name for field in fields(ModelOptions)} - {"models"})
+        unknown = ", ".join(sorted(set(options) - set(known)))
+        require(not unknown, f"the options of loading {name} are {', '.join(known)}; got {unknown}")
         return cls(**components_of(load_models(ModelOptions(models=name, **options))))
 
     @classmethod
