@@ -13,7 +13,9 @@ from maskless.data.types import Detections
 from maskless.engine.editor import Editor
 from maskless.engine.finder import Finder
 from maskless.evaluation.suites.search_study import draw_tasks, is_clean
-from maskless.locating.location import detected_boxes, locate, location_scores, propose
+from maskless.locating.location import LIKELY, SAMPLED, detected_boxes, locate, location_scores, propose
+from maskless.method.box_fitting import PROMISING
+from maskless.method.ranking import location_score
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +50,14 @@ def test_without_a_caption_or_by_the_papers_rule_attention_alone_decides(storybo
 
 def test_the_edges_of_the_best_square_are_fitted_and_no_others(storybook):
     clean, covered = [], []
+    config = replace(storybook.config.resolved(), search="learned")
     for task in draw_tasks("validation", 10, offset=41_000):
         view = storybook.look(task.image)
-        found = locate(view, task.caption, storybook.config.resolved())
-        squares = propose_regions(found.anchors, storybook.config.resolved().sizes, view.size_yx).boxes_xyxy
+        found = locate(view, task.caption, config)
+        squares = propose_regions(found.anchors, config.sizes, view.size_yx).boxes_xyxy
         score = location_scores(view, task.caption, squares, found)
         best = int(score.argmax())
-        proposed = propose(view, task.caption, found, storybook.config.resolved())
+        proposed = propose(view, task.caption, found, config)
         boxes = proposed.regions.boxes_xyxy
         assert (boxes != squares).any(dim=1).nonzero().flatten().tolist() == [best]
         assert proposed.score[best] >= score[best] and int(proposed.score.argmax()) == best
@@ -68,6 +71,22 @@ def test_the_edges_of_the_best_square_are_fitted_and_no_others(storybook):
     assert sum(now for _, now in clean) >= sum(was for was, _ in clean)
 
 
+def test_a_placed_search_encodes_few_regions_and_the_others_rank_behind_them(storybook, monkeypatch):
+    config = storybook.config.resolved()
+    assert config.search == "placed"
+    task = draw_tasks("validation", 1, offset=41_000)[0]
+    view = storybook.look(task.image)
+    found = locate(view, task.caption, config)
+    known = len(view.cached("crops", dict))
+    proposed = propose(view, task.caption, found, config)
+    assert len(view.cached("crops", dict)) - known <= LIKELY + SAMPLED + 4 * PROMISING
+    boxes = propose_regions(found.anchors, config.sizes, view.size_yx).boxes_xyxy
+    cheap = location_score(view.location_signs(boxes, task.caption, outline_xyxy=found.outline_xyxy, encode=False))
+    likeliest = proposed.score[cheap >= cheap.topk(2).values.min()]
+    assert proposed.score.isfinite().all() and float(likeliest.min()) > float(proposed.score.min())
+    assert len(proposed.score.unique()) > LIKELY, "the regions that CLIP has not encoded are ordered too"
+
+
 def _share_inside(thing_xyxy, box_xyxy):
     x0, y0 = max(thing_xyxy[0], box_xyxy[0]), max(thing_xyxy[1], box_xyxy[1])
     x1, y1 = min(thing_xyxy[2], box_xyxy[2]), min(thing_xyxy[3], box_xyxy[3])
@@ -79,9 +98,7 @@ def _share_inside(thing_xyxy, box_xyxy):
 def test_squares_stay_where_nothing_is_named_or_fitted(storybook, why):
     task = draw_tasks("validation", 1)[0]
     caption = "" if why == "no caption" else task.caption
-    config = (
-        storybook.config.resolved() if why == "no caption" else replace(storybook.config.resolved(), fit_edges=False)
-    )
+    config = replace(storybook.config.resolved(), search="learned", fit_edges=why == "no caption")
     view = storybook.look(task.image)
     found = locate(view, caption, config)
     proposed = propose(view, caption, found, config)

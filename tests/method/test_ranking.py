@@ -16,12 +16,12 @@ def scores(**values: list[float]) -> Scores:
 
 def signs(**values: list[float]) -> LocationSigns:
     count = len(next(iter(values.values())))
-    names = ("shown", "hidden", "focus", "fit", "detected")
+    names = ("shown", "focus", "fit", "detected")
     return LocationSigns(**{name: torch.tensor(values.get(name, [0.0] * count)) for name in names})
 
 
 def test_what_a_grounder_found_decides_and_nothing_found_changes_nothing():
-    others = {"shown": [3.0, 1.0, 0.0, 0.5], "hidden": [2.0, 0.0, 1.0, 1.0], "focus": [1.0, 0.0, 0.3, 0.2]}
+    others = {"shown": [3.0, 1.0, 0.0, 0.5], "focus": [1.0, 0.0, 0.3, 0.2]}
     assert int(location_score(signs(**others)).argmax()) == 0
     score = location_score(signs(**others, detected=[0.1, 0.9, 0.0, 0.4]))
     assert int(score.argmax()) == 1
@@ -84,10 +84,10 @@ def test_free_regions_come_first_and_the_rule_decides_among_them():
     assert prefer_unoccupied(ranked, torch.zeros(3)).order == (0, 1, 2)
 
 
-def test_the_location_score_sums_four_standardised_signs():
-    given = signs(shown=[0.2, 0.1, 0.1], hidden=[0.0, 0.0, -0.3], focus=[0.01, 0.0, 0.0], fit=[0.5, 0.5, 0.1])
+def test_the_location_score_sums_standardised_signs():
+    given = signs(shown=[0.2, 0.1, 0.1], focus=[0.01, 0.0, -0.02], fit=[0.5, 0.5, 0.1])
     score = location_score(given)
     assert score.argmax() == 0 and score.argmin() == 2
-    scaled = signs(shown=[20.0, 10.0, 10.0], hidden=[0.0, 0.0, -0.3], focus=[0.01, 0.0, 0.0], fit=[0.5, 0.5, 0.1])
+    scaled = signs(shown=[20.0, 10.0, 10.0], focus=[0.01, 0.0, -0.02], fit=[0.5, 0.5, 0.1])
     assert torch.allclose(location_score(scaled), score, atol=1e-5), "the scale of a sign does not matter"
     assert not location_score(signs(shown=[0.5, 0.5])).any()

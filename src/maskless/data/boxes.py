@@ -150,22 +150,6 @@ def inside_less_outside(
     return torch.stack(values)
 
 
-def box_coverage(
-    boxes_xyxy: Int[Tensor, "N 4"], from_yx: tuple[int, int], to_yx: tuple[int, int]
-) -> Float[Tensor, "N h w"]:
-    """How much of each pixel of a picture resized to `to_yx` a box covers, from 0 to 1.
-
-    boxes_xyxy: half-open, in pixels of the picture at its size `from_yx`.
-    """
-    x0, y0, x1, y1 = (edge[:, None].to(torch.float32) for edge in boxes_xyxy.unbind(1))
-
-    def overlap(start: Tensor, end: Tensor, axis: int) -> Tensor:
-        scale, pixels = to_yx[axis] / from_yx[axis], torch.arange(to_yx[axis])
-        return ((end * scale).minimum(pixels + 1) - (start * scale).maximum(pixels)).clamp(0, 1)
-
-    return overlap(y0, y1, 0)[:, :, None] * overlap(x0, x1, 1)[:, None, :]
-
-
 def corners(box_xyxy: Int[Tensor, " 4"]) -> tuple[int, int, int, int]:
     """One row of a tensor of boxes as Python integers, (x0, y0, x1, y1)."""
     x0, y0, x1, y1 = box_xyxy.tolist()

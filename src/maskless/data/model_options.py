@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from maskless.data.choices import DEVICES, DTYPES, MEMORY, SCHEDULERS
+from maskless.data.errors import require
 from maskless.data.options import OptionValue, check_all, option
 
 FOR_DRAWING = ("redraw", "scheduler", "lora", "dtype")
@@ -61,6 +62,12 @@ class ModelOptions:
     memory: str = option(
         "full", group="Models", choices=MEMORY, help="How much memory the models may take; lower levels are slower."
     )
+    compile: bool = option(
+        False,
+        group="Models",
+        help="Compile the denoiser at its first drawing, which takes minutes and pays off only over many edits on a "
+        "GPU; needs --memory full.",
+    )
     offline: bool = option(
         False, group="Models", help="Use no network, only models on this disk; HF_HUB_OFFLINE=1 does the same."
     )
@@ -72,6 +79,10 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         check_all(self)
+        require(
+            not self.compile or self.memory == "full",
+            f"compile needs memory full, because the other levels move weights while they draw, got {self.memory}",
+        )
 
     def to_dict(self) -> dict[str, OptionValue]:
         """Plain values by field name."""

@@ -225,14 +225,13 @@ class LocationSigns:
 
     Larger is better for each; a sign that is not known is 0 for all regions.
 
-    shown: cosine similarity of the region alone and the caption. hidden: minus the similarity of the picture and the
-    caption when the region is painted over. focus: mean relevance to the caption inside the region minus the mean
-    outside. fit: intersection over union of the region and the box of the named object's outline. detected: the largest
-    intersection over union with a box that the grounder found, each times its score as a share of the highest one.
+    shown: cosine similarity of the region alone and the caption. focus: mean relevance to the caption inside the region
+    minus the mean outside. fit: intersection over union of the region and the box of the named object's outline.
+    detected: the largest intersection over union with a box that the grounder found, each times its score as a share of
+    the highest one.
     """
 
     shown: Float[Tensor, " N"]
-    hidden: Float[Tensor, " N"]
     focus: Float[Tensor, " N"]
     fit: Float[Tensor, " N"]
     detected: Float[Tensor, " N"]

@@ -30,14 +30,12 @@ NOTABLE = 0.5
 """A sign is mentioned in a reason if it is at least this many standard deviations from the mean of all regions."""
 FOR: dict[str, str] = {
     "shown": "seen alone, it is more like the caption than most regions",
-    "hidden": "painting it over makes the picture less like the caption",
     "focus": "the parts of the picture that fit the caption most lie inside it",
     "fit": "it agrees with the outline of the object",
     "detected": "the grounder finds it there",
 }
 AGAINST: dict[str, str] = {
     "shown": "seen alone, it is less like the caption than most regions",
-    "hidden": "painting it over leaves the picture as similar to the caption as before",
     "focus": "the parts of the picture that fit the caption most lie outside of it",
     "fit": "it does not agree with the outline of the object",
     "detected": "the grounder finds it elsewhere",

@@ -53,7 +53,5 @@ def refine(
 
 def _whole_cells(masks: Float[Tensor, "N 1 S S"], models: EditModels) -> Float[Tensor, "N 1 S S"]:
     """The masks with every cell of the inpainter's latents that they touch, because it draws whole cells."""
-    side, inpainter = masks.shape[-1], models.inpainter
-    cell = -(-inpainter.cell_px * side // inpainter.native_px)
-    cells = F.max_pool2d(masks, cell, ceil_mode=True)
-    return F.interpolate(cells, scale_factor=cell)[..., :side, :side]
+    cells = F.adaptive_max_pool2d(masks, models.inpainter.native_px // models.inpainter.cell_px)
+    return F.interpolate(cells, size=masks.shape[-2:], mode="nearest-exact")

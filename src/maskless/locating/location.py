@@ -22,6 +22,9 @@ AGREEMENT, LARGE = 0.5, 0.3
 """A region is clearly the right one if it has this intersection over union with the outline's box, and covers at most
 this share of the picture."""
 
+LIKELY, SAMPLED = 12, 10
+"""How many regions CLIP encodes for a placed search: the likeliest, and a sample of the others (docs/search.md)."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Location:
@@ -79,29 +82,51 @@ def propose(view: PictureView, caption: str, location: Location, config: Resolve
 
     With the option `fit_edges` and a caption, the edges of the square with the highest location score, or of a box that
     a grounder found and that has a higher one, are then moved to fit the object.
+
+    The placed search edits only a few regions, so CLIP only encodes those that the other signs put first, and some of
+    the rest, from which the units of the score follow. All others rank behind them, in the order of the other signs.
     """
     regions = propose_regions(location.anchors, config.sizes, view.size_yx)
     boxes, outline = regions.boxes_xyxy, location.outline_xyxy
-    signs = view.location_signs(boxes, caption, outline_xyxy=outline)
-    score = location_score(signs)
+    if not caption.strip():
+        return Proposals(regions=regions, score=torch.zeros(len(boxes)))
+    cheap = view.location_signs(boxes, caption, outline_xyxy=outline, encode=False)
+    score = location_score(cheap)
+    encoded = _worth_encoding(score, boxes) if config.search == "placed" else torch.arange(len(boxes))
+    signs = view.location_signs(boxes[encoded], caption, outline_xyxy=outline)
+    score = score - score.max() + location_score(signs).min()
+    score[encoded] = location_score(signs)
     if not config.fit_edges or float(score.max()) == float(score.min()):
         return Proposals(regions=regions, score=score)
 
     def score_among(boxes: Int[Tensor, "N 4"]) -> Float[Tensor, " N"]:
-        found = view.location_signs(boxes, caption, outline_xyxy=outline)
-        return location_score(found, among=signs)
+        return location_score(view.location_signs(boxes, caption, outline_xyxy=outline), among=signs)
+
+    def cheap_score(boxes: Int[Tensor, "N 4"]) -> Float[Tensor, " N"]:
+        return location_score(view.location_signs(boxes, caption, outline_xyxy=outline, encode=False), among=cheap)
 
     best = int(score.argmax())
-    start, start_score = corners(regions.boxes_xyxy[best]), float(score[best])
+    start, start_score = corners(boxes[best]), float(score[best])
     detected = detected_boxes(view, caption)
     if len(detected):
         scores = score_among(detected)
         if float(scores.max()) > start_score:
             start, start_score = corners(detected[int(scores.argmax())]), float(scores.max())
-    fitted, score[best] = fit_edges(start, start_score, score_among, view.size_yx)
+    fitted, score[best] = fit_edges(start, start_score, score_among, view.size_yx, cheap_score=cheap_score)
     boxes = boxes.clone()
     boxes[best] = torch.tensor(extend_fitted_box(fitted, outline, view.size_yx))
     return Proposals(regions=replace(regions, boxes_xyxy=boxes), score=score)
+
+
+def _worth_encoding(cheap_score: Float[Tensor, " N"], boxes_xyxy: Int[Tensor, "N 4"]) -> Int[Tensor, " n"]:
+    """The positions of the LIKELY different boxes with the highest score, and of SAMPLED others over the whole range of
+    scores."""
+    first_of: dict[tuple[int, ...], int] = {}
+    for position in cheap_score.argsort(descending=True, stable=True).tolist():
+        first_of.setdefault(corners(boxes_xyxy[position]), position)
+    order = list(first_of.values())
+    rest = order[LIKELY:]
+    return torch.tensor(order[:LIKELY] + rest[:: max(1, len(rest) // SAMPLED)][:SAMPLED])
 
 
 def looks_like(view: PictureView, caption: str, proposals: Proposals) -> bool:

@@ -27,8 +27,6 @@ REGION_MARGIN = 0.15
 """Margin around a region or an object in the crops that CLIP encodes, as a share of its longer side."""
 
 Value = TypeVar("Value")
-EncodeBoxes = Callable[[Float[Tensor, "3 h w"], Int[Tensor, "N 4"]], Float[Tensor, "N D"]]
-"""From a picture and boxes to an embedding for each box."""
 
 
 class PictureView:
@@ -136,12 +134,12 @@ class PictureView:
         return self.cached("relevance crops", lambda: self.clip.relevance_crops(self.image))
 
     def location_signs(
-        self, boxes_xyxy: Int[Tensor, "N 4"], caption: str, *, outline_xyxy: Box | None = None
+        self, boxes_xyxy: Int[Tensor, "N 4"], caption: str, *, outline_xyxy: Box | None = None, encode: bool = True
     ) -> LocationSigns:
         """`signs` of boxes that are given in pixels of the picture, as is the outline's box."""
         if outline_xyxy is not None:
             outline_xyxy = self.scaled(torch.tensor([list(outline_xyxy)]))[0].tolist()
-        return self.signs(self.scaled(boxes_xyxy), caption, outline_xyxy=outline_xyxy)
+        return self.signs(self.scaled(boxes_xyxy), caption, outline_xyxy=outline_xyxy, encode=encode)
 
     def signs(
         self,
@@ -150,25 +148,25 @@ class PictureView:
         *,
         relevance: Float[Tensor, "rows columns"] | None = None,
         outline_xyxy: Box | None = None,
+        encode: bool = True,
     ) -> LocationSigns:
         """The signs of how well each box fits the object that a caption names.
 
-        CLIP encodes two pictures per box, for the first two signs; nothing is inpainted.
+        CLIP encodes each box, for the first sign; nothing is inpainted.
 
         Args:
             boxes_xyxy: half-open, in pixels of `small`.
             caption: if it is empty, every sign is 0.
             relevance: a map to use instead of the relevance of the caption.
             outline_xyxy: the box of the object's outline, half-open, in pixels of `small`; None if it is not known.
+            encode: False leaves the first sign 0 for all boxes, so that CLIP encodes nothing.
         """
         zeros = torch.zeros(len(boxes_xyxy))
         if not caption.strip():
-            return LocationSigns(shown=zeros, hidden=zeros, focus=zeros, fit=zeros, detected=zeros)
+            return LocationSigns(shown=zeros, focus=zeros, fit=zeros, detected=zeros)
         relevance = self.relevance(caption) if relevance is None else relevance
-        text = self.text(caption)
         return LocationSigns(
-            shown=self.crop_embeddings(boxes_xyxy) @ text,
-            hidden=-(self._encoded("without", self.clip.encode_without, boxes_xyxy) @ text),
+            shown=self.crop_embeddings(boxes_xyxy) @ self.text(caption) if encode else zeros,
             focus=inside_less_outside(relevance, boxes_xyxy, self.small_yx),
             fit=zeros if outline_xyxy is None else box_iou(boxes_xyxy, outline_xyxy),
             detected=_detected(boxes_xyxy, self.detections(caption)),
@@ -196,16 +194,12 @@ class PictureView:
 
     def crop_embeddings(self, boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
         """CLIP's embedding of each box of `small`, each computed once. boxes_xyxy: half-open, in pixels of `small`."""
-        return self._encoded("crop", self.clip.encode_crops, boxes_xyxy)
-
-    def _encoded(self, kind: str, encode: EncodeBoxes, boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
-        """CLIP's embedding of `small` for each box; those of boxes that were encoded before are kept."""
-        known: dict[tuple[int, ...], Tensor] = self.cached(kind, dict)
+        known: dict[tuple[int, ...], Tensor] = self.cached("crops", dict)
         boxes = [corners(box) for box in boxes_xyxy]
         new = [number for number, box in enumerate(boxes) if box not in known]
         if new:
             with torch.inference_mode(False):
-                found = encode(self.small, boxes_xyxy[new])
+                found = self.clip.encode_crops(self.small, boxes_xyxy[new])
             known.update(zip((boxes[number] for number in new), found, strict=True))
         return torch.stack([known[box] for box in boxes])
 

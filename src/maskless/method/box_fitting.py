@@ -19,6 +19,8 @@ ROUNDS = 2
 REACH_SHARE = 0.15
 """The box is extended to an edge of the object's outline that lies at most this far outside of it, as a share of the
 box's longer side. The scores alone would cut off an end of the object rather than include what is next to it."""
+PROMISING = 2
+"""How many of the moves of a round are scored: those that a cheaper score puts first (docs/search.md)."""
 MIN_SIDE_SHARE = 0.08
 """Minimum side of a fitted box, as a share of the picture's shorter side."""
 MARGIN_SHARE = 1 / 64
@@ -26,13 +28,16 @@ MARGIN_SHARE = 1 / 64
 object, but the edit has to cover the object inside its blended seam."""
 
 
-def fit_edges(box_xyxy: Box, box_score: float, score: Score, size_yx: tuple[int, int]) -> tuple[Box, float]:
-    """The box after greedy moves of single edges, each the one that raises the score most.
+def fit_edges(
+    box_xyxy: Box, box_score: float, score: Score, size_yx: tuple[int, int], *, cheap_score: Score
+) -> tuple[Box, float]:
+    """The box after greedy moves of single edges, each the one of the PROMISING moves that raises the score most.
 
     Args:
         box_xyxy: half-open, in pixels of a picture of `size_yx`; no side is longer than the picture's shorter side.
         box_score: the score of this box.
-        score: called with at most 8 boxes at a time, at most ROUNDS times for each of STEPS.
+        score: called with at most PROMISING boxes at a time, at most ROUNDS times for each of STEPS.
+        cheap_score: called with all moves of a round, at most 8, to choose the promising ones.
     Returns:
         A box inside the picture, with no side longer than the picture's shorter side, and its score, which is at least
         `box_score`.
@@ -41,6 +46,8 @@ def fit_edges(box_xyxy: Box, box_score: float, score: Score, size_yx: tuple[int,
         step = max(1, round(share * max(box_xyxy[2] - box_xyxy[0], box_xyxy[3] - box_xyxy[1])))
         for _ in range(ROUNDS):
             moved = _moved(box_xyxy, step, size_yx)
+            order = cheap_score(torch.tensor(moved)).argsort(descending=True, stable=True)
+            moved = [moved[position] for position in order[:PROMISING].tolist()]
             scores = score(torch.tensor(moved))
             best = int(scores.argmax())
             if float(scores[best]) <= box_score:

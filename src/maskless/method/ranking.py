@@ -13,7 +13,7 @@ from maskless.data.types import LocationSigns, Scores
 
 SHORTLIST = 3
 """The paper's rule compares this many candidates by the sum of both similarities."""
-FIT_WEIGHT = 0.25
+FIT_WEIGHT = 0.5
 """Weight of the sign `fit` among the signs of the location. A correct outline improves the region, but an outline that
 includes a neighbour of the object spoils it. The value was chosen on validation scenes (docs/search.md)."""
 
@@ -85,7 +85,7 @@ def location_score(signs: LocationSigns, among: LocationSigns | None = None) -> 
     signs of all proposed regions, the search and the ranking use the same score.
     """
     units = among or signs
-    score = sum(_standardised(getattr(signs, name), getattr(units, name)) for name in ("shown", "hidden", "focus"))
+    score = sum(_standardised(getattr(signs, name), getattr(units, name)) for name in ("shown", "focus"))
     return score + FIT_WEIGHT * _standardised(signs.fit, units.fit) + DETECTED_WEIGHT * signs.detected
 
 

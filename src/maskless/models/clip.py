@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from maskless.data.boxes import box_coverage
 from maskless.data.paste import resize
 from maskless.models.memory import execution_device
 from maskless.models.parts import one_line_model_errors
@@ -177,17 +176,6 @@ class Clip:
         size = (self.image_px, self.image_px)
         crops = [resize(image[:, y0:y1, x0:x1], size) for x0, y0, x1, y1 in boxes_xyxy.tolist()]
         return self.encode(torch.stack(crops)).embedding
-
-    @torch.no_grad()
-    def encode_without(self, image: Float[Tensor, "3 H W"], boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
-        """The embeddings of an image in [0, 1], each with one box filled with the image's mean colour.
-
-        boxes_xyxy: half-open, in pixels of the image. They are filled at CLIP's own size, so the image is resized once.
-        """
-        size = (self.image_px, self.image_px)
-        covered = box_coverage(boxes_xyxy, (image.shape[1], image.shape[2]), size)[:, None]
-        mean = image.mean(dim=(1, 2), keepdim=True)
-        return self.encode(torch.lerp(resize(image, size), mean, covered)).embedding
 
     @cached_property
     def generic_texts(self) -> Float[Tensor, "texts D"]:

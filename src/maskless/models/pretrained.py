@@ -14,6 +14,7 @@ import torch
 from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
 from maskless.models import hub
+from maskless.models.compilation import compile_denoisers
 from maskless.models.devices import resolve_device, resolve_dtype
 from maskless.models.encoders import Encoders, load_clip, load_dino
 from maskless.models.fingerprint import fingerprint_of
@@ -122,6 +123,8 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
             redrawer, further = _load_part(_load_redrawer, parts[REDRAW], REDRAW, **for_denoisers)
             networks += further
         placement = _placed(networks, encoders, device=device, memory=options.memory, dtype=dtype)
+        if options.compile:
+            placement = compile_denoisers(networks, device)
     return EditModels(
         **encoders,
         inpainter=inpainter,

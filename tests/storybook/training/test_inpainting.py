@@ -12,6 +12,7 @@ from maskless.data.errors import MasklessError
 from maskless.storybook.train import ASSETS
 from maskless.storybook.training import inpainting
 from maskless.storybook.training.clip import WORDS
+from maskless.storybook.training.inpainting import SIDE
 from maskless.storybook.training.loop import Run
 
 
@@ -32,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
 def test_an_example_has_two_holes_and_depends_on_its_seed_alone(model: nn.Module) -> None:
     first, again = inpainting.example(inpainting.FIRST_SEED), inpainting.example(inpainting.FIRST_SEED)
     shapes = {key: tuple(value.shape) for key, value in first.items()}
-    assert shapes == {"image": (2, 3, 64, 64), "mask": (2, 1, 64, 64), "ids": (2, 32), "words": (2, len(WORDS))}
+    assert shapes == {"image": (2, 3, SIDE, SIDE), "mask": (2, 1, SIDE, SIDE), "ids": (2, 32), "words": (2, len(WORDS))}
     assert all(torch.equal(first[key], again[key]) for key in first)
     masks = torch.cat([inpainting.example(seed)["mask"] for seed in range(10)])
     assert set(masks.unique().tolist()) == {0.0, 1.0} and (masks.flatten(1).sum(dim=1) > 0).all()
@@ -45,6 +46,11 @@ def test_the_clean_latents_follow_from_the_noisy_ones_and_the_target() -> None:
     alphas = inpainting._alphas_cumprod()[time][:, None, None, None]
     assert time.dtype == torch.int64 and 0 <= time.min() and time.max() < 1000 and len(time.unique()) > 1
     assert torch.allclose(alphas.sqrt() * noisy - (1 - alphas).sqrt() * target, clean, atol=1e-4)
+
+
+def test_the_errors_of_the_predicted_latents_grow_with_the_noise(model: nn.Module) -> None:
+    found = list(inpainting.errors(model, scenes=2).values())
+    assert len(found) == 5 and 0 < found[0] < found[2] < found[4] < 1
 
 
 def test_a_text_has_32_tokens_however_long_it_is(model: nn.Module) -> None:
@@ -70,13 +76,13 @@ def test_the_pipeline_fills_the_hole(model: nn.Module) -> None:
         ["a red car"] * 2,
         example["image"],
         example["mask"],
-        height=64,
-        width=64,
+        height=SIDE,
+        width=SIDE,
         num_inference_steps=2,
         generator=torch.Generator().manual_seed(0),
         output_type="pt",
     ).images
-    assert out.shape == (2, 3, 64, 64) and out.isfinite().all()
+    assert out.shape == (2, 3, SIDE, SIDE) and out.isfinite().all()
 
 
 def test_without_autoencoder_and_clip_the_error_names_what_to_train_first(tmp_path: Path) -> None:

@@ -144,9 +144,6 @@ CLEAN_PROPOSAL = _named(
 )
 BEST_PROPOSAL_IOU = _named("best IoU among the proposals", "with the named object's box", "higher")
 PICK_IOU = _named("IoU of the best with the object", "of the region that is ranked first", "higher")
-PICK_IOU_HIDDEN = _named(
-    "IoU of the best by hiding", "of the region whose absence takes most of the caption from the picture", "higher"
-)
 TRUE_EDIT_CLOSER = _named(
     "true edit is closer", "the picture with the prompt's object is closer to the prompt than with another", "higher"
 )

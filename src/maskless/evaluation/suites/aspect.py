@@ -1,14 +1,14 @@
 """The suite `aspect`: how CLIP should see pictures that are not square: squeezed, padded or in tiles.
 
 Each picture is two drawn scenes, joined to 2:1 or 1:2; a caption names an object that is in it once. Nothing
-is inpainted: the figures are of the region that ranks first, and of whether the picture drawn as the prompt asks is
-closer to the prompt than the picture with yet another object in that place.
+is inpainted: the figure says whether the picture drawn as the prompt asks is closer to the prompt than the picture with
+yet another object in that place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,16 +17,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from maskless.data.boxes import box_iou, propose_regions
 from maskless.data.picture import load_image
 from maskless.engine.editor import Editor
 from maskless.evaluation.measures import figures
 from maskless.evaluation.measures.rows import Figures, Row, rows_of_figures
 from maskless.evaluation.methods.cases import Box
 from maskless.evaluation.suite import SuiteOptions
-from maskless.locating.location import locate
-from maskless.locating.view import PictureView
-from maskless.method.ranking import location_score
 from maskless.models.clip import Clip, ImageEncoding
 from maskless.storybook.world.graph import COLOURS, KINDS
 from maskless.storybook.world.scenes import Scene, draw, render, split_seed
@@ -124,23 +120,12 @@ def measure(editor: Editor, task: Task) -> dict[str, Figures]:
     """
     clip = editor.models.clip
     mean, std = (tuple(values.flatten().tolist()) for values in (clip.mean, clip.std))
-    view = PictureView(load_image(task.image).rgb, editor.models)
-    located = locate(view, task.caption, editor.config.resolved())
-    boxes = propose_regions(located.anchors, editor.config.sizes, view.size_yx).boxes_xyxy
-    overlap, small_boxes = box_iou(boxes, task.box_xyxy), view.scaled(boxes)
-    signs = view.signs(small_boxes, task.caption, outline_xyxy=located.outline_xyxy)
-    caption, prompt = view.text(task.caption), view.text(task.prompt)
+    prompt = clip.encode_text(task.prompt)
     found: dict[str, Figures] = {}
     for way, kind in WAYS.items():
         seen = kind(clip.model, clip.tokenizer, mean=mean, std=std)
-        hidden = -(seen.encode_without(view.small, small_boxes) @ caption)
-        score = location_score(replace(signs, hidden=hidden))
         edited, wrong = (seen.encode(load_image(each).rgb[None]).embedding[0] for each in (task.edited, task.wrong))
-        found[way] = {
-            figures.PICK_IOU: float(overlap[int(score.argmax())]),
-            figures.PICK_IOU_HIDDEN: float(overlap[int(hidden.argmax())]),
-            figures.TRUE_EDIT_CLOSER: bool(edited @ prompt > wrong @ prompt),
-        }
+        found[way] = {figures.TRUE_EDIT_CLOSER: bool(edited @ prompt > wrong @ prompt)}
     return found
 
 

@@ -36,12 +36,13 @@ from maskless.storybook.world.scenes import draw, render, split_seed
 from maskless.storybook.world.sheets import sheet, to_tensor
 from maskless.storybook.world.styles import STYLES
 
-BATCH = 16  # scenes, each with two holes
-LEARNING_RATE = 8e-4
+BATCH = 8  # scenes, each with two holes, each with two noises
+NOISES = 2  # per hole: drawing and encoding a window costs as much as the UNet's pass
+LEARNING_RATE = 5e-4
 OUTER_LAYERS = ("conv_in", "conv_out", "token_embedding", "position_embedding", "words")
 FIRST_SEED = 200_000_000
-SIDE = 64
-OTHER_STYLE = 0.5  # share of all scenes that get a random style other than a flat drawing
+SIDE = 96
+OTHER_STYLE = 0.25  # share of all scenes that get a random style other than a flat drawing
 NEW_TEXTURES = 0.4  # share of all scenes whose large objects get random textures
 WORDS_WEIGHT = 0.1  # of the loss that keeps words recognisable
 EXPORT = "inpainting/unet"
@@ -107,9 +108,9 @@ def tokenize(texts: list[str]) -> Tensor:
 
 
 def example(seed: int) -> dict[str, Tensor]:
-    """Two windows of one scene: image [2, 3, 64, 64] in [0, 1], mask [2, 1, 64, 64], ids [2, 32], words [2, W]."""
+    """Two windows of one scene: image [2, 3, 96, 96] in [0, 1], mask [2, 1, 96, 96], ids [2, 32], words [2, W]."""
     rng = np.random.default_rng(seed)
-    graph, size = sample(seed), int(rng.integers(96, 161))
+    graph, size = sample(seed), int(rng.integers(128, 289))
     if rng.random() < OTHER_STYLE:
         graph = graph.with_style(choose_other(tuple(STYLES), "flat", rng))
     if rng.random() < NEW_TEXTURES:
@@ -138,7 +139,9 @@ def add_noise(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
     """
     device, count = clean.device, len(clean)
     noise = torch.randn(clean.shape, generator=generator, device=device)
-    time = (torch.randn(count, generator=generator, device=device) * 1.2 + 0.9).sigmoid().mul(1000).long().clamp(0, 999)
+    share = (torch.arange(count, device=device) + torch.rand(count, generator=generator, device=device)) / count
+    logits = torch.special.ndtri(share.clamp(1e-4, 1 - 1e-4)) * 1.2 + 0.9
+    time = logits.sigmoid().mul(1000).long()[torch.randperm(count, generator=generator, device=device)]
     alphas = _alphas_cumprod().to(device)
     signal, sigma = (scale[time][:, None, None, None] for scale in (alphas.sqrt(), (1 - alphas).sqrt()))
     return time, signal * clean + sigma * noise, signal * noise - sigma * clean
@@ -161,9 +164,12 @@ def loss(model: nn.ModuleDict, batch: dict[str, Tensor], generator: torch.Genera
         latents = vae.encode(both.contiguous(memory_format=torch.channels_last)).latents.float().contiguous()
         clean, masked = (latents * vae.config.scaling_factor).chunk(2)
     small = F.interpolate(mask, size=clean.shape[-2:])
-    time, noisy, target = add_noise(clean, generator)
     text = model["text"](ids)
-    predicted = model["unet"](torch.cat([noisy, small, masked], dim=1), time, text.last_hidden_state).sample.float()
+    clean, masked, small, hidden = (
+        each.repeat(NOISES, *(1,) * (each.ndim - 1)) for each in (clean, masked, small, text.last_hidden_state)
+    )
+    time, noisy, target = add_noise(clean, generator)
+    predicted = model["unet"](torch.cat([noisy, small, masked], dim=1), time, hidden).sample.float()
     weight = 1 + 3 * small
     filling = ((predicted - target).square() * weight).mean() / weight.mean()
     return filling + WORDS_WEIGHT * words_loss(model, text, words)
@@ -233,7 +239,31 @@ def validate(model: nn.ModuleDict) -> tuple[dict[str, float], Image.Image]:
             output_type="pt",
         )
         rows.append(torch.stack(list(out.images.float())))
-    return {}, sheet(rows)
+    return errors(model), sheet(rows)
+
+
+def errors(model: nn.ModuleDict, scenes: int = 24) -> dict[str, float]:
+    """The mean squared error of the predicted latents in the holes of validation scenes, at five times."""
+    drawn = [example(split_seed("validation", 30_000 + index)) for index in range(scenes)]
+    image, mask, ids = (torch.cat([scene[key] for scene in drawn]) for key in ("image", "mask", "ids"))
+    vae = _frozen["vae"]
+    clean, masked = (
+        (vae.encode(each * 2 - 1).latents.float() * vae.config.scaling_factor)
+        for each in (image, image * (mask < 0.5) + 0.5 * mask)
+    )
+    small = F.interpolate(mask, size=clean.shape[-2:])
+    text = model["text"](ids).last_hidden_state
+    figures = {}
+    for each in (199, 399, 599, 799, 999):
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(each))
+        alpha = _alphas_cumprod()[each]
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        inputs, time = torch.cat([noisy, small, masked], dim=1), torch.full((len(clean),), each)
+        parts = torch.arange(len(clean)).split(8)
+        v = torch.cat([model["unet"](inputs[part], time[part], text[part]).sample for part in parts]).float()
+        predicted = alpha.sqrt() * noisy - (1 - alpha).sqrt() * v
+        figures[f"error t={each}"] = float(((predicted - clean).square() * small).sum() / small.sum() / clean.shape[1])
+    return figures
 
 
 def export(model: nn.ModuleDict, models: Path) -> None:

@@ -25,7 +25,7 @@ from maskless.storybook.training import autoencoder, inpainting, redraw
 from maskless.storybook.training.loop import Run
 from maskless.storybook.world.edits import with_new_textures
 from maskless.storybook.world.graph import sample
-from maskless.storybook.world.holes import hole_to_fill
+from maskless.storybook.world.holes import random_hole
 from maskless.storybook.world.scenes import draw, split_seed
 from maskless.storybook.world.sheets import sheet
 
@@ -85,7 +85,7 @@ def example(seed: int) -> dict[str, Tensor]:
     scene = draw(with_new_textures(graph, rng) if rng.random() < NEW_TEXTURES else graph, size)
     images, masks, texts = [], [], []
     for _ in range(2):
-        hole = hole_to_fill(scene, rng)
+        hole = random_hole(scene, rng)
         image = scene.image.crop(hole.window).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         mask = Image.fromarray(hole.mask.astype(np.uint8) * 255).crop(hole.window)
         images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
@@ -105,13 +105,13 @@ def _tokenize(texts: list[str]) -> Tensor:
 
 @torch.no_grad()
 def fill_holes(image: Tensor, hole: Tensor, text: Tensor, seed: int, strength: float) -> Tensor:
-    """Windows [N, 3, 128, 128] in [0, 1] whose holes [N, 1, 128, 128] of 0 and 1 the inpainter fills at 64 pixels.
+    """Windows [N, 3, 128, 128] in [0, 1] whose holes [N, 1, 128, 128] of 0 and 1 the inpainter fills at its own size.
 
     text: [N, T, C], the encoded text of each hole. strength: share of the steps that are made, above 0 and up to 1;
     below 1 the inpainter starts from the window's own latents, partly noised.
     """
-    scale = SIDE // inpainting.SIDE
-    small, mask = F.avg_pool2d(image, scale), F.max_pool2d(hole, scale)
+    size = (inpainting.SIDE, inpainting.SIDE)
+    small, mask = F.interpolate(image, size=size, mode="area"), F.adaptive_max_pool2d(hole, size)
     empty = redraw._frozen["text"](_tokenize([""]).to(image.device)).last_hidden_state.float()
     drawn = _inpainter[0](
         prompt_embeds=text,
@@ -134,8 +134,8 @@ def fill_holes(image: Tensor, hole: Tensor, text: Tensor, seed: int, strength: f
 def _whole_cells(hole: Tensor) -> Tensor:
     """Holes [N, 1, 128, 128] with every cell of the inpainter's latents that they touch, because it draws whole
     cells."""
-    cell = SIDE // inpainting.SIDE * 4
-    return F.interpolate(F.max_pool2d(hole, cell), scale_factor=cell)
+    cells = F.adaptive_max_pool2d(hole, inpainting.SIDE // 4)
+    return F.interpolate(cells, size=hole.shape[-2:], mode="nearest-exact")
 
 
 @cache

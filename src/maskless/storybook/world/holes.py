@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from maskless.storybook.world.captions import STYLE_WORDS, describe_empty, describe_object, describe_scene, with_style
+from maskless.storybook.world.captions import describe_empty, describe_object, describe_scene, with_style
 from maskless.storybook.world.edits import Window, graph_of_window
 from maskless.storybook.world.scenes import Scene, VisibleObject
-from maskless.storybook.world.styles import BLOCKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,35 +23,10 @@ class Hole:
 
 
 def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
-    """One of eight kinds of hole: an object's box, a textured object's outline, a box that hides no object, the border,
-    scratches, everything around some objects, the whole picture, or a tile of a picture that is no flat drawing."""
-    side, choice = scene.image.width, rng.random()
-    if scene.graph.style != "flat" and rng.random() < 0.6:
-        return _style_hole(scene, rng)
-    textured = [item for item in scene.objects if item.texture != "plain"]
-    if choice < 0.24 and textured:
-        return _outline_hole(scene, textured[int(rng.integers(len(textured)))], rng)
-    if choice < 0.62 and scene.objects:
-        return _object_hole(scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
-    if choice < 0.83:
-        return _empty_hole(scene, rng)
-    whole = (0, 0, side, side)
-    if choice < 0.88:
-        return Hole(window=whole, mask=_border(side, rng), text=_scene_text(scene, rng))
-    if choice < 0.91:
-        return Hole(
-            window=whole, mask=_scratches(side, rng), text="" if rng.random() < 0.5 else _scene_text(scene, rng)
-        )
-    if choice < 0.97 and scene.objects:
-        return _surroundings_hole(scene, rng)
-    return Hole(window=whole, mask=np.ones((side, side), dtype=bool), text=_scene_text(scene, rng))
+    """One of six kinds of hole, in any style: an object's box, a box that hides no object, the border, scratches,
+    everything around some objects, or the whole picture.
 
-
-def hole_to_fill(scene: Scene, rng: np.random.Generator) -> Hole:
-    """One of six kinds of hole that are filled, in any style: an object's box, a box that hides no object, the border,
-    scratches, everything around some objects, or the whole picture.
-
-    Those of `random_hole` that are redrawn are left out: textured outlines, and tiles of a picture in another style.
+    New textures and styles are drawn by the redrawer, which sees the picture, so no hole is for them.
     """
     side, choice = scene.image.width, rng.random()
     whole = (0, 0, side, side)
@@ -105,20 +79,6 @@ def _object_hole(scene: Scene, item: VisibleObject, rng: np.random.Generator) ->
     return Hole(window=window_of(box, side, float(rng.uniform(1.25, 2.2)), rng), mask=mask, text=text)
 
 
-def _outline_hole(scene: Scene, item: VisibleObject, rng: np.random.Generator) -> Hole:
-    """A textured object's outline, up to three pixels wider, and a text that mostly names the texture.
-
-    The inpainter learns from it to draw a texture in a given shape.
-    """
-    named = scene.graph.objects[item.index]
-    text = " ".join(word for word in (named.colour, named.texture, named.kind) if word)
-    text = f"{'an' if text[0] in 'aeiou' else 'a'} {text}" if rng.random() < 0.7 else describe_object(named, rng)
-    if scene.graph.style != "flat" and rng.random() < 0.5:
-        text = with_style(text, scene.graph.style, rng)
-    window = window_of(item.box_xyxy, scene.image.width, float(rng.uniform(1.25, 2.2)), rng)
-    return Hole(window=window, mask=_dilate(item.mask, int(rng.integers(0, 4))), text=text)
-
-
 def _surroundings_hole(scene: Scene, rng: np.random.Generator) -> Hole:
     """Everything but some of the objects. Where all are kept, the text mostly names the background only."""
     kept = [item for item in scene.objects if rng.random() < 0.8] or list(scene.objects)
@@ -129,27 +89,6 @@ def _surroundings_hole(scene: Scene, rng: np.random.Generator) -> Hole:
         text = _scene_text(scene, rng)
     side = scene.image.width
     return Hole(window=(0, 0, side, side), mask=mask, text=text)
-
-
-def _style_hole(scene: Scene, rng: np.random.Generator) -> Hole:
-    """A whole window of a scene in another style than a flat drawing, and a text that names the style.
-
-    Mostly the window is half the side wide and lies on the grid of pixel art's blocks. The editor redraws a picture in
-    such tiles (engine/tiles.py), so that one block is one cell of the latents.
-    """
-    side = scene.image.width
-    if rng.random() < 0.65:
-        width = side // 2
-        x, y = (int(v) * side // BLOCKS for v in rng.integers(0, BLOCKS // 2 + 1, 2))
-    else:
-        width = side if rng.random() < 0.4 else int(rng.uniform(0.45, 0.9) * side)
-        x, y = (int(v) for v in rng.integers(0, side - width + 1, 2))
-    window = (x, y, x + width, y + width)
-    graph = graph_of_window(scene, window, least=0.5) if rng.random() < 0.5 else scene.graph
-    text = describe_scene(graph, rng)
-    if not any(word in text for word in STYLE_WORDS[graph.style]):
-        text = with_style(text, graph.style, rng)
-    return Hole(window=window, mask=_box_mask(window, side), text=text)
 
 
 def _empty_hole(scene: Scene, rng: np.random.Generator) -> Hole:
