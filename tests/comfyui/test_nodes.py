@@ -18,7 +18,7 @@ FOLDER = ROOT / "comfyui"
 WORKFLOWS = FOLDER / "example_workflows"
 SAMPLE = ROOT / "src" / "maskless" / "assets" / "samples" / "meadow.png"
 WIDGETS = {"STRING", "INT", "FLOAT", "COMBO"}
-BUILT_IN = {"LoadImage", "PreviewImage", "SaveImage", "MaskPreview"}
+BUILT_IN = {"LoadImage", "PreviewImage", "SaveImage", "MaskPreview", "ImageInvert"}
 
 
 @pytest.fixture(scope="module")

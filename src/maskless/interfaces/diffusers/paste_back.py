@@ -73,7 +73,7 @@ class PasteBack(ModularPipelineBlocks):
         size_yx = (source.rgb.shape[1], source.rgb.shape[2])
         require(tuple(mask.shape) == size_yx, f"mask_image must be {size_yx[1]} x {size_yx[0]}, got {mask.shape[::-1]}")
         require(0 <= block.feather <= 0.5, f"feather must be from 0 to 0.5, got {block.feather}")
-        pasted = [_pasted(source, each, mask, float(block.feather)) for each in block.images]
+        pasted: Any = [_pasted(source, each, mask, float(block.feather)) for each in block.images]
         if isinstance(block.images, torch.Tensor):
             pasted = torch.stack(pasted).to(block.images.device)
         elif isinstance(block.images, np.ndarray):
