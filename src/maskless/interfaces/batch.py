@@ -117,9 +117,11 @@ def train(
 ) -> None:
     """Train one AnchorNet on all pictures of a manifest, for --load-checkpoint. Training that was stopped continues.
 
+    Each picture is searched by the learned search, unless --search says paper or exhaustive.
+
     [bold]maskless train[/] rows.jsonl --output anchor_net.pth
 
-    [bold]maskless batch[/] more.jsonl --load-checkpoint anchor_net.pth
+    [bold]maskless batch[/] more.jsonl --search learned --load-checkpoint anchor_net.pth
     """
     from maskless.batch import driver
     from maskless.batch.keys import model_identity
