@@ -1,6 +1,7 @@
 """Downloads from a hub, here a small server on this machine: once, at one commit, resumed, and never again."""
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -20,7 +21,9 @@ from maskless.data.model_options import ModelOptions
 from maskless.models import cache, hub, transfer
 from maskless.models import listing as hub_listing
 from maskless.models.cache import LOCK_NAME
+from maskless.models.inpainters.loading import load_pipeline
 from maskless.models.pretrained import fetch_models, load_models
+from tiny_modular import build_modular_family
 
 STORYBOOK = Path(str(resources.files("maskless"))) / "assets" / "storybook"
 IDS = {"inpainting": "acme/inpainting", "dino": "acme/dino", "clip": "acme/clip"}
@@ -510,3 +513,16 @@ def test_the_command_line_downloads_resumes_and_then_needs_no_network(tmp_path):
     offline = run("http://127.0.0.1:9", path=str(blocked))
     assert offline.returncode == 0, offline.stderr
     assert json.loads(offline.stdout)["order"] == json.loads(whole.stdout)["order"]
+
+
+def test_a_modular_pipeline_is_downloaded_without_code(served, tmp_path):
+    folder = build_modular_family("flux2-klein", tmp_path / "modular")
+    (folder / "block.py").write_text("raise SystemExit")
+    served.models["acme/modular"] = folder
+    served.commits["acme/modular"] = hashlib.sha1(b"acme/modular").hexdigest()
+    parts = fetch_models(ModelOptions(models="acme/modular", dino=IDS["dino"], clip=IDS["clip"]))
+    names = downloaded(served)
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert {"modular_model_index.json", weights, "tokenizer/vocab.json"} <= names and "block.py" not in names
+    pipeline = load_pipeline(str(parts["inpainting"].path))
+    assert type(pipeline).__name__ == "Flux2KleinModularPipeline" and pipeline.transformer is not None

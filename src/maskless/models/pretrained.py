@@ -21,6 +21,7 @@ from maskless.models.fingerprint import fingerprint_of
 from maskless.models.grounders import load_grounder
 from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.inpainters.single_file import load_single_file, settings_of
+from maskless.models.listing import INDEXES
 from maskless.models.memory import arrange, is_out_of_memory, memory_advice
 from maskless.models.parts import check_weights, one_line_model_errors, read_json
 from maskless.models.presets import BY_NAME, PINNED, with_mirrors
@@ -257,7 +258,7 @@ def model_sources(
         found = {part: str(root / part) for part in wanted}
         if (root / REDRAW).is_dir():
             found[REDRAW] = str(root / REDRAW)
-    elif (root / "model_index.json").is_file() or root.is_file() or (hub.is_hub_id(models) and not root.exists()):
+    elif _is_pipeline(root) or (hub.is_hub_id(models) and not root.exists()):
         found = {"inpainting": str(root) if root.exists() else models, "dino": None, "clip": None}
     elif root.exists():
         missing = [part for part in wanted if not (root / part).is_dir()]
@@ -284,6 +285,11 @@ def model_sources(
         elif not Path(source).is_file() and not hub.is_hub_id(source):
             raise MasklessError(f"no such {part} model: {source!r} is neither a folder nor a hub id such as owner/name")
     return {part: str(source) for part, source in found.items()}
+
+
+def _is_pipeline(root: Path) -> bool:
+    """Whether this is the folder or the file of a model that draws."""
+    return root.is_file() or any((root / index).is_file() for index in INDEXES)
 
 
 def _load_inpainter(

@@ -126,7 +126,7 @@ class FlowInpainter:
                 f"weights such as {NOTATION} work with Stable Diffusion 1.5, 2 and XL only, not with "
                 f"{self._family.pipeline}; write the words without"
             )
-        with self._encoding, _quiet_libraries():
+        with self._encoding, quiet_libraries():
             texts = (self._readable(without_weights(prompt)), self._readable(without_weights(negative_prompt)))
             return PipelinePrompt(arguments=self._family.encode(self.pipeline, *texts), texts=texts)
 
@@ -200,7 +200,7 @@ class FlowInpainter:
             guidance["guidance_scale"] = 0.0
         pipeline = copy.copy(self.pipeline)
         pipeline.scheduler = copy.deepcopy(self.pipeline.scheduler)
-        with _quiet_libraries():
+        with quiet_libraries():
             output = pipeline(
                 image=images,
                 mask_image=masks,
@@ -227,7 +227,7 @@ def _step_completed(pipeline: Any, step: int, timestep: Any, changed: Any) -> di
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Hide what diffusers and transformers log in a block for developers; their levels are restored afterwards."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
