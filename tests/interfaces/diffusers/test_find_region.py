@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from diffusers import ModularPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline import SequentialPipelineBlocks
 from PIL import Image
@@ -13,6 +14,8 @@ import maskless
 from maskless.data.errors import MasklessError
 from maskless.engine.finder import Finder
 from maskless.interfaces.diffusers.find_region import FindRegion
+from maskless.interfaces.diffusers.paste_back import PasteBack
+from tiny_families import _qwen
 
 SAMPLE = Path(maskless.__file__).parent / "assets" / "samples" / "meadow.png"
 
@@ -70,3 +73,27 @@ def test_diffusers_packages_it_and_loads_the_package(name, tmp_path, monkeypatch
     loaded = ModularPipelineBlocks.from_pretrained(str(tmp_path), trust_remote_code=True)
     assert type(loaded).__name__.lower() == name.replace("_", "")
     assert "mask_image" in loaded.input_names + loaded.intermediate_output_names
+
+
+def test_an_existing_workflow_between_the_blocks_changes_nothing_outside(tmp_path):
+    """Qwen-Image's inpainting workflow, with tiny random weights, gets its mask from a caption."""
+    from diffusers.modular_pipelines.qwenimage import QwenImageAutoBlocks
+
+    workflow = QwenImageAutoBlocks().get_workflow("inpainting")
+    workflow.sub_blocks.insert("find_region", FindRegion(), 0)
+    workflow.sub_blocks.insert("paste_back", PasteBack(), len(workflow.sub_blocks))
+    pipe = workflow.init_pipeline()
+    parts = _qwen(tmp_path).components
+    pipe.update_components(
+        **{name: part for name, part in parts.items() if name in pipe.components and part is not None}
+    )
+    picture = Image.open(SAMPLE).convert("RGB")
+    state = pipe(
+        image=picture, caption="a red car", prompt="a tent", num_inference_steps=2, height=64, width=64,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    (edited,) = state.get("images")
+    outside = np.asarray(state.get("mask_image")) == 0
+    assert edited.size == picture.size and 0 < outside.mean() < 1
+    assert np.array_equal(np.asarray(edited)[outside], np.asarray(picture)[outside])
+    assert not np.array_equal(np.asarray(edited), np.asarray(picture))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from maskless.data.errors import require
 from maskless.engine.finder import Finder
+from maskless.models.inpainters.modular import box_of
 
 
 class FindRegion(ModularPipelineBlocks):
@@ -91,21 +92,12 @@ class FindRegion(ModularPipelineBlocks):
         require(not many or len(block.image) == 1, "FindRegion takes one picture")
         picture = block.image[0] if many else block.image
         finding = _finder(block.finder_models).find(picture, block.caption)
-        height, width = finding.size_yx
         x0, y0, x1, y1 = finding.box_xyxy
-        mask = finding.mask
-        if block.region == "box" or not bool(mask.any()):
-            mask = torch.zeros(height, width, dtype=torch.bool)
-            mask[y0:y1, x0:x1] = True
-        block.mask_image = _as_picture(mask)
-        block.boxes = [
-            {
-                "id": "edit",
-                "desc": block.prompt or block.caption,
-                "from": "target",
-                "tgt_bbox": [y0 / height, x0 / width, y1 / height, x1 / width],
-            }
-        ]
+        box = torch.zeros(finding.size_yx, dtype=torch.bool)
+        box[y0:y1, x0:x1] = True
+        outlined = block.region == "mask" and bool(finding.mask.any())
+        block.mask_image = _as_picture(finding.mask if outlined else box)
+        block.boxes = [box_of(box, block.prompt or block.caption)]
         block.box_xyxy, block.source_image, block.finding = finding.box_xyxy, picture, finding
         self.set_block_state(state, block)
         return components, state
