@@ -1,5 +1,6 @@
 """FindRegion: what it sets fits the workflows of diffusers, and it can be packaged for the hub."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from maskless.data.errors import MasklessError
 from maskless.engine.finder import Finder
 from maskless.interfaces.diffusers.find_region import FindRegion
 from maskless.interfaces.diffusers.paste_back import PasteBack
+from maskless.models.inpainters.loading import load_pipeline
 from tiny_families import _qwen
+from tiny_modular import build_modular_family
 
 SAMPLE = Path(maskless.__file__).parent / "assets" / "samples" / "meadow.png"
 
@@ -97,3 +100,27 @@ def test_an_existing_workflow_between_the_blocks_changes_nothing_outside(tmp_pat
     assert edited.size == picture.size and 0 < outside.mean() < 1
     assert np.array_equal(np.asarray(edited)[outside], np.asarray(picture)[outside])
     assert not np.array_equal(np.asarray(edited), np.asarray(picture))
+
+
+def test_flux_3_reads_the_box_that_was_found(tmp_path):
+    """FLUX.3's image-to-image workflow, with tiny random weights, gets its layout box from a caption."""
+    loaded = load_pipeline(str(build_modular_family("flux3", tmp_path)))
+    workflow = loaded.blocks
+    workflow.sub_blocks.insert("find_region", FindRegion(), 0)
+    workflow.sub_blocks.insert("paste_back", PasteBack(), len(workflow.sub_blocks))
+    pipe = workflow.init_pipeline()
+    pipe.update_components(**{name: part for name, part in loaded.components.items() if part is not None})
+    read = []
+    pipe.text_encoder.register_forward_pre_hook(
+        lambda _network, _inputs, named: read.append(named["input_ids"][0]), with_kwargs=True
+    )
+    picture = Image.open(SAMPLE).convert("RGB").resize((64, 64))
+    state = pipe(
+        image=picture, caption="a red car", prompt="a blue house", num_inference_steps=2, height=64, width=64,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    x0, y0, x1, y1 = state.get("box_xyxy")
+    expected = json.dumps([round(edge / 64 * 1000) for edge in (y0, x0, y1, x1)])
+    assert f'"tgt_bbox": {expected}, "desc": "a blue house"' in pipe.tokenizer.tokenizer.decode(read[0])
+    outside = np.asarray(state.get("mask_image")) == 0
+    assert np.array_equal(np.asarray(state.get("images")[0])[outside], np.asarray(picture)[outside])
