@@ -22,7 +22,7 @@ ALLOWED["interfaces"].add("storybook")
 RESTRICTED = {
     "transformers": ("models/", "storybook/"),
     "tokenizers": ("models/", "storybook/"),
-    "diffusers": ("models/inpainters/", "models/pretrained.py", "storybook/"),
+    "diffusers": ("models/inpainters/", "models/pretrained.py", "storybook/", "interfaces/diffusers/"),
     "huggingface_hub": (
         "models/hub.py",
         "models/cache.py",

@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where each public name lives. They are imported when first asked for, so that `import maskless` takes no time.
+# Where each public name lives. They are imported when first asked for, so that `import maskless` takes no time. Those
+# that are not in __all__ are for users of diffusers, which looks for a component's class in the package.
 _HOMES = {
+    "AnchorNetModel": "maskless.interfaces.diffusers.anchor_net",
     "EditConfig": "maskless.data.config",
     "EditRequest": "maskless.data.types",
     "EditResult": "maskless.data.result",
     "Editor": "maskless.engine.editor",
     "Finder": "maskless.engine.finder",
     "MasklessError": "maskless.data.errors",
+    "MasklessInpaintPipeline": "maskless.interfaces.diffusers.pipeline",
     "ModelOptions": "maskless.data.model_options",
     "Run": "maskless.engine.run",
     "StepRecord": "maskless.data.result",

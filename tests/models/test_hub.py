@@ -23,8 +23,10 @@ from maskless.data.model_options import ModelOptions
 from maskless.models import cache, hub, transfer
 from maskless.models import listing as hub_listing
 from maskless.models.cache import LOCK_NAME
+from maskless.models.inpainters.loading import load_pipeline
 from maskless.models.pretrained import load_models
 from maskless.models.sources import fetch_models
+from tiny_modular import build_modular_family
 
 STORYBOOK = Path(str(resources.files("maskless"))) / "assets" / "storybook"
 IDS = {"inpainting": "acme/inpainting", "dino": "acme/dino", "clip": "acme/clip"}
@@ -610,3 +612,16 @@ def test_one_command_prints_the_hashes_of_the_presets(served, monkeypatch, capsy
 def downloadable(folder: Path, part: str) -> list[str]:
     """The weights of a part that loading needs."""
     return [f"{part}/{path.name}" for path in (folder / part).glob("*.safetensors") if "fp16" not in path.name]
+
+
+def test_a_modular_pipeline_is_downloaded_without_code(served, tmp_path):
+    folder = build_modular_family("flux2-klein", tmp_path / "modular")
+    (folder / "block.py").write_text("raise SystemExit")
+    served.models["acme/modular"] = folder
+    served.commits["acme/modular"] = hashlib.sha1(b"acme/modular").hexdigest()
+    parts = fetch_models(ModelOptions(models="acme/modular", dino=IDS["dino"], clip=IDS["clip"]))
+    names = downloaded(served)
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert {"modular_model_index.json", weights, "tokenizer/vocab.json"} <= names and "block.py" not in names
+    pipeline = load_pipeline(str(parts["inpainting"].path))
+    assert type(pipeline).__name__ == "Flux2KleinModularPipeline" and pipeline.transformer is not None

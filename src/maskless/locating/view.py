@@ -179,11 +179,14 @@ class PictureView:
             return self._larger.detections(caption)
         grounder = self._models.grounder
         named = () if grounder is None else phrases(caption)
-        found = [self.cached(f"detections of {phrase}", lambda phrase=phrase: self._ground(phrase)) for phrase in named]
+        found = [self._detections_of(phrase) for phrase in named]
         boxes = torch.cat([torch.zeros(0, 4, dtype=torch.long), *(each.boxes_xyxy for each in found)])
         score = torch.cat([torch.zeros(0), *(each.score for each in found)])
         order = score.argsort(descending=True, stable=True)
         return Detections(boxes_xyxy=boxes[order], score=score[order])
+
+    def _detections_of(self, phrase: str) -> Detections:
+        return self.cached(f"detections of {phrase}", lambda: self._ground(phrase))
 
     def _ground(self, phrase: str) -> Detections:
         assert self._models.grounder is not None

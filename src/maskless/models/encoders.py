@@ -8,21 +8,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from maskless.data.errors import MasklessError, shown
 from maskless.data.model_options import ModelOptions
+from maskless.data.types import Detections
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 from maskless.models.parts import SETTINGS_BYTES, open_network, opening, read_json, require_all_weights, shapes_in
 
 if TYPE_CHECKING:
-    from transformers import ViTModel
-
-    from maskless.models.grounders import Grounder
+    from transformers import PreTrainedModel, ViTModel
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINO_KINDS = {"vit": "ViTModel", "dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel"}
@@ -32,6 +32,19 @@ is computed as the width of the model divided by this."""
 RELEASE_WRAPPERS = ("teacher", "state_dict", "model")
 """Keys that a checkpoint may have its weights under."""
 RELEASE_PREFIX = re.compile(r"^(module\.)?(backbone\.)?")
+
+
+@runtime_checkable
+class Grounder(Protocol):
+    """A model that finds what a text names. model: its network."""
+
+    model: PreTrainedModel
+
+    def find(self, image: Float[Tensor, "3 H W"], text: str) -> Detections:
+        """The boxes of what the text names, best first; none if the model finds nothing.
+
+        image: RGB in [0, 1]. The boxes are in its pixels.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

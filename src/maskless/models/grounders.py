@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from maskless.data.errors import MasklessError, shown
 from maskless.data.masks import components, mask_box
 from maskless.data.paste import resize
 from maskless.data.types import Detections
-from maskless.models.encoders import normalisation
+from maskless.models.encoders import Grounder, normalisation
 from maskless.models.memory import execution_device
 from maskless.models.parts import SETTINGS_BYTES, one_line_model_errors, open_network, opening, read_json
 
@@ -34,19 +34,6 @@ DINO_SHORTER_PX, DINO_LONGER_PX = 800, 1333
 """Sides of Grounding DINO's input if its preprocessor_config.json does not say them."""
 MIN_PART_SHARE = 0.001
 """Minimum area of a part that CLIPSeg finds, as a share of its map."""
-
-
-@runtime_checkable
-class Grounder(Protocol):
-    """A model that finds what a text names. model: its network."""
-
-    model: PreTrainedModel
-
-    def find(self, image: Float[Tensor, "3 H W"], text: str) -> Detections:
-        """The boxes of what the text names, best first; none if the model finds nothing.
-
-        image: RGB in [0, 1]. The boxes are in its pixels.
-        """
 
 
 class _Detector:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from maskless.data.errors import MasklessError, first_line
 from maskless.models import cache
 from maskless.models.cache import Entry
-from maskless.models.listing import PICKLES, SETTINGS, folders_of, is_left_out, plan_download, plan_file
+from maskless.models.listing import INDEXES, PICKLES, SETTINGS, folders_of, is_left_out, plan_download, plan_file
 from maskless.models.transfer import SETTINGS_BYTES, RemoteFile, digests, download
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -254,7 +254,7 @@ def _found_elsewhere(sources: Sequence[str]) -> Snapshot | None:
         if not cache.is_commit(commit) or repo_id in lock:  # what the lock file has is an incomplete download
             continue
         folder = cache.snapshot_folder(repo_id, str(commit))
-        index = folder / "model_index.json"
+        index = next((folder / name for name in INDEXES if (folder / name).is_file()), folder / INDEXES[0])
         needed = folders_of(index.read_bytes(), str(index)) if index.is_file() else ["config.json"]
         if all((folder / name).exists() for name in needed) and any(map(Path.is_file, folder.rglob("*.safetensors"))):
             return _snapshot(repo_id, str(commit))

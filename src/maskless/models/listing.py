@@ -17,6 +17,8 @@ from maskless.models.presets import ONNX_FILES, SHA256_OF
 from maskless.models.transfer import SETTINGS_BYTES, RemoteFile, known_digest, request_bytes, request_json
 
 SETTINGS = (".json", ".txt", ".model", ".jinja")
+INDEXES = ("model_index.json", "modular_model_index.json")
+"""The files that name the folders of a pipeline; the second one is read where there is no first."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 VARIANT = re.compile(
     r"\.(?:safetensors\.index\.(\w+)\.json|(\w+)(?:-\d+-of-\d+)?\.safetensors|(\w+)\.safetensors\.index\.json)$"
@@ -43,7 +45,8 @@ def plan_download(
         MasklessError: no model that can be read, too many files, names that cannot be paths, or only pickles.
     """
     commit, files = _listing(repo_id, revision)
-    components = _components(repo_id, commit) if "model_index.json" in files else None
+    index = next((name for name in INDEXES if name in files), None)
+    components = None if index is None else _components(repo_id, commit, index)
     chosen = choose_files(list(files), components, settings_only=settings_only)
     pickled = [] if settings_only else pickled_folders(list(files), chosen, components)
     chosen, pickled = ([name for name in names if not is_left_out(name, without)] for names in (chosen, pickled))
@@ -150,16 +153,16 @@ def _described(repo_id: str, commit: str, file: RemoteFile) -> RemoteFile:
     return file if known is None else replace(file, digest=known)
 
 
-def _components(repo_id: str, commit: str) -> list[str]:
-    """The folders of a pipeline on the hub."""
+def _components(repo_id: str, commit: str, index: str) -> list[str]:
+    """The folders of a pipeline on the hub. index: one of INDEXES."""
     from huggingface_hub import hf_hub_url
 
-    url = hf_hub_url(repo_id, "model_index.json", revision=commit)
+    url = hf_hub_url(repo_id, index, revision=commit)
     return folders_of(request_bytes(url, limit=SETTINGS_BYTES), url)
 
 
 def folders_of(index: bytes, name: str) -> list[str]:
-    """The folders that a pipeline's model_index.json names, without the safety checker, which is never loaded.
+    """The folders that the index of a pipeline names, without the safety checker, which is never loaded.
 
     Raises:
         MasklessError: it is not such a file. name: where it is.

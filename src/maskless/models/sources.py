@@ -13,6 +13,7 @@ from maskless.data.model_options import ModelOptions
 from maskless.models import hub
 from maskless.models.gguf_file import find_file, read_header, require_library
 from maskless.models.inpainters.gguf_transformer import check_transformer
+from maskless.models.listing import INDEXES
 from maskless.models.parts import check_weights
 from maskless.models.presets import BY_NAME, PINNED, Preset, with_mirrors
 
@@ -122,7 +123,7 @@ def model_sources(
     elif all((root / part).is_dir() for part in wanted):
         found = {part: str(root / part) for part in wanted}
         found |= {part: str(root / part) for part in (REDRAW, ERASE) if (root / part).is_dir()}
-    elif (root / "model_index.json").is_file() or root.is_file() or (hub.is_hub_id(models) and not root.exists()):
+    elif _is_pipeline(root) or (hub.is_hub_id(models) and not root.exists()):
         found = {"inpainting": str(root) if root.exists() else models, "dino": None, "clip": None}
     elif root.exists():
         missing = [part for part in wanted if not (root / part).is_dir()]
@@ -153,3 +154,8 @@ def model_sources(
 def preset_of(models: str) -> Preset | None:
     """The preset of this name; None for the bundled models, and for a folder or file of this name."""
     return None if models == BUNDLED or Path(models).exists() else BY_NAME.get(models)
+
+
+def _is_pipeline(root: Path) -> bool:
+    """Whether this is the folder or the file of a model that draws."""
+    return root.is_file() or any((root / index).is_file() for index in INDEXES)

@@ -18,6 +18,7 @@ OnStep = Callable[[int, int], bool | None]
 """Called after each denoising step with its number, from 1, and the number of steps of the drawing. It cancels the edit
 if it returns True."""
 _ON_STEP: ContextVar[OnStep | None] = ContextVar("on_step", default=None)
+_AT: ContextVar[tuple[Tensor | None, Tensor | None]] = ContextVar("at", default=(None, None))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,12 +134,27 @@ def watched(on_step: OnStep | None) -> Iterator[None]:
         _ON_STEP.reset(before)
 
 
-def step_completed(step: int, total: int) -> None:
+def completed_step() -> tuple[Tensor | None, Tensor | None]:
+    """The timestep of the denoising step that was completed last, and the latents after it, each None if the model does
+    not say it. For the function that `watched` calls."""
+    return _AT.get()
+
+
+def step_completed(step: int, total: int, timestep: Tensor | None = None, latents: Tensor | None = None) -> None:
     """Tell the watching function, if there is one, that a denoising step is complete.
+
+    timestep, latents: what `completed_step` returns to it.
 
     Raises:
         EditCancelled: it returned True.
     """
     on_step = _ON_STEP.get()
-    if on_step is not None and on_step(step, total):
+    if on_step is None:
+        return
+    before = _AT.set((timestep, latents))
+    try:
+        cancelled = on_step(step, total)
+    finally:
+        _AT.reset(before)
+    if cancelled:
         raise EditCancelled(f"cancelled after denoising step {step} of {total}")

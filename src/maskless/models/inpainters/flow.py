@@ -128,7 +128,7 @@ class FlowInpainter:
                 f"weights such as {NOTATION} work with Stable Diffusion 1.5, 2 and XL only, not with "
                 f"{self._family.pipeline}; write the words without"
             )
-        with self._encoding, _quiet_libraries():
+        with self._encoding, quiet_libraries():
             texts = (self._readable(without_weights(prompt)), self._readable(without_weights(negative_prompt)))
             return PipelinePrompt(arguments=self._family.encode(self.pipeline, *texts), texts=texts)
 
@@ -202,7 +202,7 @@ class FlowInpainter:
             guidance["guidance_scale"] = 0.0
         pipeline = copy.copy(self.pipeline)
         pipeline.scheduler = copy.deepcopy(self.pipeline.scheduler)
-        with _quiet_libraries():
+        with quiet_libraries():
             output = pipeline(
                 image=images,
                 mask_image=masks,
@@ -222,14 +222,14 @@ class FlowInpainter:
         self.unet_forwards += len(named["hidden_states"] if "hidden_states" in named else positional[0])
 
 
-def _step_completed(pipeline: Any, step: int, _timestep: Any, _changed: Any) -> dict[str, Any]:
+def _step_completed(pipeline: Any, step: int, timestep: Any, changed: Any) -> dict[str, Any]:
     """What a pipeline calls after each step; it changes nothing."""
-    step_completed(step + 1, pipeline.num_timesteps)
+    step_completed(step + 1, pipeline.num_timesteps, timestep, changed.get("latents"))
     return {}
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Hide what diffusers and transformers log in a block for developers; their levels are restored afterwards."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

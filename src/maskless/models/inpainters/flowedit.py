@@ -54,7 +54,7 @@ def flowedit(
             run, (noisy + change) * _scale(now, deviation), timestep, target_text, sampling.guidance_scale
         )
         change = change + (now - after) / now * (of_target - of_source - change)
-        step_completed(number, len(timesteps))
+        step_completed(number, len(timesteps), timestep)
     return model.decode(source + change)
 
 

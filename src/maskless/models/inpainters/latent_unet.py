@@ -211,7 +211,7 @@ class StableDiffusionInpainter:
             latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
             if run.soft is not None or not self._takes_mask:
                 latents = _restore_outside(run, scheduler, latents, step + 1)
-            step_completed(step + 1, len(run.timesteps))
+            step_completed(step + 1, len(run.timesteps), timestep, latents)
         return replace(run, step=max(stop, run.step), latents=latents, clean_latents=clean, scheduler=scheduler)
 
     @one_line_model_errors(FAILED)

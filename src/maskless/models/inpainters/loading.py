@@ -13,6 +13,8 @@ from maskless.models.inpainters.flow import FlowInpainter
 from maskless.models.inpainters.flow_families import FAMILIES
 from maskless.models.inpainters.latent_unet import StableDiffusionInpainter
 from maskless.models.inpainters.lora import add_lora, parse_loras
+from maskless.models.inpainters.modular import FAMILIES as MODULAR
+from maskless.models.inpainters.modular import INDEX, ModularInpainter, build_modular, modular_parts
 from maskless.models.inpainters.protocol import InpaintingModel
 from maskless.models.inpainters.schedulers import SCHEDULERS
 from maskless.models.parts import SETTINGS_BYTES, check_settings, open_network, opening, read_json
@@ -36,12 +38,13 @@ SUPPORTED = (
 NETWORKS = {
     "diffusers": (
         "AsymmetricAutoencoderKL", "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage", "AutoencoderTiny",
-        "Flux2Transformer2DModel", "FluxTransformer2DModel", "QwenImageTransformer2DModel", "SD3Transformer2DModel",
-        "UNet2DConditionModel", "ZImageTransformer2DModel",
+        "Flux2Transformer2DModel", "Flux3Transformer2DModel", "FluxTransformer2DModel", "QwenImageTransformer2DModel",
+        "SD3Transformer2DModel", "UNet2DConditionModel", "ZImageTransformer2DModel",
     ),
     "transformers": (
         "CLIPTextModel", "CLIPTextModelWithProjection", "CLIPVisionModelWithProjection",
-        "Qwen2_5_VLForConditionalGeneration", "Qwen3ForCausalLM", "Qwen3Model", "T5EncoderModel",
+        "Qwen2_5_VLForConditionalGeneration", "Qwen3ForCausalLM", "Qwen3Model", "Qwen3VLForConditionalGeneration",
+        "Qwen3_5ForConditionalGeneration", "T5EncoderModel",
     ),
 }  # fmt: skip
 """The classes of networks that a pipeline may consist of."""
@@ -49,7 +52,7 @@ OTHER_PARTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "Processo
 """The ends of the names of the other classes that a pipeline may name."""
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, ModularPipeline
 
 
 def load_pipeline(
@@ -58,8 +61,9 @@ def load_pipeline(
     dtype: torch.dtype = torch.float32,
     allow_pickle: bool = False,
     transformer: torch.nn.Module | None = None,
-) -> DiffusionPipeline:
-    """The inpainting pipeline for a folder or a hub id, without a safety checker.
+) -> DiffusionPipeline | ModularPipeline:
+    """The pipeline of a folder, without a safety checker. Without model_index.json, modular_model_index.json says what
+    the folder holds.
 
     Args:
         dtype: number format of a transformer and its text encoders, which are large; those of a UNet are read in
@@ -73,6 +77,10 @@ def load_pipeline(
     from diffusers.utils import is_accelerate_available
 
     folder = Path(source)
+    if not (folder / "model_index.json").is_file():
+        if transformer is not None:
+            raise MasklessError(f"--transformer needs a model with model_index.json, got the modular one in {source}")
+        return _load_modular(folder, dtype=dtype, allow_pickle=allow_pickle)
     index = read_json(folder / "model_index.json", limit=SETTINGS_BYTES)
     kind = shown(index.get("_class_name"))
     if kind not in PIPELINES:
@@ -96,8 +104,21 @@ def load_pipeline(
         return pipeline
 
 
+def _load_modular(folder: Path, *, dtype: torch.dtype, allow_pickle: bool) -> ModularPipeline:
+    """The modular pipeline of a folder."""
+    kind, parts = modular_parts(folder)
+    networks = _networks(folder, parts, dtype=dtype, allow_pickle=allow_pickle, file=INDEX)
+    return build_modular(kind, folder, parts, networks)
+
+
 def _networks(
-    folder: Path, index: Mapping[str, Any], *, dtype: torch.dtype, allow_pickle: bool, without: Collection[str]
+    folder: Path,
+    index: Mapping[str, Any],
+    *,
+    dtype: torch.dtype,
+    allow_pickle: bool,
+    without: Collection[str] = (),
+    file: str = "model_index.json",
 ) -> dict[str, torch.nn.Module]:
     """The networks of a pipeline by their part, each with all of its weights.
 
@@ -106,18 +127,26 @@ def _networks(
     from diffusers.utils import is_accelerate_available
 
     networks = {}
-    for part, kind in network_classes(folder, index).items():
+    for part, kind in network_classes(folder, index, file).items():
         if part in without:
             continue
         low = {"low_cpu_mem_usage": is_accelerate_available()} if kind.__module__.startswith("diffusers.") else {}
-        networks[part] = open_network(kind, folder / part, allow_pickle=allow_pickle, dtype=dtype, **low)
+        kept = () if is_accelerate_available() else getattr(kind, "_keep_in_fp32_modules", None) or ()
+        if kept:
+            # Without accelerate, diffusers refuses networks that keep a part in float32. This one is converted below.
+            kind = type(kind.__name__, (kind,), {"_keep_in_fp32_modules": None, "__module__": kind.__module__})
+        network = open_network(kind, folder / part, allow_pickle=allow_pickle, dtype=dtype, **low)
+        for name, module in network.named_modules():
+            if name.rpartition(".")[2] in kept:
+                module.to(torch.float32)
+        networks[part] = network
     return networks
 
 
-def network_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type]:
+def network_classes(folder: Path, index: Mapping[str, Any], file: str = "model_index.json") -> dict[str, type]:
     """The class of each network of a pipeline by its part. Nothing of the folder is imported.
 
-    index: the content of model_index.json.
+    index: the content of model_index.json, or `modular_parts`. file: where it comes from, for messages.
 
     Raises:
         MasklessError: a part of a class that is not supported, or a scheduler with absurd settings; the message names
@@ -136,9 +165,7 @@ def network_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type]:
         # Classes such as AutoTokenizer may choose one that is in the folder.
         is_other = kind.endswith(OTHER_PARTS) and not kind.startswith("Auto")
         if library not in libraries or not (is_network or is_other) or not part.isidentifier():
-            raise MasklessError(
-                f"{folder / 'model_index.json'} names {shown(named)} as its {shown(part)}, which is not supported"
-            )
+            raise MasklessError(f"{folder / file} names {shown(named)} as its {shown(part)}, which is not supported")
         if is_network:
             found[part] = getattr(libraries[library], kind)
         elif kind.endswith("Scheduler"):
@@ -148,7 +175,7 @@ def network_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type]:
 
 
 def make_inpainter(
-    pipeline: DiffusionPipeline,
+    pipeline: DiffusionPipeline | ModularPipeline,
     *,
     dtype: torch.dtype = torch.float32,
     scheduler: str | None = None,
@@ -170,6 +197,8 @@ def make_inpainter(
     Raises:
         MasklessError: a model that cannot inpaint, or a LoRA or a scheduler that does not fit it.
     """
+    if lora and type(pipeline).__name__ in MODULAR:
+        raise MasklessError(f"LoRA files cannot be added to a modular pipeline here, got {lora}; leave --lora out")
     for each in parse_loras(lora):
         add_lora(pipeline, each, allow_pickle=allow_pickle)
     advice = SCHEDULERS[scheduler] if scheduler is not None else None
@@ -179,6 +208,8 @@ def make_inpainter(
         "recommended_steps": (advice and advice.steps) or recommended_steps,
         "recommended_guidance": (advice and advice.guidance_scale) or recommended_guidance,
     }
+    if type(pipeline).__name__ in MODULAR:
+        return ModularInpainter(pipeline, **options)
     if hasattr(pipeline, "unet"):
         return StableDiffusionInpainter(pipeline, dtype=dtype, **options)
     family = next(family for family in FAMILIES if family.pipeline == type(pipeline).__name__)
