@@ -41,8 +41,8 @@ def doctor(*, models: ModelOptions) -> None:
     options = editor.models.options
     print(f"loaded in {time.perf_counter() - began:.1f} s on {options.device} as {options.dtype}")
     if editor.models.inpainter.follows_prompt:
-        _edit(editor, "replace", prompt=PROMPT)
-    _edit(editor, "remove")
+        _edit(editor, "replace", PROMPT)
+    _edit(editor, "remove", "")
 
 
 def _check_parts(models: ModelOptions) -> int:
@@ -51,7 +51,7 @@ def _check_parts(models: ModelOptions) -> int:
     from maskless.models.parts import check_weights
     from maskless.models.sources import model_sources, with_commits
 
-    named: dict[str, Any] = {name: getattr(models, name) for name in ("dino", "clip", "redraw", "erase")}
+    named: dict[str, Any] = {name: getattr(models, name) for name in ("dino", "clip", "redraw", "erase", "grounder")}
     missing = 0
     for part, source in model_sources(models.models, **named).items():
         began = time.perf_counter()
@@ -71,13 +71,13 @@ def _check_parts(models: ModelOptions) -> int:
     return missing
 
 
-def _edit(editor: Editor, task: str, **texts: str) -> None:
+def _edit(editor: Editor, task: str, prompt: str) -> None:
     """Edit the photograph, and print what it took and whether every pixel outside the region is the original's."""
     from maskless.data.picture import load_image
 
     source = load_image(Path(str(resources.files("maskless"))) / "assets" / "photographs" / "coffee.jpg")
     began = time.perf_counter()
-    result = editor.edit(source, task=task, box=BOX, **texts)
+    result = editor.edit(source, task=task, box=BOX, prompt=prompt)
     seconds = time.perf_counter() - began
     differs = (result.best.pixels() != source.pixels).any(axis=2)
     x0, y0, x1, y1 = BOX

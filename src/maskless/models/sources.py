@@ -119,7 +119,7 @@ def model_sources(
     preset = preset_of(models)
     if preset is not None:
         found: dict[str, str | None] = {"inpainting": preset.inpainting[0], "dino": preset.dino, "clip": preset.clip}
-        found |= {ERASE: preset.erase} if preset.erase else {}
+        found |= {part: source for part, source in ((ERASE, preset.erase), (GROUNDER, preset.grounder)) if source}
     elif all((root / part).is_dir() for part in wanted):
         found = {part: str(root / part) for part in wanted}
         found |= {part: str(root / part) for part in (REDRAW, ERASE) if (root / part).is_dir()}

@@ -31,7 +31,8 @@ class OnnxEraser:
     pipeline: Any = None
     native_px, cell_px = NATIVE_PX, CELL_PX
     takes_picture, follows_prompt = False, False
-    recommended_steps, recommended_guidance = 1, 1.0
+    recommended_steps: int | None = 1
+    recommended_guidance: float | None = 1.0
     denoiser = None
 
     def __init__(self, path: str | Path) -> None:
