@@ -27,3 +27,11 @@ def test_the_bundled_models_are_on_disk_and_no_others_in_an_empty_cache(tmp_path
 def test_a_name_that_is_no_preset_lists_them():
     with pytest.raises(MasklessError, match="must be one of storybook, sd15, sd2, .* a hub id"):
         model_sources("sd16")
+
+
+def test_a_light_preset_comes_with_what_erases_and_what_finds():
+    sources = model_sources("light")
+    assert set(sources) == {"inpainting", "dino", "clip", "erase", "grounder"}
+    assert "clipseg" in sources["grounder"].lower()
+    assert model_sources("light", grounder="acme/owl")["grounder"] == "acme/owl"
+    assert set(model_sources("light", wanted=("dino", "clip"))) == {"dino", "clip", "grounder"}
