@@ -238,6 +238,20 @@ def test_the_description_of_the_method_names_what_is_there():
             assert re.search(rf"^\s*(?:(?:class|def) {name}\b|{name}\b.*=)", text, re.MULTILINE), f"{file}: {name}"
 
 
+def test_every_test_that_stands_for_a_promise_is_there():
+    """Of the tables in docs/reliability.md each file exists, and each test is in one of the files of its row."""
+    texts = {path.relative_to(ROOT / "tests").as_posix(): path.read_text("utf-8") for path in tracked("tests/*.py")}
+    checked = 0
+    for row in (ROOT / "docs" / "reliability.md").read_text("utf-8").splitlines():
+        files = [name.removeprefix("tests/") for name in re.findall(r"`([\w/]*test_\w+\.py)`", row)]
+        found = [[text for name, text in texts.items() if f"/{name}".endswith(f"/{file}")] for file in files]
+        assert all(found), row
+        for name in re.findall(r"`(test_\w+)`", row):
+            assert any(re.search(rf"def {name}\(", text) for each in found for text in each), name
+            checked += 1
+    assert checked > 20
+
+
 def test_every_page_that_is_named_is_there():
     """A file of docs/ that the code, the tests or the pages name exists."""
     named = {

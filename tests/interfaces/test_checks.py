@@ -28,6 +28,8 @@ WRONG = [
     ["edit", "scene.png", "-c", "a", "-p", "b", "--mask", "nothing.png"],
     ["edit", "scene.png", "-c", "a", "-p", "b", "--mask", "scene.png", "--box", "0,0,8,8"],
     ["edit", "scene.png", "-c", "a", "-p", "b", "--load-checkpoint", "nothing.pth"],
+    ["edit", "scene.png", "-c", "a", "-p", "b", "--transformer", "nothing.gguf"],
+    ["edit", "scene.png", "-c", "a", "-p", "b", "--transformer", "scene.png"],
     ["edit", "scene.png", "-c", "a", "-p", "b", "--output-dir", "text.png"],
     ["edit", "scene.png", "-c", "a", "-p", "b", "--seed", "some"],
     ["edit", "scene.png", "-c", "a", "-p", "b", "--format", "gif"],

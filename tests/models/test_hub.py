@@ -1,7 +1,9 @@
 """Downloads from a hub, here a small server on this machine: once, at one commit, resumed, and never again."""
 
+import ast
 import gzip
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -22,7 +24,8 @@ from maskless.models import cache, hub, transfer
 from maskless.models import listing as hub_listing
 from maskless.models.cache import LOCK_NAME
 from maskless.models.inpainters.loading import load_pipeline
-from maskless.models.pretrained import fetch_models, load_models
+from maskless.models.pretrained import load_models
+from maskless.models.sources import fetch_models
 from tiny_modular import build_modular_family
 
 STORYBOOK = Path(str(resources.files("maskless"))) / "assets" / "storybook"
@@ -513,6 +516,102 @@ def test_the_command_line_downloads_resumes_and_then_needs_no_network(tmp_path):
     offline = run("http://127.0.0.1:9", path=str(blocked))
     assert offline.returncode == 0, offline.stderr
     assert json.loads(offline.stdout)["order"] == json.loads(whole.stdout)["order"]
+
+
+@pytest.fixture
+def served_gguf(family_folder, tmp_path, monkeypatch):
+    """A hub with a FLUX pipeline, with a UNet's, and with GGUF files of the transformer; and an empty cache."""
+    pytest.importorskip("gguf")
+    from huggingface_hub import constants
+
+    from tiny_gguf import transformer_weights, write_gguf
+
+    files = tmp_path / "hub" / "gguf"
+    files.mkdir(parents=True)
+    for kind in ("Q8_0", "Q4_0"):
+        write_gguf(files / f"flux1-{kind}.gguf", transformer_weights(family_folder("flux")), kind=kind)
+    folders = {"acme/flux": family_folder("flux"), "acme/sd": family_folder("sd"), "acme/flux-gguf": files}
+    with serving(folders) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield server
+
+
+def gguf_options(models: str, transformer: str | None, **options) -> ModelOptions:
+    encoders = {"dino": str(STORYBOOK / "dino"), "clip": str(STORYBOOK / "clip")}
+    return ModelOptions(models=models, transformer=transformer, device="cpu", **encoders, **options)
+
+
+def test_a_gguf_file_of_the_hub_takes_the_place_of_weights_that_are_not_downloaded(served_gguf):
+    source = "acme/flux-gguf/flux1-Q4_0.gguf"
+    models = load_models(gguf_options("acme/flux", source))
+    assert models.names["transformer"] == source
+    names = downloaded(served_gguf)
+    assert {"flux1-Q4_0.gguf", "transformer/config.json", "vae/diffusion_pytorch_model.safetensors"} <= names
+    assert not {"flux1-Q8_0.gguf", "transformer/diffusion_pytorch_model.safetensors"} & names
+    served_gguf.requests.clear()
+    load_models(gguf_options("acme/flux", source, offline=True))
+    assert served_gguf.requests == []
+    load_models(gguf_options("acme/flux", None))  # later, with its own weights: they are downloaded then
+    assert downloaded(served_gguf) == {"model_index.json", "transformer/diffusion_pytorch_model.safetensors"}
+    served_gguf.requests.clear()
+    load_models(gguf_options("acme/flux", source))
+    assert served_gguf.requests == []
+
+
+def test_a_gguf_file_that_does_not_fit_is_refused_before_the_weights_are_downloaded(served_gguf):
+    with pytest.raises(MasklessError, match="StableDiffusionPipeline in .* has a UNet"):
+        fetch_models(gguf_options("acme/sd", "acme/flux-gguf/flux1-Q4_0.gguf"))
+    assert not [name for name in downloaded(served_gguf) if name.endswith(".safetensors")]
+
+
+def test_a_gguf_file_that_is_not_there_or_damaged_on_the_way_is_one_line(served_gguf):
+    with pytest.raises(MasklessError, match=r"acme/flux-gguf has no flux1-Q2_K.gguf; it has flux1-Q4_0.gguf, flux1-Q8"):
+        fetch_models(gguf_options("acme/flux", "acme/flux-gguf/flux1-Q2_K.gguf"))
+    with pytest.raises(MasklessError, match="flux1-Q8_0.gguf is not on this disk and offline use is set"):
+        fetch_models(gguf_options("acme/flux", "acme/flux-gguf/flux1-Q8_0.gguf", offline=True))
+    commit = served_gguf.commits["acme/flux-gguf"]
+    path = f"acme/flux-gguf/resolve/{commit}/flux1-Q8_0.gguf"
+    size = (served_gguf.models["acme/flux-gguf"] / "flux1-Q8_0.gguf").stat().st_size
+    served_gguf.answers[path] = Answer(headers={"Content-Length": str(size)}, body=bytes(size))
+    with pytest.raises(MasklessError, match="flux1-Q8_0.gguf from .* is not the file that was expected: its hash is"):
+        fetch_models(gguf_options("acme/flux", "acme/flux-gguf/flux1-Q8_0.gguf"))
+
+
+def test_one_command_prints_the_hashes_of_the_presets(served, monkeypatch, capsys):
+    """`python docs/pin_models.py`, with models of this server as the presets."""
+    spec = importlib.util.spec_from_file_location("pin_models", Path(__file__).parents[2] / "docs/pin_models.py")
+    pin_models = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pin_models)
+    commit = served.commits[IDS["inpainting"]]
+    monkeypatch.setattr(pin_models, "PINNED", {IDS["inpainting"]: commit})
+    assert pin_models.main([IDS["inpainting"], IDS["dino"]]) == 0
+    printed = capsys.readouterr().out
+    unpinned = f'    "{IDS["dino"]}": "{served.commits[IDS["dino"]]}",  # an entry of PINNED\n'
+    assert unpinned in printed
+    table = ast.literal_eval("{" + printed.replace(unpinned, "") + "}")
+    weights = served.models[IDS["inpainting"]] / UNET
+    assert table[(commit, UNET)] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    parts = {"unet", "vae", "text_encoder"}
+    assert {name for found, name in table if found == commit} == {
+        name for part in parts for name in downloadable(served.models[IDS["inpainting"]], part)
+    }
+    assert not [path for _method, path, _range in served.requests if path.endswith(".safetensors")]
+    monkeypatch.setattr(hub_listing, "SHA256_OF", {(commit, UNET): "0" * 64})
+    assert pin_models.main([IDS["inpainting"], "acme/none"]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and "acme/inpainting: " in errors[0] and f"not {'0' * 64}" in errors[0]
+    assert "acme/none: " in errors[1]
+
+
+def downloadable(folder: Path, part: str) -> list[str]:
+    """The weights of a part that loading needs."""
+    return [f"{part}/{path.name}" for path in (folder / part).glob("*.safetensors") if "fp16" not in path.name]
 
 
 def test_a_modular_pipeline_is_downloaded_without_code(served, tmp_path):

@@ -7,7 +7,7 @@ from maskless.models.presets import BY_NAME, PINNED, PRESETS, SHA256_OF, with_mi
 
 WANTED = (
     "storybook", "sd15", "sd2", "sdxl", "sd3", "flux-fill", "flux2-klein", "qwen-image", "z-image", "kontext",
-    "qwen-image-edit",
+    "qwen-image-edit", "light", "light-tiny", "erase",
 )  # fmt: skip
 
 
@@ -17,6 +17,8 @@ def test_every_preset_says_where_it_comes_from_and_what_it_takes():
         assert all(hub.is_hub_id(source) for source in (*preset.inpainting, preset.dino, preset.clip))
         assert preset.licence and 0 < preset.memory_gb < preset.download_gb + 0.01 < 100
     assert {preset.name for preset in PRESETS if preset.kind == "instruction"} == {"kontext", "qwen-image-edit"}
+    assert {preset.name for preset in PRESETS if preset.erase} == {"light", "light-tiny"}
+    assert all(hub.is_hub_id(preset.erase) for preset in PRESETS if preset.erase)
     assert BY_NAME["storybook"].download_gb == 0
 
 

@@ -69,7 +69,7 @@ def test_the_content_of_the_record(make_result, scene, tmp_path):
     assert record == saved.record
     assert set(record) == {
         "request", "config", "changed_by_task", "models", "candidates", "order", "anchor_net", "placement", "history",
-        "cost", "versions",
+        "cost", "versions", "provenance",
     }  # fmt: skip
     assert record["request"]["prompt"] == "a big tree" and record["request"]["seed"] == 42
     assert record["order"] == list(result.order)

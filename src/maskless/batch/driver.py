@@ -24,6 +24,7 @@ from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError, require
 from maskless.data.files import require_writable, write_bytes
 from maskless.data.model_options import ModelOptions
+from maskless.records.credentials import Signer
 
 if TYPE_CHECKING:
     from maskless.batch.anchor_training import Trained
@@ -72,6 +73,7 @@ def check_places(batch: Batch) -> Store:
         batch.config.require_learning("share_anchornet")
     if batch.anchor_net is not None:
         batch.config.require_learning("load_checkpoint")
+    Signer.of(batch.keep)
     store = open_store(batch.keep.output_dir)
     if batch.keep.tensorboard:
         require(not is_url(store.place), "tensorboard can be written to a folder only, not to a URL")

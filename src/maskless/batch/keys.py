@@ -81,6 +81,8 @@ class Keys:
             "draw_box": keep.draw_box,
             "anchor_net": anchor_net,
         }
+        if not keep.provenance or keep.sign is not None:  # the default is not part of the keys of earlier batches
+            parts["provenance"] = [keep.provenance, keep.sign is not None]
         return Keys(base=_hash(parts))
 
     def key(self, row: Row, content: Content) -> str:
@@ -102,7 +104,7 @@ def model_identity(options: ModelOptions) -> dict[str, str]:
     Raises:
         MasklessError: unknown models, or a failed download.
     """
-    from maskless.models.pretrained import fetch_models
+    from maskless.models.sources import fetch_models
 
     found = {}
     for part, source in fetch_models(options).items():

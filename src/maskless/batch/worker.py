@@ -233,7 +233,7 @@ class Worker:
             suffix = output_suffix(result.request.source, keep.format, keep.quality)
             saved = save_edit(
                 result, staging, image_id=row.id, draw_box=keep.draw_box, command=command, suffix=suffix,
-                quality=keep.quality,
+                quality=keep.quality, provenance=keep,
             )  # fmt: skip
             if log is not None:
                 log.finished(saved.overview, len(result.history))

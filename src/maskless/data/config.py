@@ -22,6 +22,7 @@ from maskless.data.choices import (
 )
 from maskless.data.errors import MasklessError
 from maskless.data.options import OptionValue, check_all, option, require_unicode
+from maskless.data.provenance import ProvenanceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,8 +350,8 @@ class ResolvedConfig(EditConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeepOptions:
-    """The options of what a run keeps on the disk: its pictures, its checkpoints, its log.
+class KeepOptions(ProvenanceOptions):
+    """The options of what a run keeps on the disk: its pictures and what they say, its checkpoints, its log.
 
     Raises:
         MasklessError: a value of the wrong type, out of range or not among the choices.
@@ -392,4 +393,4 @@ class KeepOptions:
     )
 
     def __post_init__(self) -> None:
-        check_all(self)
+        super().__post_init__()

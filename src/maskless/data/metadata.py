@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from maskless.data.provenance import Provenance, marked_xmp
+
 ORIENTATION = 0x0112
 """The EXIF tag."""
 # TIFF tags that describe the picture. The other tags describe the layout of the file and must not be copied.
@@ -40,6 +42,10 @@ class Metadata:
     def with_text(self, text: Mapping[str, str]) -> Metadata:
         """The same with more text chunks, which replace those of the same keyword."""
         return replace(self, text={**self.text, **text})
+
+    def marked(self, provenance: Provenance) -> Metadata:
+        """The same with XMP that says what was done to the picture."""
+        return replace(self, xmp=marked_xmp(self.xmp, provenance))
 
     def png_text(self) -> dict[str, str]:
         """All that a PNG stores as text chunks: the text, the XMP packet and the comment."""

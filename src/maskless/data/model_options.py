@@ -36,6 +36,17 @@ class ModelOptions:
     redraw: str | None = option(
         None, group="Models", help="Folder or hub id of an InstructPix2Pix model, for style and texture."
     )
+    transformer: str | None = option(
+        None,
+        group="Models",
+        help="A GGUF file with the denoiser, in place of the one of --models: FILE.gguf, or owner/name/FILE.gguf on "
+        "the hub (FLUX.1, FLUX.2 klein, Stable Diffusion 3, Qwen-Image, Z-Image).",
+    )
+    erase: str | None = option(
+        None,
+        group="Models",
+        help="An ONNX file, folder or hub id of MI-GAN, for remove, complete and repair without a prompt.",
+    )
     scheduler: str | None = option(
         None,
         group="Models",

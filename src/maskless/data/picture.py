@@ -3,9 +3,10 @@ depth, alpha, colour profile and metadata of the source, and every pixel that wa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,8 +16,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from maskless.data.errors import MasklessError
-from maskless.data.metadata import Metadata, read_metadata
+from maskless.data.errors import MasklessError, MasklessWarning
+from maskless.data.metadata import JPEG_SEGMENT_BYTES, Metadata, read_metadata
 from maskless.data.picture_file import (
     MAX_SIDE_PX,
     MIN_SIDE_PX,
@@ -30,6 +31,7 @@ from maskless.data.picture_file import (
     upright,
     write_picture,
 )
+from maskless.data.provenance import Provenance, marked_xmp
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,12 +127,14 @@ def save_image(
     source: SourceImage | None = None,
     text: Mapping[str, str] | None = None,
     quality: int | None = None,
+    provenance: Provenance | None = None,
 ) -> None:
     """Write a picture file whole or not at all, with the source's alpha, colour profile and metadata.
 
     path: the suffix determines the format: .png, .webp and .tif keep every pixel, .jpg and .avif do not. pixels:
     [H, W, 3], uint8, or uint16 for a PNG. text: text chunks of a PNG, keyword (Latin-1, up to 79 letters) -> any text;
     other formats ignore it. quality: 1 to 100, for .jpg, .avif, and for .webp, which then does not keep every pixel.
+    provenance: what was done to the picture, which its XMP says then; the pixels are the same with and without.
 
     Raises:
         MasklessError: an unknown suffix, a bit depth, an alpha channel or a quality that the format does not have, or a
@@ -142,7 +146,19 @@ def save_image(
         require_writable_as(path, alpha=source.alpha is not None, deep=pixels.dtype == np.uint16, quality=quality)
         pixels = pixels if source.alpha is None else np.dstack([pixels, source.alpha])
     metadata = metadata.with_text(text or {})
+    if provenance is not None:
+        metadata = _marked(metadata, provenance, path)
     write_picture(path, pixels, icc_profile=icc_profile, metadata=metadata, quality=quality)
+
+
+def _marked(metadata: Metadata, provenance: Provenance, path: Path) -> Metadata:
+    """The metadata with the mark of an edit, which every format has room for."""
+    marked = metadata.marked(provenance)
+    if path.suffix.lower() in (".jpg", ".jpeg") and len(marked.xmp or b"") > JPEG_SEGMENT_BYTES:
+        text = "the XMP of the source does not fit into a JPEG beside that of the edit, and is left out"
+        warnings.warn(text, MasklessWarning, stacklevel=2)
+        return replace(marked, xmp=marked_xmp(None, provenance))
+    return marked
 
 
 def _from_file(path: Path) -> SourceImage:

@@ -169,8 +169,8 @@ def write_picture(
             image.save(temporary, format=file_format, **options, **metadata.save_options(file_format))
         except (OSError, MemoryError):
             raise
-        except Exception:  # metadata that Pillow reads but cannot write must not cost the picture
-            bare = replace(metadata, exif=None, xmp=None, dpi=None)
+        except Exception:  # EXIF data that Pillow reads but cannot write must not cost the picture or its XMP
+            bare = replace(metadata, exif=None, dpi=None)
             image.save(temporary, format=file_format, **options, **bare.save_options(file_format))
 
 

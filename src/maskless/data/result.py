@@ -19,6 +19,8 @@ from maskless.data.errors import require
 from maskless.data.model_options import ModelOptions
 from maskless.data.paste import paste_alpha, paste_back, paste_pixels
 from maskless.data.picture import SourceImage, save_image
+from maskless.data.provenance import Provenance
+from maskless.data.tasks import FACTS
 from maskless.data.types import Anchors, EditRequest, Losses, Regions
 
 StepValue = int | float | list[int]
@@ -243,9 +245,30 @@ class EditedImage:
         pixels = self.pixels()
         return Image.fromarray((pixels >> 8).astype("uint8") if pixels.dtype == "uint16" else pixels)
 
-    def save(self, path: str | Path, *, text: Mapping[str, str] | None = None, quality: int | None = None) -> None:
-        """Write a picture file with the source's alpha channel, colour profile and metadata; see `save_image`."""
-        save_image(path, self.pixels(), source=self.source, text=text, quality=quality)
+    @property
+    def provenance(self) -> Provenance:
+        """What was done to the picture."""
+        request = self.request
+        facts, (height, width) = FACTS[request.task], request.size_yx
+        generated = facts.whole_picture and facts.draws_on_nothing and request.mask is None
+        x0, y0, x1, y1 = self.box_xyxy
+        box = (max(0, x0), max(0, y0), min(width, x1), min(height, y1))
+        return Provenance(box_xyxy=box, size_px=(width, height), generated=generated)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        text: Mapping[str, str] | None = None,
+        quality: int | None = None,
+        provenance: bool = True,
+    ) -> None:
+        """Write a picture file with the source's alpha channel, colour profile and metadata; see `save_image`.
+
+        provenance: say in its XMP that a model has drawn in it, and where.
+        """
+        mark = self.provenance if provenance else None
+        save_image(path, self.pixels(), source=self.source, text=text, quality=quality, provenance=mark)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

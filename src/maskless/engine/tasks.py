@@ -33,6 +33,10 @@ from maskless.method.search import State
 from maskless.models.inpainters.protocol import InpaintingModel
 from maskless.models.pretrained import EditModels
 
+ERASES = ("remove", "complete", "repair")
+"""The tasks that an eraser does where the models have one and the request has no prompt."""
+CONTINUES = (*ERASES, "extend")
+"""The tasks that a model without a prompt can do."""
 SCENERY = ("meadow", "beach", "snow", "desert", "night", "sea", "forest", "city", "room", "street", "sky", "mountains")
 """Kinds of background. If the prompt is empty, CLIP chooses one for the background to continue."""
 REPAIR = FillPlan(strengths=(0.25, 0.5, 1.0), erase=True, thin_marks=True)
@@ -120,13 +124,31 @@ def start_run(
             or the task does not learn a region.
     """
     view = PictureView(request.image, models) if view is None else _fitting(view, request, models)
-    models = models.for_redrawing() if request.task in REDRAWS else models
+    models = _models_for(request, models)
     if request.amount is not None and models.inpainter.denoiser is None:
         raise MasklessError("a soft mask needs an inpainting model with a UNet (Stable Diffusion 1.5, 2 or XL)")
     run = RUNS[request.task](Job(request=request, models=models, config=resolved(config, request, models), view=view))
     if state is not None:
         run.resume(state)
     return run
+
+
+def _models_for(request: EditRequest, models: EditModels) -> EditModels:
+    """The models with the one that draws this request as the inpainter.
+
+    Raises:
+        MasklessError: they only continue surroundings, and the request asks for something new.
+    """
+    if request.task in REDRAWS:
+        models = models.for_redrawing()
+    elif request.task in ERASES and not request.prompt.strip():
+        models = models.for_erasing()
+    if not models.inpainter.follows_prompt and (request.task not in CONTINUES or request.prompt.strip()):
+        raise MasklessError(
+            f"the model {models.names['inpainting']} continues the surroundings of a region and draws nothing new: it "
+            f"takes the tasks {', '.join(CONTINUES)}, without a prompt, got {request.task}"
+        )
+    return models
 
 
 def _fitting(view: PictureView, request: EditRequest, models: EditModels) -> PictureView:
@@ -234,7 +256,8 @@ def extend(job: Job) -> Run:
 
 def repair(job: Job) -> Run:
     """Fill scratches and holes by continuing their surroundings, with as little new content as possible."""
-    return job.fill(replace(REPAIR, changes={"feather": 0.0}))
+    strengths = REPAIR.strengths if job.models.inpainter.follows_prompt else (1.0,)
+    return job.fill(replace(REPAIR, strengths=strengths, changes={"feather": 0.0}))
 
 
 RUNS: dict[str, Callable[[Job], Run]] = {
@@ -264,7 +287,9 @@ def whole(request: EditRequest) -> EditRequest:
 
 def _erasing(job: Job) -> FillPlan:
     """The plan for a fill that erases the old content first, so that the seam needs no width."""
-    return FillPlan(erase=True, changes={"feather": 0.0})
+    # A model without a prompt has no noise either: every try would give the same.
+    strengths = FillPlan.strengths if job.models.inpainter.follows_prompt else (1.0,)
+    return FillPlan(strengths=strengths, erase=True, changes={"feather": 0.0})
 
 
 def _own_mask(view: PictureView, request: EditRequest) -> NamedRegion:

@@ -23,6 +23,7 @@ from pydantic import Field
 from maskless import __version__
 from maskless.data.errors import MasklessError, require
 from maskless.data.files import write_bytes
+from maskless.data.provenance import ProvenanceOptions
 from maskless.data.tasks import TASKS
 from maskless.engine.editor import Editor
 from maskless.engine.finder import Finder
@@ -116,10 +117,17 @@ class AgentFiles:
 class Agent:
     """What the tools do. Edits are jobs of one queue, as on the server."""
 
-    def __init__(self, load: Callable[[], Editor], folders: Sequence[Path], working_folder: Path) -> None:
-        """load: loads the models; called at the first use. working_folder: for candidates, until the server ends."""
+    def __init__(
+        self,
+        load: Callable[[], Editor],
+        folders: Sequence[Path],
+        working_folder: Path,
+        provenance: ProvenanceOptions | None = None,
+    ) -> None:
+        """load: loads the models; called at the first use. working_folder: for candidates, until the server ends.
+        provenance: what edited pictures say about where they come from."""
         self.files = AgentFiles(folders)
-        self._load, self._working_folder = load, working_folder
+        self._load, self._working_folder, self._provenance = load, working_folder, provenance
         self._loading = threading.Lock()
         self._jobs: Jobs | None = None
         self._edits: dict[Path, FinishedEdit] = {}
@@ -129,7 +137,7 @@ class Agent:
         """The queue; the models are loaded when it is first used."""
         with self._loading:
             if self._jobs is None:
-                self._jobs = Jobs(self._load(), self._working_folder, QUEUE)
+                self._jobs = Jobs(self._load(), self._working_folder, QUEUE, self._provenance)
             return self._jobs
 
     def stop(self) -> None:
@@ -299,7 +307,7 @@ class _as_tool_error:
             raise ToolError(str(error)) from None
 
 
-def run_agent(load: Callable[[], Editor], folders: Sequence[Path]) -> None:
+def run_agent(load: Callable[[], Editor], folders: Sequence[Path], provenance: ProvenanceOptions | None = None) -> None:
     """Serve an agent on stdin and stdout until it closes them.
 
     Raises:
@@ -308,7 +316,7 @@ def run_agent(load: Callable[[], Editor], folders: Sequence[Path]) -> None:
     import tempfile
 
     working_folder = Path(tempfile.mkdtemp(prefix="maskless-"))
-    agent = Agent(load, folders, working_folder)
+    agent = Agent(load, folders, working_folder, provenance)
     try:
         agent_server(agent).run("stdio")
     finally:

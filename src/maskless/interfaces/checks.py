@@ -55,6 +55,16 @@ def require_texts(**texts: str | None) -> None:
             require_unicode(name, text)
 
 
+def require_transformer(source: str | None) -> None:
+    """Check that a GGUF file can be read. None is no file; one on the hub is not asked for here."""
+    if source is not None:
+        from maskless.models.gguf_file import HUB_FILE, find_file, read_header, require_library
+
+        require_library()
+        if Path(source).exists() or HUB_FILE.fullmatch(source) is None:
+            read_header(find_file(source))
+
+
 def require_folders(*folders: str | Path) -> None:
     """Check that each folder can be written to or made."""
     for folder in folders:

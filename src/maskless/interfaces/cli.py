@@ -31,8 +31,10 @@ from maskless.interfaces.checks import (
     require_picture,
     require_task,
     require_texts,
+    require_transformer,
 )
 from maskless.interfaces.console import EditConsole, Interrupted
+from maskless.interfaces.doctor import doctor
 from maskless.interfaces.find import find
 from maskless.interfaces.options import (
     CHECKPOINTS,
@@ -210,6 +212,7 @@ def edit(
     for picture in (image, mask):
         require_picture(picture)
     require_file(load_checkpoint, "checkpoint")
+    require_transformer(models.transformer)
     require_folders(keep.output_dir, keep.checkpoint_dir)
     region = {"mask": mask, "mask_mode": mask_mode, "soft_mask": soft_mask, "box": box}
     request = _checked(image, {**arguments, **region}, keep)
@@ -237,11 +240,13 @@ def _checked(image: Path, arguments: dict[str, Any], keep: KeepOptions) -> EditR
     from maskless.data.files import require_no_links
     from maskless.data.picture import output_suffix
     from maskless.engine.requests import make_request
+    from maskless.records.credentials import Signer
     from maskless.records.folders import picture_folder
     from maskless.records.outputs import written_folders
 
     request = make_request(image, **arguments)
     output_suffix(request.source, keep.format, keep.quality)
+    Signer.of(keep)
     require_no_links(*written_folders(Path(keep.output_dir) / picture_folder(request, keep.image_id)))
     if keep.tensorboard:
         from maskless.records.tensorboard import summary_writer
@@ -288,7 +293,7 @@ def _finish(console: EditConsole, run: Run, keep: KeepOptions, note: str | None,
             progress.stop()
             saved = save_edit(
                 result, keep.output_dir, image_id=keep.image_id, draw_box=keep.draw_box, command=command,
-                suffix=suffix, quality=keep.quality, overwrite=keep.overwrite, folder_name=name,
+                suffix=suffix, quality=keep.quality, overwrite=keep.overwrite, folder_name=name, provenance=keep,
                 announce=partial(console.finished, result),
             )  # fmt: skip
             if log is not None:
@@ -376,6 +381,7 @@ app.command("train")(train)
 app.command("inspect")(commands.inspect_checkpoint)
 app.command("status")(commands.show_status)
 app.command("models")(commands.list_models)
+app.command("doctor")(doctor)
 app.command("evaluate")(commands.evaluate)
 app.command("gallery")(commands.gallery)
 app.command("serve")(servers.serve)

@@ -13,6 +13,7 @@ import typer
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
+from maskless.data.provenance import ProvenanceOptions
 from maskless.interfaces.checks import require_file, require_folder, require_folders, require_picture, require_texts
 from maskless.interfaces.console import EvaluationConsole, GalleryConsole, Interrupted
 from maskless.interfaces.options import (
@@ -68,7 +69,7 @@ def list_models(
 ) -> None:
     """List the presets of models: licence, download, memory, and whether they are on this disk."""
     from maskless.models.presets import PRESETS
-    from maskless.models.pretrained import on_disk
+    from maskless.models.sources import on_disk
 
     print_presets([(preset, on_disk(preset.name)) for preset in PRESETS], as_json=json_only)
 
@@ -83,6 +84,7 @@ def gallery(
     prompt: Prompt = None,
     config: EditConfig,
     output_dir: OutputDir = "output",
+    provenance: ProvenanceOptions,
     models: ModelOptions,
     json_only: Annotated[
         bool, typer.Option("--json", help="Print a JSON list of what was made.", rich_help_panel=DISPLAY)
@@ -98,8 +100,10 @@ def gallery(
     require_folders(folder)
     from maskless.data.files import require_no_links
     from maskless.interfaces.gallery import exhibits, make_gallery
+    from maskless.records.credentials import Signer
 
     require_no_links(folder)
+    Signer.of(provenance)
     planned = exhibits(image, caption, prompt or "")
     console = GalleryConsole(json_only=json_only)
     with console.waiting("Loading the models"):
@@ -108,7 +112,7 @@ def gallery(
 
         editor = Editor(load_models(models), config)
     with _continued_by_the_same_command():
-        console.show(make_gallery(editor, planned, folder), [exhibit.title for exhibit in planned], folder)
+        console.show(make_gallery(editor, planned, folder, provenance), [exhibit.title for exhibit in planned], folder)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class EditConsole:
 
     def fetching(self, models: ModelOptions) -> None:
         """Download the models that are not on this disk yet; a terminal shows progress bars."""
-        from maskless.models.pretrained import fetch_models
+        from maskless.models.sources import fetch_models
 
         fetch_models(models, progress=not self._quiet and self._err.is_terminal)
 

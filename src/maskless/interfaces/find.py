@@ -52,7 +52,8 @@ def find(
     console = Console(stderr=True, highlight=False, emoji=False)
     with console.status("Loading the models") if console.is_terminal else nullcontext():
         from maskless.engine.finder import Finder
-        from maskless.models.pretrained import ENCODERS, fetch_models, load_encoders
+        from maskless.models.pretrained import load_encoders
+        from maskless.models.sources import ENCODERS, fetch_models
 
         fetch_models(models, progress=console.is_terminal, wanted=ENCODERS)
         finder = Finder(load_encoders(models))

@@ -20,13 +20,15 @@ import numpy as np
 import torch
 
 from maskless.data.errors import MasklessError
-from maskless.data.files import finite, require_writable, write_bytes
+from maskless.data.files import finite, require_writable, write_bytes, written_whole
 from maskless.data.picture import ImageLike, load_image
+from maskless.data.provenance import ProvenanceOptions
 from maskless.data.result import EditResult
 from maskless.data.tasks import FACTS
 from maskless.data.types import EditRequest
 from maskless.engine.editor import Editor
 from maskless.method.scratches import scratched
+from maskless.records.credentials import Signer
 from maskless.records.html import before_after, box_outline, facts, mask_outline, page, picture_bytes, text
 from maskless.records.outputs import library_versions, settings_text
 from maskless.records.overview import thumbnail
@@ -128,7 +130,9 @@ def _striped(named: str) -> str:
     return f"a striped {rest}" if article.lower() in ("a", "an", "the") and rest else f"a striped {named.strip()}"
 
 
-def make_gallery(editor: Editor, planned: Sequence[Exhibit], folder: str | Path) -> Iterator[FinishedExhibit]:
+def make_gallery(
+    editor: Editor, planned: Sequence[Exhibit], folder: str | Path, provenance: ProvenanceOptions | None = None
+) -> Iterator[FinishedExhibit]:
     """Make the pictures one after the other, and write the page after the last.
 
     A picture that the same models made of the same request with the same options is kept. An edit that is not possible,
@@ -145,15 +149,17 @@ def make_gallery(editor: Editor, planned: Sequence[Exhibit], folder: str | Path)
         request = editor.request(
             exhibit.image, caption=exhibit.caption, prompt=exhibit.prompt, task=exhibit.task, **exhibit.options
         )
-        finished.append(_finished(editor, exhibit, request, folder / exhibit.file))
+        finished.append(_finished(editor, exhibit, request, folder / exhibit.file, provenance or ProvenanceOptions()))
         sections.append(_section(finished[-1], request))
         yield finished[-1]
     write_bytes(folder / PAGE_NAME, _page(sections, finished).encode())
 
 
-def _finished(editor: Editor, exhibit: Exhibit, request: EditRequest, path: Path) -> FinishedExhibit:
+def _finished(
+    editor: Editor, exhibit: Exhibit, request: EditRequest, path: Path, provenance: ProvenanceOptions
+) -> FinishedExhibit:
     """The exhibit with the picture in its file; the picture is made first where the file is not of this request."""
-    fingerprint = _fingerprint(editor, request)
+    fingerprint = _fingerprint(editor, request, provenance)
     known = _read_facts(path)
     if known.get("asked") == fingerprint:
         return FinishedExhibit(exhibit=exhibit, path=path, facts=known, kept=True)
@@ -166,7 +172,13 @@ def _finished(editor: Editor, exhibit: Exhibit, request: EditRequest, path: Path
     found = _facts_of(result) | {"asked": fingerprint}
     settings = settings_text(result, result.order[0])
     path.parent.mkdir(parents=True, exist_ok=True)
-    result.best.save(path, text={**settings, KEYWORD: json.dumps(found, allow_nan=False)})
+    notes = {**settings, KEYWORD: json.dumps(found, allow_nan=False)}
+    with written_whole(path) as temporary:
+        result.best.save(temporary, text=notes, provenance=provenance.provenance)
+        signer, source = Signer.of(provenance), request.source
+        if signer is not None and source is not None:
+            ingredient = signer.ingredient(source, source.pixels)
+            signer.sign_file(temporary, result.best.provenance, ingredient, title=path.name)
     return FinishedExhibit(exhibit=exhibit, path=path, facts=found)
 
 
@@ -187,7 +199,7 @@ def _facts_of(result: EditResult) -> dict[str, Any]:
     }
 
 
-def _fingerprint(editor: Editor, request: EditRequest) -> str:
+def _fingerprint(editor: Editor, request: EditRequest, provenance: ProvenanceOptions) -> str:
     """A hash of everything that decides the picture: the request, the options, the models' files and the version."""
     digest = hashlib.sha256()
     digest.update(np.ascontiguousarray(request.image.numpy()).tobytes())
@@ -196,7 +208,7 @@ def _fingerprint(editor: Editor, request: EditRequest) -> str:
     words = [request.task, request.caption, request.prompt, request.seed, list(request.margins_px)]
     models = [[part, source, _weights(source)] for part, source in sorted(editor.models.names.items())]
     options = [editor.config.to_dict(), editor.models.options.to_dict()]
-    known = [words, options, models, library_versions()["maskless"]]
+    known = [words, options, models, library_versions()["maskless"], [provenance.provenance, provenance.sign]]
     digest.update(json.dumps(known, sort_keys=True).encode())
     return digest.hexdigest()
 

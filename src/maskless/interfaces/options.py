@@ -15,6 +15,7 @@ from rich.markup import escape
 from maskless.batch.options import BatchOptions, ManifestOptions
 from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.model_options import ModelOptions
+from maskless.data.provenance import ProvenanceOptions
 from maskless.data.tasks import TASKS
 from maskless.interfaces.web.options import ServeOptions
 
@@ -71,7 +72,7 @@ OutputDir = Annotated[str, typer.Option(help="Folder that the pictures are writt
 CheckpointDir = Annotated[
     str, typer.Option(help="Folder of the checkpoints, with a folder for each picture.", rich_help_panel=CHECKPOINTS)
 ]
-Options = EditConfig | ModelOptions | KeepOptions | ServeOptions | BatchOptions | ManifestOptions
+Options = EditConfig | ModelOptions | KeepOptions | ProvenanceOptions | ServeOptions | BatchOptions | ManifestOptions
 
 
 def with_options(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:

@@ -12,6 +12,7 @@ from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.data.files import require_writable
 from maskless.data.model_options import ModelOptions
+from maskless.data.provenance import ProvenanceOptions
 from maskless.interfaces.options import with_options
 from maskless.interfaces.web.options import ServeOptions, listening
 
@@ -23,7 +24,7 @@ WEB = ("gradio", "fastapi", "uvicorn", "multipart", "prometheus_client")
 
 
 @with_options
-def serve(*, options: ServeOptions, config: EditConfig, models: ModelOptions) -> None:
+def serve(*, options: ServeOptions, config: EditConfig, provenance: ProvenanceOptions, models: ModelOptions) -> None:
     """Serve a page for people and an HTTP API for programs.
 
     [bold]maskless serve[/]
@@ -32,13 +33,15 @@ def serve(*, options: ServeOptions, config: EditConfig, models: ModelOptions) ->
     """
     _require_extra("web", WEB)
     require_writable(options.folder)
+    _require_signer(provenance)
     listener = listening(options)
     editor = _editor(models, config)
     from maskless.interfaces.jobs.worker import Jobs
     from maskless.interfaces.web.server import job_limits
     from maskless.interfaces.web.server import serve as serve_until_stopped
 
-    serve_until_stopped(Jobs(editor, options.folder, job_limits(options)), options, listener)
+    jobs = Jobs(editor, options.folder, job_limits(options), provenance)
+    serve_until_stopped(jobs, options, listener)
 
 
 @with_options
@@ -49,6 +52,7 @@ def mcp(
     ] = None,
     *,
     config: EditConfig,
+    provenance: ProvenanceOptions,
     models: ModelOptions,
 ) -> None:
     """Serve tools for agents on stdin and stdout, by the Model Context Protocol.
@@ -58,7 +62,8 @@ def mcp(
     _require_extra("mcp", ("mcp",))
     from maskless.interfaces.agent import run_agent
 
-    run_agent(lambda: _editor(models, config), folders or [Path()])
+    _require_signer(provenance)
+    run_agent(lambda: _editor(models, config), folders or [Path()], provenance)
 
 
 def _editor(models: ModelOptions, config: EditConfig) -> Editor:
@@ -66,6 +71,13 @@ def _editor(models: ModelOptions, config: EditConfig) -> Editor:
     from maskless.models.pretrained import load_models
 
     return Editor(load_models(models), config)
+
+
+def _require_signer(provenance: ProvenanceOptions) -> None:
+    """Check that the certificate can sign, before the models are loaded."""
+    from maskless.records.credentials import Signer
+
+    Signer.of(provenance)
 
 
 def _require_extra(extra: str, modules: tuple[str, ...]) -> None:

@@ -172,7 +172,7 @@ def print_presets(presets: Sequence[tuple[Preset, bool]], *, as_json: bool) -> N
         notes = [
             preset.licence,
             *(["gated"] if preset.gated else []),
-            *(["edits by instruction"] * (preset.kind != "inpainting")),
+            *(["edits by instruction"] * (preset.kind == "instruction")),
         ]
         table.add_row(
             preset.name,

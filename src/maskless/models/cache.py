@@ -33,12 +33,14 @@ class Entry:
     """What the lock file records of a download.
 
     revision: as it was asked for; None for none. files: by name. settings_only: whether the weights were left out.
+    without: the parts whose weights were left out.
     """
 
     revision: str | None
     commit: str
     files: Mapping[str, RemoteFile]
     settings_only: bool
+    without: tuple[str, ...] = ()
 
 
 def is_safe_name(name: object) -> bool:
@@ -205,11 +207,12 @@ def _entry(fields: Any) -> Entry:
             for name, about in known.items()
         },
         settings_only=bool(fields["settings_only"]),
+        without=tuple(map(str, fields.get("without", ()))),
     )
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
     files = {name: {"size": file.size, "hash": file.digest} for name, file in entry.files.items()}
     return {
-        "revision": entry.revision, "commit": entry.commit, "files": files, "settings_only": entry.settings_only
-    }  # fmt: skip
+        "revision": entry.revision, "commit": entry.commit, "files": files, "settings_only": entry.settings_only,
+    } | ({"without": list(entry.without)} if entry.without else {})  # fmt: skip

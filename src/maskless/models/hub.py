@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from maskless.data.errors import MasklessError, first_line
 from maskless.models import cache
 from maskless.models.cache import Entry
-from maskless.models.listing import INDEXES, PICKLES, SETTINGS, folders_of, plan_download
+from maskless.models.listing import INDEXES, PICKLES, SETTINGS, folders_of, is_left_out, plan_download, plan_file
 from maskless.models.transfer import SETTINGS_BYTES, RemoteFile, digests, download
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -49,17 +49,17 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def find(sources: Sequence[str], *, settings_only: bool = False) -> Snapshot | None:
+def find(sources: Sequence[str], *, settings_only: bool = False, without: tuple[str, ...] = ()) -> Snapshot | None:
     """The first of these models that is complete on this disk; None if none is. No request is sent to the hub.
 
-    sources, settings_only: see `fetch`.
+    sources, settings_only, without: see `fetch`.
     """
     lock = cache.read_lock()
     for repo_id, revision in map(_split, sources):
         entry = lock.get(repo_id)
-        if entry is None or not _is_sufficient(entry, revision, settings_only):
+        if entry is None or not _is_sufficient(entry, revision, settings_only, without):
             continue
-        if not cache.missing_files(repo_id, entry):
+        if not cache.missing_files(repo_id, _needed(entry, without)):
             return _snapshot(repo_id, entry.commit)
     return None
 
@@ -70,6 +70,7 @@ def fetch(
     offline: bool = False,
     allow_pickle: bool = False,
     settings_only: bool = False,
+    without: tuple[str, ...] = (),
     again: bool = False,
     progress: bool = False,
 ) -> Snapshot:
@@ -83,6 +84,7 @@ def fetch(
         offline: never send a request to the hub; HF_HUB_OFFLINE=1 has the same effect.
         allow_pickle: also download weights that are not safetensors, if the model has no others.
         settings_only: leave the weights out.
+        without: parts of a pipeline whose weights are left out, such as ("transformer",).
         again: compare the files on this disk with their hashes, and download those that differ again.
         progress: whether to show progress bars on stderr.
     Raises:
@@ -91,7 +93,7 @@ def fetch(
     """
     from huggingface_hub import constants
 
-    found = None if again else find(sources, settings_only=settings_only)
+    found = None if again else find(sources, settings_only=settings_only, without=without)
     if found is not None:
         return found
     if offline or is_offline():
@@ -102,7 +104,7 @@ def fetch(
     for repo_id, revision in map(_split, sources):
         try:
             with _progress_bars(progress):
-                return _download(repo_id, revision, allow_pickle, settings_only)
+                return _download(repo_id, revision, allow_pickle, settings_only, without)
         except RepositoryNotFoundError as error:
             first = first or error
         except MasklessError:
@@ -125,29 +127,71 @@ def fetch(
     ) from first
 
 
-def _download(repo_id: str, revision: str | None, allow_pickle: bool, settings_only: bool) -> Snapshot:
+def fetch_file(source: str, name: str, *, offline: bool = False, progress: bool = False) -> Path:
+    """A single file of a repository, from this disk or else from the hub, as `fetch` does with models.
+
+    source: owner/name or owner/name@revision. name: the file's path in the repository.
+
+    Raises:
+        MasklessError: see `fetch`.
+    """
+    repo_id, revision = _split(source)
+    key = f"{repo_id}/{name}"
+    entry = cache.read_lock().get(key)
+    entry = entry if entry is not None and entry.revision == revision and name in entry.files else None
+    if entry is not None and not cache.missing_files(repo_id, entry):
+        return cache.snapshot_file(repo_id, entry.commit, name)
+    if offline or is_offline():
+        raise MasklessError(
+            f"{key} is not on this disk and offline use is set; run once without --offline (and HF_HUB_OFFLINE) to "
+            "download it, or name a local file"
+        )
+    try:
+        with _progress_bars(progress):
+            if entry is None:
+                entry = plan_file(repo_id, revision, name)
+                cache.record(key, entry)
+            _require_space(repo_id, entry)
+            _store(repo_id, entry.commit, entry.files[name])
+    except MasklessError:
+        raise
+    except Exception as error:  # whatever the HTTP library or the system raises on what a server sends
+        raise MasklessError(_failure(repo_id, revision, error)) from error
+    return cache.snapshot_file(repo_id, entry.commit, name)
+
+
+def _download(
+    repo_id: str, revision: str | None, allow_pickle: bool, settings_only: bool, without: tuple[str, ...]
+) -> Snapshot:
     """Download a model from the hub, and record it in the lock file."""
     entry = cache.read_lock().get(repo_id)
     known = entry is not None and all(file.digest for file in entry.files.values())
-    if entry is None or not known or not _is_sufficient(entry, revision, settings_only):
-        same = entry is not None and _is_sufficient(entry, revision, settings_only)
+    if entry is None or not known or not _is_sufficient(entry, revision, settings_only, without):
+        same = entry is not None and _is_sufficient(entry, revision, settings_only=True)
         # A later download of the same revision keeps to the commit of the first one.
-        entry = plan_download(repo_id, entry.commit if same and entry else revision, allow_pickle, settings_only)
+        commit = entry.commit if same and entry else revision
+        entry = plan_download(repo_id, commit, allow_pickle, settings_only, without)
         entry = replace(entry, revision=revision)
         # Written before the download, so that an interrupted download continues at the same commit.
         cache.record(repo_id, entry)
-    _require_space(repo_id, entry)
-    for file in list(entry.files.values()):
+    needed = _needed(entry, without)
+    _require_space(repo_id, needed)
+    for file in list(needed.files.values()):
         digest = _store(repo_id, entry.commit, file)
         if file.digest is None:
             stored = cache.snapshot_file(repo_id, entry.commit, file.name)
             complete = replace(file, size=stored.stat().st_size, digest=digest)
             entry = replace(entry, files={**entry.files, file.name: complete})
             cache.record(repo_id, entry)
-    missing = cache.missing_files(repo_id, entry)
+    missing = cache.missing_files(repo_id, needed)
     if missing:
         raise OSError(f"{len(missing)} files were not downloaded, the first is {missing[0]}")
     return _snapshot(repo_id, entry.commit)
+
+
+def _needed(entry: Entry, without: tuple[str, ...]) -> Entry:
+    """The entry without the weights of these parts."""
+    return replace(entry, files={name: file for name, file in entry.files.items() if not is_left_out(name, without)})
 
 
 def _store(repo_id: str, commit: str, file: RemoteFile) -> str:
@@ -169,7 +213,7 @@ def _store(repo_id: str, commit: str, file: RemoteFile) -> str:
         # Another commit may have the same file, or another process may just have downloaded it.
         blob = cache.blob_file(repo_id, file.digest) if file.digest else None
         if blob is None or not cache.is_intact(blob, file):
-            weights = PurePosixPath(file.name).suffix in (".safetensors", *PICKLES)
+            weights = PurePosixPath(file.name).suffix in (".safetensors", ".gguf", ".onnx", *PICKLES)
             limit = shutil.disk_usage(blobs).free if weights else SETTINGS_BYTES
             with tqdm(total=file.size, unit="B", unit_scale=True, desc=file.name, leave=False) as bar:
                 digest = download(url, part, file, limit=limit, on_bytes=bar.update)
@@ -262,9 +306,10 @@ def _split(source: str) -> tuple[str, str | None]:
     return repo_id, revision or None
 
 
-def _is_sufficient(entry: Entry, revision: str | None, settings_only: bool) -> bool:
+def _is_sufficient(entry: Entry, revision: str | None, settings_only: bool, without: tuple[str, ...] = ()) -> bool:
     """Whether an entry of the lock file has this revision and lists all files that are needed."""
-    return entry.revision == revision and (settings_only or not entry.settings_only)
+    complete = not entry.settings_only and set(entry.without) <= set(without)
+    return entry.revision == revision and (settings_only or complete)
 
 
 def _snapshot(repo_id: str, commit: str) -> Snapshot:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from maskless.data.errors import MasklessError, first_line, shown
 from maskless.models import cache
 from maskless.models.cache import Entry
-from maskless.models.presets import SHA256_OF
+from maskless.models.presets import ONNX_FILES, SHA256_OF
 from maskless.models.transfer import SETTINGS_BYTES, RemoteFile, known_digest, request_bytes, request_json
 
 SETTINGS = (".json", ".txt", ".model", ".jinja")
@@ -28,14 +28,18 @@ VARIANTS = ("fp16", "bf16")
 """Those that are used where a part of a model has no others, in this order."""
 MAX_NAMES, MAX_FILES = 20_000, 1_000
 """Files that a repository may list, and files that may be needed of it."""
+LFS_POINTER = b"version https://git-lfs"
+"""What a file begins with that git-lfs left in place of the weights themselves."""
 CONVERTER = "SFconvertbot"
 """The account of the hub that converts pickled weights to safetensors and offers them in pull requests."""
 
 
-def plan_download(repo_id: str, revision: str | None, allow_pickle: bool, settings_only: bool) -> Entry:
+def plan_download(
+    repo_id: str, revision: str | None, allow_pickle: bool, settings_only: bool, without: tuple[str, ...] = ()
+) -> Entry:
     """What a download consists of: the commit, and the files that loading needs with their sizes and hashes.
 
-    repo_id, revision, allow_pickle, settings_only: see `maskless.models.hub.fetch`.
+    repo_id, revision, allow_pickle, settings_only, without: see `maskless.models.hub.fetch`.
 
     Raises:
         MasklessError: no model that can be read, too many files, names that cannot be paths, or only pickles.
@@ -45,6 +49,7 @@ def plan_download(repo_id: str, revision: str | None, allow_pickle: bool, settin
     components = None if index is None else _components(repo_id, commit, index)
     chosen = choose_files(list(files), components, settings_only=settings_only)
     pickled = [] if settings_only else pickled_folders(list(files), chosen, components)
+    chosen, pickled = ([name for name in names if not is_left_out(name, without)] for names in (chosen, pickled))
     if pickled and allow_pickle:
         chosen += pickled
     elif pickled:
@@ -56,7 +61,7 @@ def plan_download(repo_id: str, revision: str | None, allow_pickle: bool, settin
             )
         commit, files = _listing(repo_id, converted)
         chosen = choose_files(list(files), None, settings_only=False)
-    if not any(PurePosixPath(name).suffix == ".json" for name in chosen):
+    if not any(PurePosixPath(name).suffix in (".json", ".onnx") for name in chosen):
         raise MasklessError(f"{repo_id} has no model that can be read here: neither model_index.json nor config.json")
     if len(chosen) > MAX_FILES:
         raise MasklessError(
@@ -65,7 +70,31 @@ def plan_download(repo_id: str, revision: str | None, allow_pickle: bool, settin
     for name in chosen:
         cache.snapshot_file(repo_id, commit, name)
     described = {name: _described(repo_id, commit, files[name]) for name in sorted(chosen)}
-    return Entry(revision=revision, commit=commit, files=described, settings_only=settings_only)
+    return Entry(revision=revision, commit=commit, files=described, settings_only=settings_only, without=without)
+
+
+def plan_file(repo_id: str, revision: str | None, name: str) -> Entry:
+    """The download of a single file: its commit, size and hash.
+
+    Raises:
+        MasklessError: the repository has no file of this name; the message lists those of the same kind.
+    """
+    commit, files = _listing(repo_id, revision)
+    if name not in files:
+        same = sorted(each for each in files if PurePosixPath(each).suffix == PurePosixPath(name).suffix)
+        offered = f"it has {', '.join(map(shown, same[:20]))}" if same else "nor any other file of this kind"
+        raise MasklessError(f"{repo_id} has no {shown(name)}; {offered}")
+    cache.snapshot_file(repo_id, commit, name)
+    return Entry(
+        revision=revision, commit=commit, files={name: _described(repo_id, commit, files[name])}, settings_only=False
+    )
+
+
+def is_left_out(name: str, without: Sequence[str]) -> bool:
+    """Whether a file is of the weights of one of these parts of a pipeline."""
+    path = PurePosixPath(name)
+    weights = path.suffix in (".safetensors", *PICKLES) or ".safetensors.index." in path.name
+    return weights and str(path.parent) in without
 
 
 def _listing(repo_id: str, revision: str | None) -> tuple[str, dict[str, RemoteFile]]:
@@ -192,7 +221,7 @@ def choose_files(names: Sequence[str], components: Sequence[str] | None, *, sett
         variant = variant_of(name)
         if variant is not None:
             variants.setdefault((folder, variant), []).append(name)
-        elif weights or path.suffix in SETTINGS:
+        elif weights or path.suffix in SETTINGS or (name in ONNX_FILES and not settings_only):
             chosen.append(name)
     complete = {str(PurePosixPath(name).parent) for name in chosen if name.endswith(".safetensors")}
     for variant in VARIANTS:
@@ -214,7 +243,7 @@ def pickled_folders(names: Sequence[str], chosen: Sequence[str], components: Seq
 
     names, components: see `choose_files`. chosen: the result of `choose_files`.
     """
-    safe = {str(PurePosixPath(name).parent) for name in chosen if name.endswith(".safetensors")}
+    safe = {str(PurePosixPath(name).parent) for name in chosen if name.endswith((".safetensors", ".onnx"))}
     wanted = set(components) if components is not None else {"."}
     return [
         name

@@ -74,6 +74,12 @@ def arrange(
     return "; ".join(done)
 
 
+def is_packed(weight: Tensor | nn.Module | None) -> bool:
+    """Whether a weight is quantized, as diffusers keeps those of a GGUF file: in bytes that a layer dequantizes while
+    it computes."""
+    return hasattr(weight, "quant_type")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that the memory of the device or of the machine was not sufficient."""
     message = str(error)
@@ -190,7 +196,8 @@ def _store_in_float8(networks: Sequence[Any], device: torch.device, dtype: torch
     """Store the denoiser's weights in float8, if the device supports it, and describe what was done."""
     if device.type == "mps":
         return "no float8 on mps"
-    for network in networks:
-        if hasattr(network, "enable_layerwise_casting") and not hasattr(network, "decode"):
-            network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
-    return "the denoiser's weights in float8"
+    denoisers = [each for each in networks if hasattr(each, "enable_layerwise_casting") and not hasattr(each, "decode")]
+    plain = [network for network in denoisers if not any(map(is_packed, network.parameters()))]
+    for network in plain:
+        network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
+    return "the denoiser's weights in float8" if plain else "the denoiser's weights quantized as in their file"

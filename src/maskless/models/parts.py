@@ -12,7 +12,7 @@ import json
 import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from maskless.data.errors import EditCancelled, MasklessError, first_line, shown
-from maskless.models.listing import SETTINGS, VARIANTS, variant_of
+from maskless.models.listing import LFS_POINTER, SETTINGS, VARIANTS, variant_of
 from maskless.models.memory import is_out_of_memory
 
 JSON_BYTES, SETTINGS_BYTES = 64 * 2**20, 4 * 2**20
@@ -36,7 +36,6 @@ LIMITS = {
 """Settings by which a library fills a table when it builds a network, and the largest of each."""
 UNBOUNDED = re.compile(r".*(theta|base)")
 """Settings that are only computed with."""
-LFS_POINTER = b"version https://git-lfs"
 ATTENTION = (None, "eager", "sdpa")
 """The ways to compute attention that need no code beside torch's."""
 
@@ -89,20 +88,23 @@ def read_json(path: Path, *, limit: int = JSON_BYTES) -> dict[str, Any]:
     return content
 
 
-def check_weights(folder: Path) -> None:
+def check_weights(folder: Path, *, without: Collection[str] = ()) -> None:
     """Check that the files of a model's weights and settings can be opened.
+
+    without: folders in it whose weights are not needed.
 
     Raises:
         MasklessError: a file is missing, truncated or not readable; the message names it.
     """
     for path in sorted(folder.rglob("*")):
         _check_file(path)
-    for index in sorted(folder.rglob("*.safetensors.index*.json")):
-        for shard in _shards(index):
+    needed = [path for path in sorted(folder.rglob("*.safetensors*")) if path.parent.name not in without]
+    for index in needed:
+        for shard in _shards(index) if ".safetensors.index" in index.name and index.suffix == ".json" else ():
             if not (index.parent / shard).is_file():
                 raise MasklessError(f"model file missing: {index.parent / shard}, named in {index.name}")
-    weights = sorted(folder.rglob("*.safetensors"))
-    if not weights and not list(folder.rglob("*.bin")):
+    weights = [path for path in needed if path.suffix == ".safetensors"]
+    if not weights and not list(folder.rglob("*.bin")) and not list(folder.glob("*.onnx")):
         raise MasklessError(f"no model weights (*.safetensors) in {folder}")
     for path in weights:
         shapes_in(path)

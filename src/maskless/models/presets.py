@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MIGAN, MIGAN_M, CLIPSEG = "andraniksargsyan/migan", 7.0, "CIDAS/clipseg-rd64-refined"
+"""Hub ids of the eraser and of the detector of the light sets. The eraser has 28 MB."""
+ONNX_FILES = ("migan_pipeline_v2.onnx",)
+"""The ONNX files that are downloaded; a repository may hold others."""
 DINO, CLIP = "facebook/dino-vitb8", "openai/clip-vit-base-patch16"
 ENCODERS_M = 85.8 + 149.6
 """Millions of parameters of DINO ViT-B/8 and CLIP ViT-B/16 together. Both are stored and computed in float32."""
@@ -21,7 +25,10 @@ class Preset:
     text_m, autoencoder_m, encoders_m: millions of parameters of the denoiser, the text encoders, the autoencoder, and
     DINO and CLIP together. stored_bytes: bytes of each parameter in the download. native_px: side in pixels of the
     pictures that the model draws. gated: whether its licence must be accepted on the hub first. kind: "inpainting" for
-    models that fill a mask, "instruction" for models that follow an instruction. dino, clip: hub ids.
+    models that fill a mask, "instruction" for models that follow an instruction, "erase" for one that continues the
+    surroundings. dino, clip: hub ids. erase: hub id of the model for remove, complete and repair; empty where the
+    inpainting model does them. erase_m: its millions of parameters, in float32. grounder: hub id of a detector of what
+    words name; empty for none. steps: how many the inpainting model works best with, where its folder does not say so.
     """
 
     name: str
@@ -37,6 +44,10 @@ class Preset:
     dino: str = DINO
     clip: str = CLIP
     encoders_m: float = ENCODERS_M
+    erase: str = ""
+    erase_m: float = 0.0
+    grounder: str = ""
+    steps: int | None = None
 
     @property
     def download_gb(self) -> float:
@@ -44,13 +55,13 @@ class Preset:
         if not self.inpainting:
             return 0.0
         of_pipeline = (self.denoiser_m + self.text_m + self.autoencoder_m) * self.stored_bytes
-        return (of_pipeline + self.encoders_m * 4) / 1e3
+        return (of_pipeline + (self.encoders_m + self.erase_m) * 4) / 1e3
 
     @property
     def memory_gb(self) -> float:
         """Gigabytes of weights at --memory full with the denoiser in 16 bits. An edit's activations are extra."""
         rest = 2 if self.stored_bytes == 2 else 4
-        others = (self.text_m + self.autoencoder_m) * rest + self.encoders_m * 4
+        others = (self.text_m + self.autoencoder_m) * rest + (self.encoders_m + self.erase_m) * 4
         return (self.denoiser_m * 2 + others) / 1e3
 
 
@@ -121,6 +132,26 @@ PRESETS = (
         licence="Apache-2.0", kind="instruction",
         denoiser_m=20430.4, text_m=8292.2, autoencoder_m=126.9, stored_bytes=2, native_px=1024,
     ),
+    Preset(
+        name="light",
+        inpainting=("SimianLuo/LCM_Dreamshaper_v7",),
+        licence="MIT (eraser MIT)",
+        denoiser_m=859.9, text_m=123.1, autoencoder_m=83.7, stored_bytes=4, native_px=512,
+        erase=MIGAN, erase_m=MIGAN_M, grounder=CLIPSEG, steps=4,
+    ),
+    Preset(
+        name="light-tiny",
+        inpainting=("nota-ai/bk-sdm-tiny",),
+        licence="CreativeML OpenRAIL-M (eraser MIT)",
+        denoiser_m=323.4, text_m=123.1, autoencoder_m=83.7, stored_bytes=4, native_px=512,
+        erase=MIGAN, erase_m=MIGAN_M, grounder=CLIPSEG, steps=20,
+    ),
+    Preset(
+        name="erase",
+        inpainting=(MIGAN,),
+        licence="MIT", kind="erase",
+        denoiser_m=MIGAN_M, text_m=0.0, autoencoder_m=0.0, stored_bytes=4, native_px=512, grounder=CLIPSEG,
+    ),
 )  # fmt: skip
 
 PINNED = {
@@ -142,9 +173,14 @@ PINNED = {
 """The commit of each model, as public repositories name it in their code. Each was found in at least two repositories
 or under this exact hub id."""
 
-_KLEIN, _SIGLIP2, _DINO16 = (
+_KLEIN, _Z_IMAGE, _SIGLIP2, _DINO16 = (
     PINNED[name]
-    for name in ("black-forest-labs/FLUX.2-klein-4B", "google/siglip2-base-patch16-224", "facebook/dino-vitb16")
+    for name in (
+        "black-forest-labs/FLUX.2-klein-4B",
+        "Tongyi-MAI/Z-Image-Turbo",
+        "google/siglip2-base-patch16-224",
+        "facebook/dino-vitb16",
+    )
 )
 SHA256_OF = {
     (_KLEIN, "transformer/diffusion_pytorch_model.safetensors"):
@@ -155,6 +191,20 @@ SHA256_OF = {
         "82f2bd839378541b0557bfabaf37c7d3d637071fdcb73302dedd7cf61162ce07",
     (_KLEIN, "vae/diffusion_pytorch_model.safetensors"):
         "ca70d2202afe6415bdbcb8793ba8cd99fd159cfe6192381504d6c4d3036e0f04",
+    (_Z_IMAGE, "text_encoder/model-00001-of-00003.safetensors"):
+        "328a91d3122359d5547f9d79521205bc0a46e1f79a792dfe650e99fc2d651223",
+    (_Z_IMAGE, "text_encoder/model-00002-of-00003.safetensors"):
+        "6cd087b316306a68c562436b5492edbcf6e16c6dba3a1308279caa5a58e21ca5",
+    (_Z_IMAGE, "text_encoder/model-00003-of-00003.safetensors"):
+        "7ca841ee75b9c61267c0c6148fd8d096d3d21b6d3e161256a9b878154f91fc52",
+    (_Z_IMAGE, "transformer/diffusion_pytorch_model-00001-of-00003.safetensors"):
+        "95facd593e2549e8252acb571c653d57f7ddb7f1060d4e81712f152555a88804",
+    (_Z_IMAGE, "transformer/diffusion_pytorch_model-00002-of-00003.safetensors"):
+        "a4bbe43ee184a1fb5af4b412d27555f532893bdc3165b1149e304ed82b5d7015",
+    (_Z_IMAGE, "transformer/diffusion_pytorch_model-00003-of-00003.safetensors"):
+        "aba4e37a590e63210878160a718d916d80398f4e1f78ab6c9b2b2a00d92769fa",
+    (_Z_IMAGE, "vae/diffusion_pytorch_model.safetensors"):
+        "f5b59a26851551b67ae1fe58d32e76486e1e812def4696a4bea97f16604d40a3",
     (_SIGLIP2, "model.safetensors"): "612923381c76ec5a9bed335d1c48827e3f2e506ac31b044b63b2031fadee6a0b",
     (_DINO16, "config.json"): "b87c0270b97db085fd82cf114a761fd0f62ae7914fbd407c752a2260646b689c",
 }  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,25 @@ from maskless.models.devices import resolve_device, resolve_dtype
 from maskless.models.encoders import Encoders, load_clip, load_dino
 from maskless.models.fingerprint import fingerprint_of
 from maskless.models.grounders import load_grounder
+from maskless.models.inpainters.eraser import OnnxEraser, onnx_file
+from maskless.models.inpainters.gguf_transformer import load_transformer
 from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.inpainters.single_file import load_single_file, settings_of
-from maskless.models.listing import INDEXES
 from maskless.models.memory import arrange, is_out_of_memory, memory_advice
-from maskless.models.parts import check_weights, one_line_model_errors, read_json
-from maskless.models.presets import BY_NAME, PINNED, with_mirrors
+from maskless.models.parts import one_line_model_errors, read_json
+from maskless.models.presets import Preset
+from maskless.models.sources import (
+    ENCODERS,
+    ERASE,
+    GROUNDER,
+    REDRAW,
+    TRANSFORMER,
+    LocalPart,
+    fetch_models,
+    preset_of,
+    with_commits,
+)
 
-BUNDLED = "storybook"
-"""Name of the models that the package contains."""
-ENCODERS = ("dino", "clip")
-PARTS = ("inpainting", *ENCODERS)
-GROUNDER = "grounder"
-"""The optional detector that finds what words name."""
-REDRAW = "redraw"
-"""The optional part of a set of models: the model that redraws pictures."""
 RECOMMENDATIONS = "maskless.json"
 """A file beside model_index.json with the settings that a model works best with: {"steps": ..., "guidance_scale": ...,
 "native_px": ...}. Options that the user sets take precedence. A redrawer's file may also have "refine": the fields of a
@@ -65,39 +68,34 @@ class Refinement:
 class EditModels(Encoders):
     """The frozen networks of an edit. Simultaneous edits can share them, because only their counters change.
 
-    redrawer: a model that takes a picture and draws it as a text describes it, for the tasks that redraw content; None
-    if the inpainter does that. refinement: how the redrawer refines objects that the inpainter has drawn; None if its
-    folder does not recommend it. In `options`, dtype too is the chosen one. dtype: number format of the denoiser.
-    placement: where `options.memory` keeps the networks, for the user; empty for full. See `Encoders` for the rest.
+    redrawer: a model that takes a picture and draws it as a text describes it, for the tasks that redraw content.
+    eraser: one that continues the surroundings, for the tasks that draw nothing new. Each is None if the inpainter does
+    that. refinement: how the redrawer refines objects that the inpainter has drawn; None if its folder does not
+    recommend it. In `options`, dtype too is the chosen one. dtype: number format of the denoiser. placement: where
+    `options.memory` keeps the networks, for the user; empty for full. See `Encoders` for the rest.
     """
 
     inpainter: InpaintingModel
     redrawer: InpaintingModel | None = None
+    eraser: InpaintingModel | None = None
     refinement: Refinement | None = None
     dtype: torch.dtype
     placement: str = ""
 
     @property
     def unet_forwards(self) -> int:
-        """Calls of the denoisers so far, counted per picture: the inpainter's and, if it is another model, the
-        redrawer's."""
-        redrawer = None if self.redrawer is self.inpainter else self.redrawer
-        return self.inpainter.unet_forwards + (0 if redrawer is None else redrawer.unet_forwards)
+        """Calls of the denoisers so far, counted per picture: the inpainter's and those of the other models that
+        draw."""
+        models = (self.inpainter, self.redrawer, self.eraser)
+        return sum({id(model): model.unet_forwards for model in models if model is not None}.values())
 
     def for_redrawing(self) -> EditModels:
         """The same models with the redrawer, if there is one, as the inpainter. Its drawings are not refined."""
         return self if self.redrawer is None else replace(self, inpainter=self.redrawer, refinement=None)
 
-
-@dataclass(frozen=True, kw_only=True)
-class LocalPart:
-    """One of the models, on this disk.
-
-    path: a folder or a file. name: the folder or file that the user named, or the hub id and its commit.
-    """
-
-    path: Path
-    name: str
+    def for_erasing(self) -> EditModels:
+        """The same models with the eraser, if there is one, as the inpainter."""
+        return self if self.eraser is None else replace(self, inpainter=self.eraser, refinement=None)
 
 
 def load_models(options: ModelOptions | None = None) -> EditModels:
@@ -116,13 +114,19 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
     with torch.inference_mode(False), _quiet_libraries():
         encoders = _read_encoders(parts, options)
         chosen: dict[str, Any] = {"scheduler": options.scheduler, "lora": options.lora or ""}
+        if TRANSFORMER in parts:
+            chosen["transformer"] = parts[TRANSFORMER].path
+        chosen["preset"] = preset_of(options.models)
         inpainter, networks = _load_part(_load_inpainter, parts["inpainting"], "inpainting", **chosen, **for_denoisers)
-        weights = {"inpainting": fingerprint_of(networks)} | _fingerprints(encoders)
+        of_file = isinstance(inpainter, OnnxEraser)
+        weights = _fingerprints(encoders)
+        weights["inpainting"] = inpainter.fingerprint if of_file else fingerprint_of(networks)
         redrawer, refinement = None, None
         if REDRAW in parts:
             refinement = _load_part(_load_refinement, parts[REDRAW], REDRAW, memory=options.memory)
             redrawer, further = _load_part(_load_redrawer, parts[REDRAW], REDRAW, **for_denoisers)
             networks += further
+        eraser = _load_part(_load_eraser, parts[ERASE], ERASE, memory=options.memory) if ERASE in parts else None
         placement = _placed(networks, encoders, device=device, memory=options.memory, dtype=dtype)
         if options.compile:
             placement = compile_denoisers(networks, device)
@@ -130,6 +134,7 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
         **encoders,
         inpainter=inpainter,
         redrawer=redrawer,
+        eraser=eraser,
         refinement=refinement,
         names={part: local.name for part, local in parts.items()},
         weights=weights,
@@ -190,126 +195,34 @@ def _placed(networks: Sequence[torch.nn.Module], encoders: Mapping[str, Any], **
         raise MasklessError(f"the models do not fit on {chosen['device']}; {advice}") from error
 
 
-def fetch_models(
-    options: ModelOptions, *, progress: bool = False, wanted: Sequence[str] = PARTS
-) -> dict[str, LocalPart]:
-    """Where each part is on this disk. Missing parts are downloaded first.
-
-    progress: whether to show progress bars of downloads on stderr. wanted: PARTS, or ENCODERS where nothing is drawn.
-
-    Raises:
-        MasklessError: unknown models, damaged files, or a failed download.
-    """
-    found = {}
-    named: dict[str, Any] = {part: getattr(options, part) for part in (*ENCODERS, GROUNDER, REDRAW)}
-    for part, source in model_sources(options.models, wanted=wanted, **named).items():
-        if not hub.is_hub_id(source) or Path(source).exists():
-            found[part] = LocalPart(path=Path(source), name=source)
-            continue
-        trust: dict[str, Any] = {"allow_pickle": options.allow_pickle, "progress": progress}
-        snapshot = hub.fetch(_with_commits(source), offline=options.offline, **trust)
-        try:
-            check_weights(snapshot.folder)
-        except MasklessError:
-            if options.offline or hub.is_offline():
-                raise
-            # A file in the cache is damaged: those that are not what their hashes say are downloaded again.
-            snapshot = hub.fetch(_with_commits(source), again=True, **trust)
-            check_weights(snapshot.folder)
-        found[part] = LocalPart(path=snapshot.folder, name=snapshot.name)
-    return found
-
-
-def on_disk(models: str) -> bool:
-    """Whether all parts of a preset are on this disk, so that it can be loaded offline."""
-    sources = model_sources(models).values()
-    return all(Path(source).exists() or hub.find(_with_commits(source)) is not None for source in sources)
-
-
-def _with_commits(source: str) -> list[str]:
-    """A hub id and its mirrors, each with its pinned commit if it has one. owner/name@revision does not change."""
-    if "@" in source:
-        return [source]
-    return [f"{repo_id}@{PINNED[repo_id]}" if repo_id in PINNED else repo_id for repo_id in with_mirrors(source)]
-
-
-def model_sources(
-    models: str,
-    *,
-    dino: str | None = None,
-    clip: str | None = None,
-    redraw: str | None = None,
-    grounder: str | None = None,
-    wanted: Sequence[str] = PARTS,
-) -> dict[str, str]:
-    """The folder, file or hub id of each part.
-
-    models, dino, clip, redraw, grounder: the options of these names, see `ModelOptions`. wanted: PARTS,
-    or ENCODERS where nothing is drawn.
-
-    Raises:
-        MasklessError: unknown models, or a folder with missing or damaged files.
-    """
-    root = Path(str(resources.files("maskless"))) / "assets" / BUNDLED if models == BUNDLED else Path(models)
-    preset = None if models == BUNDLED or root.exists() else BY_NAME.get(models)
-    if preset is not None:
-        found: dict[str, str | None] = {"inpainting": preset.inpainting[0], "dino": preset.dino, "clip": preset.clip}
-    elif all((root / part).is_dir() for part in wanted):
-        found = {part: str(root / part) for part in wanted}
-        if (root / REDRAW).is_dir():
-            found[REDRAW] = str(root / REDRAW)
-    elif _is_pipeline(root) or (hub.is_hub_id(models) and not root.exists()):
-        found = {"inpainting": str(root) if root.exists() else models, "dino": None, "clip": None}
-    elif root.exists():
-        missing = [part for part in wanted if not (root / part).is_dir()]
-        raise MasklessError(f"models folder {root} must hold {', '.join(wanted)}; missing: {', '.join(missing)}")
-    else:
-        raise MasklessError(
-            f"models must be one of {', '.join(BY_NAME)}, a folder, a .safetensors file or a hub id (owner/name), "
-            f"got {models!r}"
-        )
-    found |= {
-        part: own for part, own in (("dino", dino), ("clip", clip), (REDRAW, redraw), (GROUNDER, grounder)) if own
-    }
-    if "inpainting" not in wanted:
-        found = {part: source for part, source in found.items() if part not in ("inpainting", REDRAW)}
-    for part, source in found.items():
-        if source is None:
-            raise MasklessError(
-                f"{models} is only an inpainting model; name the {part} model to use with it (--{part})"
-            )
-        if Path(source).is_dir():
-            check_weights(Path(source))
-        elif Path(source).is_file() and part in ("clip", REDRAW, GROUNDER):
-            raise MasklessError(f"the {part} model must be a folder or a hub id, got the file {source}")
-        elif not Path(source).is_file() and not hub.is_hub_id(source):
-            raise MasklessError(f"no such {part} model: {source!r} is neither a folder nor a hub id such as owner/name")
-    return {part: str(source) for part, source in found.items()}
-
-
-def _is_pipeline(root: Path) -> bool:
-    """Whether this is the folder or the file of a model that draws."""
-    return root.is_file() or any((root / index).is_file() for index in INDEXES)
-
-
 def _load_inpainter(
-    source: Path, *, dtype: torch.dtype, offline: bool, allow_pickle: bool, **chosen: Any
-) -> tuple[InpaintingModel, list[torch.nn.Module]]:
-    """The inpainting model on the CPU, and its networks."""
+    source: Path, *, dtype: torch.dtype, offline: bool, allow_pickle: bool, transformer: Path | None = None,
+    preset: Preset | None = None, **chosen: Any,
+) -> tuple[InpaintingModel, list[torch.nn.Module]]:  # fmt: skip
+    """The inpainting model on the CPU, and its networks. transformer: a GGUF file with its denoiser. preset: the one
+    that it is of, if any."""
+    onnx = onnx_file(source)
+    if onnx is not None:
+        if transformer is not None or chosen.get("lora") or chosen.get("scheduler"):
+            raise MasklessError(f"{onnx} takes no LoRA, no scheduler and no transformer: it erases in one step")
+        return OnnxEraser(onnx), []
     if source.is_file():
+        if transformer is not None:
+            raise MasklessError(f"--transformer needs a model in a folder or of the hub, got the file {source}")
         settings = settings_of(source)
         if not Path(settings).is_dir():
-            settings = str(hub.fetch(_with_commits(settings), offline=offline, settings_only=True).folder)
+            settings = str(hub.fetch(with_commits(settings), offline=offline, settings_only=True).folder)
         pipeline = load_single_file(source, Path(settings))
     else:
-        pipeline = load_pipeline(str(source), dtype=dtype, allow_pickle=allow_pickle)
+        network = None if transformer is None else load_transformer(transformer, source, dtype=dtype)
+        pipeline = load_pipeline(str(source), dtype=dtype, allow_pickle=allow_pickle, transformer=network)
     recommended = _recommendations(source)
     inpainter = make_inpainter(
         pipeline,
         dtype=dtype,
         allow_pickle=allow_pickle,
         native_px=recommended.get("native_px"),
-        recommended_steps=recommended.get("steps"),
+        recommended_steps=recommended.get("steps") or (None if preset is None else preset.steps),
         recommended_guidance=recommended.get("guidance_scale"),
         **chosen,
     )
@@ -324,6 +237,14 @@ def _load_redrawer(source: Path, **chosen: Any) -> tuple[InpaintingModel, list[t
             f"the redraw model must take the picture that it edits as input, like InstructPix2Pix; {source} does not"
         )
     return model, networks
+
+
+def _load_eraser(source: Path) -> OnnxEraser:
+    """The model that fills the place of what is removed."""
+    onnx = onnx_file(source)
+    if onnx is None:
+        raise MasklessError(f"the erase model must be an ONNX file, or a folder with one; {source} has none")
+    return OnnxEraser(onnx)
 
 
 def _load_refinement(source: Path) -> Refinement | None:

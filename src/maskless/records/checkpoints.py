@@ -25,7 +25,8 @@ from maskless.engine.run import Run
 from maskless.engine.search_run import MODEL_OPTIONS, different_option, fingerprint, options_of
 from maskless.method.anchor_net import AnchorNet
 from maskless.method.search import State
-from maskless.models.pretrained import PARTS, EditModels
+from maskless.models.pretrained import EditModels
+from maskless.models.sources import PARTS
 from maskless.records.outputs import library_versions
 
 FORMAT, VERSION = "maskless", 2

@@ -26,8 +26,10 @@ from maskless.data.files import (
     write_bytes,
 )
 from maskless.data.picture import output_suffix, save_image
+from maskless.data.provenance import ProvenanceOptions
 from maskless.data.result import EditResult, Placement
 from maskless.data.types import EditRequest
+from maskless.records.credentials import Signer
 from maskless.records.folders import RECORD_NAME, edit_folder, identity, identity_in
 from maskless.records.names import safe_name, text_for_names
 from maskless.records.overview import draw_overview, thumbnail
@@ -65,6 +67,7 @@ def save_edit(
     quality: int | None = None,
     overwrite: bool = False,
     folder_name: str | None = None,
+    provenance: ProvenanceOptions | None = None,
     announce: Callable[[SavedEdit], None] | None = None,
 ) -> SavedEdit:
     """Write the source, every candidate, the best one, overview.png, report.html and result.json of an edit.
@@ -82,6 +85,7 @@ def save_edit(
         quality: 1 to 100, for a suffix that has one.
         overwrite: take the folder whatever edit it holds.
         folder_name: the folder to take if no other edit has got it meanwhile, from `folders.edit_folder`.
+        provenance: what the edited pictures say about where they come from; None takes the defaults.
         announce: called as soon as the pictures and result.json are there, before the overview and the report.
     Raises:
         MasklessError: a file cannot be written, or the format cannot hold the picture.
@@ -94,7 +98,7 @@ def save_edit(
     with one_line_write_errors(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
         with temporary_folder(output_dir) as staging:
-            written = _write_pictures(staging, result, names, image_id, draw_box)
+            written = _write_pictures(staging, result, names, image_id, draw_box, provenance or ProvenanceOptions())
             _move_into_place(staging, folder, names.stem)
     record = written.record
     saved = SavedEdit(
@@ -160,11 +164,15 @@ def _free_folder(
     return edit_folder(request, own, output_dir=output_dir, image_id=image_id, overwrite=overwrite)
 
 
-def _write_pictures(folder: Path, result: EditResult, names: _Names, image_id: str, draw_box: bool) -> _Written:
+def _write_pictures(
+    folder: Path, result: EditResult, names: _Names, image_id: str, draw_box: bool, provenance: ProvenanceOptions
+) -> _Written:
     """Write the pictures of the edit and result.json to a folder."""
     source = result.request.source
     original = source.pixels if source is not None else _pixels_of_request(result.request)
     _save_input(folder / "input_image.png", result, original)
+    signer = Signer.of(provenance)
+    ingredient = None if signer is None else signer.ingredient(source, original)
     files, thumbnails = [], []
     for index in range(len(result.candidates)):
         edited = result.edited(index)
@@ -172,7 +180,10 @@ def _write_pictures(folder: Path, result: EditResult, names: _Names, image_id: s
         files.append(f"results/{names.stem}anchor{anchor}{names.suffix}")
         pixels = edited.pixels()
         text = settings_text(result, index)
-        save_image(folder / files[-1], pixels, source=edited.source, text=text, quality=names.quality)
+        mark = edited.provenance if provenance.provenance else None
+        save_image(folder / files[-1], pixels, source=edited.source, text=text, quality=names.quality, provenance=mark)
+        if signer is not None and ingredient is not None:
+            signer.sign_file(folder / files[-1], edited.provenance, ingredient)
         thumbnails.append(thumbnail(pixels))
         if index == result.order[0]:
             best = thumbnail(pixels, longest_px=BEST_PX)
@@ -181,6 +192,11 @@ def _write_pictures(folder: Path, result: EditResult, names: _Names, image_id: s
             save_image(folder / f"boxes/{names.stem}anchor{anchor}_ori_draw.png", framed)
     shutil.copyfile(folder / files[result.order[0]], folder / names.final)
     record = edit_record(result, files, image_id, names.identity)
+    record["provenance"] = {
+        "digital_source_type": result.best.provenance.source_type if provenance.provenance else None,
+        "signed": signer is not None,
+        "source_credentials": None if ingredient is None else ingredient.credentials,
+    }
     content = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A file name may hold bytes that are not Unicode; JSON has the same escapes for them as Python.
     (folder / RECORD_NAME).write_bytes(content.encode("utf-8", "backslashreplace"))

@@ -161,3 +161,13 @@ def test_the_fingerprint_follows_weights_options_and_code(editor, tiny_models, t
         fingerprint(editor.models, config, [code]),
     }
     assert base not in others and len(others) == 6
+
+
+def test_the_fingerprint_follows_the_content_of_a_model_in_one_file(editor, tmp_path):
+    path = tmp_path / "flux.gguf"
+    found = []
+    for content in (b"one", b"another", b"one"):
+        path.write_bytes(content)
+        models = replace(editor.models, names={**editor.models.names, "transformer": str(path)})
+        found.append(fingerprint(models, EditConfig()))
+    assert found[0] == found[2] != found[1]

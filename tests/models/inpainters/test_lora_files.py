@@ -10,10 +10,10 @@ from maskless.models.inpainters.lora_files import (
     ScaleSettings,
     alpha_of,
     find_file,
+    layer_of,
     module_names,
     read_file,
     scale_settings,
-    weight_of,
 )
 
 
@@ -87,7 +87,7 @@ def test_the_alpha_of_a_layer():
 def test_the_layers_that_names_mean(family_folder, family, prefix, name):
     pipeline = load_pipeline(str(family_folder(family)))
     assert module_names(pipeline, [prefix]) == {prefix: name}
-    assert weight_of(pipeline, name) is not None and weight_of(pipeline, f"{name}.gone") is None
+    assert layer_of(pipeline, name) is not None and layer_of(pipeline, f"{name}.gone") is None
 
 
 def test_names_that_diffusers_does_not_know_are_one_line(family_folder):

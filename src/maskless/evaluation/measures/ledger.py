@@ -136,10 +136,10 @@ def decoded(text: str) -> Image.Image:
 
 
 def _contents(source: str | Path) -> Any:
-    """Names and digests of the weights and settings in a folder; the name itself where it is not a folder."""
+    """Names and digests of the weights and settings in a folder, the digest of a file, and of a hub id its name."""
     folder = Path(source)
     if not folder.is_dir():
-        return str(source)
+        return _digest(folder) if folder.is_file() else str(source)
     files = sorted(path for path in folder.rglob("*") if path.suffix in WEIGHTS and path.is_file())
     return [[path.relative_to(folder).as_posix(), _digest(path)] for path in files]
 

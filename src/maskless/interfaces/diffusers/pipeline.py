@@ -24,7 +24,8 @@ from maskless.interfaces.diffusers.anchor_net import AnchorNetModel
 from maskless.interfaces.diffusers.components import components_of, edit_models, save_as_models_folder
 from maskless.models.inpainters.denoising import completed_step, watched
 from maskless.models.presets import BY_NAME
-from maskless.models.pretrained import BUNDLED, load_encoders, load_models
+from maskless.models.pretrained import load_encoders, load_models
+from maskless.models.sources import BUNDLED
 
 OUTPUT_TYPES = ("pil", "np", "pt")
 TENSOR_INPUTS = ("latents",)

@@ -24,6 +24,7 @@ from torch import Tensor
 from maskless.data.config import KeepOptions
 from maskless.data.errors import EditCancelled, MasklessError
 from maskless.data.files import one_line_write_errors, write_bytes
+from maskless.data.provenance import ProvenanceOptions
 from maskless.data.result import EditResult, StepRecord
 from maskless.engine.editor import Editor
 from maskless.engine.run import Run
@@ -71,13 +72,21 @@ class Jobs:
     the same folder stopped are made first; a search continues from its checkpoint.
     """
 
-    def __init__(self, editor: Editor, folder: str | Path, limits: JobLimits | None = None) -> None:
-        """folder: of this server alone; created if it is missing.
+    def __init__(
+        self,
+        editor: Editor,
+        folder: str | Path,
+        limits: JobLimits | None = None,
+        provenance: ProvenanceOptions | None = None,
+    ) -> None:
+        """folder: of this server alone; created if it is missing. provenance: what edited pictures say about where
+        they come from.
 
         Raises:
             MasklessError: the folder cannot be written to, or another server uses it.
         """
         self.editor, self.folder, self.limits = editor, Path(folder), limits or JobLimits()
+        self.provenance = provenance or ProvenanceOptions()
         self._lock_file = _locked(self.folder)
         self._jobs: dict[str, Job] = {}
         self._waiting: deque[Job] = deque()
@@ -247,7 +256,7 @@ class Jobs:
 
         def save(result: EditResult) -> None:
             command = job.spec.command(mask=job.mask is not None)
-            saved = save_edit(result, job.folder, image_id="edit", command=command)
+            saved = save_edit(result, job.folder, image_id="edit", command=command, provenance=self.provenance)
             job.outcome = keep_outcome(result, saved, job.folder)
 
         def stops(_step: int = 0, _total: int = 0) -> bool:

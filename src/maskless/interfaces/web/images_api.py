@@ -20,7 +20,9 @@ from starlette.datastructures import UploadFile as FormFile
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError, require
 from maskless.data.instructions import parse_instruction
+from maskless.data.metadata import Metadata
 from maskless.data.picture import load_image
+from maskless.data.provenance import ProvenanceOptions
 from maskless.interfaces.jobs.following import changes
 from maskless.interfaces.jobs.job import CANCELLED, FAILED, Job
 from maskless.interfaces.jobs.outcome import Outcome
@@ -30,6 +32,7 @@ from maskless.interfaces.jobs.worker import Jobs
 from maskless.interfaces.web.answers import error_answer
 from maskless.interfaces.web.api import ERRORS, SSE_HEADERS, decoding, sse
 from maskless.interfaces.web.protection import error_body
+from maskless.records.credentials import Signer
 
 FORMATS = ("png", "jpeg", "webp")
 IGNORED = ("background", "quality", "input_fidelity", "user", "moderation", "style", "safety_identifier")
@@ -72,7 +75,7 @@ def images_router(jobs: Jobs, limits: UploadLimits) -> APIRouter:
             pass
         if job.state in (FAILED, CANCELLED) or job.outcome is None:
             return _unfinished(job)
-        return JSONResponse(await anyio.to_thread.run_sync(_answer, job, job.outcome, wanted, str(request.base_url)))
+        return JSONResponse(await anyio.to_thread.run_sync(_answer, job, jobs, wanted, str(request.base_url)))
 
     @router.get("/models", summary="The models that this server has loaded")
     def models() -> dict[str, Any]:
@@ -169,9 +172,10 @@ def _check_size(size: str, size_px: tuple[int, int]) -> None:
     )
 
 
-def _encoded(outcome: Outcome, rank: int, wanted: Wanted) -> bytes:
+def _encoded(outcome: Outcome, rank: int, wanted: Wanted, provenance: ProvenanceOptions) -> bytes:
     """A candidate as a file of the format and size that the client wants. A PNG of the picture's own size is the file
-    that the edit has written, with every pixel outside the region as it was sent."""
+    that the edit has written, with every pixel outside the region as it was sent. Others keep its XMP, and are signed
+    anew where the server signs."""
     path = outcome.pictures[rank - 1]
     width, height = outcome.facts["size_px"]
     own_size = wanted.size in ("auto", f"{width}x{height}", f"{height}x{width}") or any(outcome.facts["margins_px"])
@@ -185,27 +189,35 @@ def _encoded(outcome: Outcome, rank: int, wanted: Wanted) -> bytes:
     if not own_size:
         wide, _x, high = wanted.size.partition("x")
         image = image.resize((int(wide), int(high)), Image.Resampling.LANCZOS)
+    marks = Metadata(xmp=source.metadata.xmp).save_options(wanted.output_format.upper())
     file = io.BytesIO()
     if wanted.output_format == "jpeg":
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-        image.save(file, format="JPEG", quality=max(1, wanted.compression), subsampling=0)
+        image.save(file, format="JPEG", quality=max(1, wanted.compression), subsampling=0, **marks)
     elif wanted.output_format == "webp":
-        image.save(file, format="WEBP", lossless=wanted.compression == 100, quality=wanted.compression, exact=True)
+        lossless = wanted.compression == 100
+        image.save(file, format="WEBP", lossless=lossless, quality=wanted.compression, exact=True, **marks)
     else:
-        image.save(file, format="PNG")
-    return file.getvalue()
+        image.save(file, format="PNG", **marks)
+    signer = Signer.of(provenance)
+    if signer is None:
+        return file.getvalue()
+    written = signer.ingredient(source, source.pixels)
+    return signer.signed(file.getvalue(), f"image/{wanted.output_format}", None, written, title=path.name)
 
 
-def _answer(job: Job, outcome: Outcome, wanted: Wanted, base: str) -> dict[str, Any]:
-    """The answer without streaming."""
+def _answer(job: Job, jobs: Jobs, wanted: Wanted, base: str) -> dict[str, Any]:
+    """The answer without streaming, for a job that is done."""
+    outcome = job.outcome
+    assert outcome is not None
     facts, data = outcome.facts, []
     for candidate in facts["candidates"][: wanted.n]:
         rank = candidate["rank"]
         if wanted.url:
             picture = {"url": f"{base}v1/edits/{job.name}/image?rank={rank}"}
         else:
-            picture = {"b64_json": base64.b64encode(_encoded(outcome, rank, wanted)).decode()}
+            picture = {"b64_json": base64.b64encode(_encoded(outcome, rank, wanted, jobs.provenance)).decode()}
         data.append({**picture, "region": candidate["region"], "score": candidate["score"]})
     width, height = facts["size_px"]
     return {
@@ -237,7 +249,7 @@ async def _streamed(job: Job, jobs: Jobs, wanted: Wanted, request: Request) -> A
         if job.outcome is None:
             yield sse("error", error_body(job.error or f"the edit is {job.state}", 400))
             return
-        answer = await anyio.to_thread.run_sync(_answer, job, job.outcome, wanted, str(request.base_url))
+        answer = await anyio.to_thread.run_sync(_answer, job, jobs, wanted, str(request.base_url))
         extras = {name: answer[name] for name in ("id", "size", "output_format", "usage", "seed", "candidates")}
         for picture in answer["data"]:
             event = {"type": "image_edit.completed", "created_at": int(time.time()), "b64_json": ""} | shared | extras

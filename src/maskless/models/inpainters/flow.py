@@ -57,6 +57,8 @@ class FlowInpainter:
 
     denoiser = None
 
+    follows_prompt = True
+
     def __init__(
         self,
         pipeline: DiffusionPipeline,

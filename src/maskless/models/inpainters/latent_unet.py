@@ -43,6 +43,8 @@ class StableDiffusionInpainter:
     The attributes are those of InpaintingModel.
     """
 
+    follows_prompt = True
+
     def __init__(
         self,
         pipeline: DiffusionPipeline,

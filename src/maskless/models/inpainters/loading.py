@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,11 @@ if TYPE_CHECKING:
 
 
 def load_pipeline(
-    source: str, *, dtype: torch.dtype = torch.float32, allow_pickle: bool = False
+    source: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    allow_pickle: bool = False,
+    transformer: torch.nn.Module | None = None,
 ) -> DiffusionPipeline | ModularPipeline:
     """The pipeline of a folder, without a safety checker. Without model_index.json, modular_model_index.json says what
     the folder holds.
@@ -65,6 +69,7 @@ def load_pipeline(
         dtype: number format of a transformer and its text encoders, which are large; those of a UNet are read in
             float32.
         allow_pickle: also read weights that are not safetensors. Loading those can run code.
+        transformer: the denoiser, in place of the one in the folder, which is not read.
     Raises:
         MasklessError: a kind of pipeline that cannot inpaint.
     """
@@ -73,6 +78,8 @@ def load_pipeline(
 
     folder = Path(source)
     if not (folder / "model_index.json").is_file():
+        if transformer is not None:
+            raise MasklessError(f"--transformer needs a model with model_index.json, got the modular one in {source}")
         return _load_modular(folder, dtype=dtype, allow_pickle=allow_pickle)
     index = read_json(folder / "model_index.json", limit=SETTINGS_BYTES)
     kind = shown(index.get("_class_name"))
@@ -83,7 +90,8 @@ def load_pipeline(
     options: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if checked else {}
     family = next((family for family in FAMILIES if family.pipeline == chosen.__name__), None)
     dtype = torch.float32 if kind in UNET_PIPELINES else dtype
-    options |= _networks(folder, index, dtype=dtype, allow_pickle=allow_pickle)
+    given = {} if transformer is None else {"transformer": transformer}
+    options |= _networks(folder, index, dtype=dtype, allow_pickle=allow_pickle, without=given) | given
     with opening(folder):
         if family is not None and family.parts is not None:
             options |= family.parts(source)
@@ -91,7 +99,7 @@ def load_pipeline(
         pipeline = chosen.from_pretrained(source, dtype=dtype, local_files_only=True, **options)
         for part in pipeline.components.values():
             # Without accelerate, diffusers 0.42 keeps SD 3's transformer in the number format of its file.
-            if isinstance(part, torch.nn.Module) and part.dtype != dtype:
+            if isinstance(part, torch.nn.Module) and part is not transformer and part.dtype != dtype:
                 part.to(dtype=dtype)
         return pipeline
 
@@ -109,13 +117,19 @@ def _networks(
     *,
     dtype: torch.dtype,
     allow_pickle: bool,
+    without: Collection[str] = (),
     file: str = "model_index.json",
 ) -> dict[str, torch.nn.Module]:
-    """The networks of a pipeline by their part, each with all of its weights. index: see `network_classes`."""
+    """The networks of a pipeline by their part, each with all of its weights.
+
+    index: see `network_classes`. without: parts that are not read.
+    """
     from diffusers.utils import is_accelerate_available
 
     networks = {}
     for part, kind in network_classes(folder, index, file).items():
+        if part in without:
+            continue
         low = {"low_cpu_mem_usage": is_accelerate_available()} if kind.__module__.startswith("diffusers.") else {}
         kept = () if is_accelerate_available() else getattr(kind, "_keep_in_fp32_modules", None) or ()
         if kept:

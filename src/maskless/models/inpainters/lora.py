@@ -1,4 +1,7 @@
-"""Adds LoRA files to a pipeline's weights, so that they cost no time per step and need no other library."""
+"""Adds LoRA files to a pipeline's weights, so that they cost no time per step and need no other library.
+
+Quantized weights stay as they are; a LoRA is computed beside them.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,14 @@ from maskless.models.inpainters.lora_files import (
     ScaleSettings,
     alpha_of,
     find_file,
+    layer_of,
     module_name,
     read_file,
     scale_settings,
-    weight_of,
     without_side,
 )
 from maskless.models.inpainters.lycoris import DecomposedLayer, decomposed_layers, is_beyond_lora
+from maskless.models.memory import is_packed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -128,19 +132,51 @@ def add_lora(pipeline: DiffusionPipeline, lora: LoraFile, *, allow_pickle: bool 
         layers = _layers(pipeline, lora.source, content, settings)
     if not layers:
         raise MasklessError(f"{lora.source} contains no LoRA weights")
-    weights = {name: weight_of(pipeline, name) for name in layers}
-    wrong = [name for name, weight in weights.items() if not layers[name].fits(weight)]
+    changed = {name: layer_of(pipeline, name) for name in layers}
+    wrong = [name for name, layer in changed.items() if not layers[name].fits(_unpacked_shape(layer))]
     if wrong:
         raise MasklessError(
             f"LoRA {lora.source} was made for another model: {len(wrong)} of its {len(layers)} layers do not fit "
             f"{type(pipeline).__name__}, the first is {wrong[0]}; use one for this family, or the model it was made for"
         )
+    packed = [name for name, layer in changed.items() if layer is not None and is_packed(layer.weight)]
+    beyond = [name for name in packed if not isinstance(layers[name], Layer)]
+    if beyond:
+        raise MasklessError(
+            f"LoRA {lora.source} is a LyCORIS or DoRA file, which cannot be added to the quantized weights of a GGUF "
+            "file; use the model without --transformer, a file in F16, or an ordinary LoRA"
+        )
     with torch.no_grad():
-        for name, layer in layers.items():
-            weight = weights[name]
-            assert weight is not None
-            weight.copy_(layer.merged(weight.float(), lora.scale))
+        for name, layer in changed.items():
+            change: Any = layers[name]
+            assert layer is not None and isinstance(layer.weight, Tensor)
+            if name in packed:
+                _add_beside(layer, change, lora.scale)
+            else:
+                layer.weight.copy_(change.merged(layer.weight.float(), lora.scale))
     return len(layers)
+
+
+def _unpacked_shape(layer: torch.nn.Module | None) -> Tensor | None:
+    """The weight of a layer, or in place of a quantized one a tensor of its shape without values."""
+    weight: Any = None if layer is None else layer.weight
+    return torch.empty(weight.quant_shape, device="meta") if is_packed(weight) else weight
+
+
+def _add_beside(layer: torch.nn.Module, change: Layer, scale: float) -> None:
+    """Let a layer whose weight is quantized add the change to its output. Its matrices become buffers of the layer, so
+    that they move with it."""
+    dtype: Any = layer.compute_dtype
+    number = sum(name.startswith("lora_down_") for name in layer._buffers)
+    down, up = f"lora_down_{number}", f"lora_up_{number}"
+    layer.register_buffer(down, change.down.flatten(1).to(dtype))
+    layer.register_buffer(up, (scale * change.alpha / change.down.shape[0] * change.up.flatten(1).float()).to(dtype))
+
+    def add(layer: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        inner = torch.nn.functional.linear(inputs[0], layer.get_buffer(down))
+        return output + torch.nn.functional.linear(inner, layer.get_buffer(up))
+
+    layer.register_forward_hook(add)
 
 
 def _layers(

@@ -213,14 +213,15 @@ def denoiser_name(pipeline: DiffusionPipeline) -> str:
     return "unet" if hasattr(pipeline, "unet") else "transformer"
 
 
-def weight_of(pipeline: DiffusionPipeline, name: str) -> Tensor | None:
-    """The weight that a LoRA layer changes; None if the pipeline has no layer of this name."""
+def layer_of(pipeline: DiffusionPipeline, name: str) -> torch.nn.Module | None:
+    """The layer that a LoRA changes; None if the pipeline has none of this name."""
     part, _, module = name.partition(".")
     root: Any = getattr(pipeline, part, None)
     # transformers 5.6 removed a level of modules from CLIP's text model; LoRA files still use the old names.
     for path in (module, module.removeprefix("text_model."), f"text_model.{module}"):
         try:
-            return root.get_submodule(path).weight if root is not None else None
+            layer = root.get_submodule(path) if root is not None else None
         except AttributeError:
             continue
+        return layer if isinstance(getattr(layer, "weight", None), Tensor) else None
     return None

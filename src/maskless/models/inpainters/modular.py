@@ -157,7 +157,7 @@ class ModularInpainter:
     region: how it takes the region: "boxes", "mask_image", or "" if it gets the window alone.
     """
 
-    denoiser = None
+    denoiser, follows_prompt = None, True
 
     def __init__(
         self,

@@ -17,7 +17,8 @@ class InpaintingModel(Protocol):
 
     native_px: side in pixels of the pictures that it draws. cell_px: side in pixels of the square that one latent
     stands for. takes_picture: whether its input includes the content under the mask, which it redraws as the prompt
-    describes. unet_forwards: calls of the denoiser so far, counted per picture. recommended_steps,
+    describes. follows_prompt: whether the prompt decides what it draws; else it continues the surroundings, each time
+    in the same way. unet_forwards: calls of the denoiser so far, counted per picture. recommended_steps,
     recommended_guidance: what the model's folder or its scheduler recommends; None if nothing is recommended. denoiser:
     the same model as a Denoiser; None if it can only run from start to end.
     """
@@ -26,6 +27,7 @@ class InpaintingModel(Protocol):
     native_px: int
     cell_px: int
     takes_picture: bool
+    follows_prompt: bool
     unet_forwards: int
     recommended_steps: int | None
     recommended_guidance: float | None
