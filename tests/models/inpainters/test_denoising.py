@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maskless.data.errors import EditCancelled
-from maskless.models.inpainters.denoising import Sampling, watched
+from maskless.models.inpainters.denoising import Sampling, completed_step, step_completed, watched
 from maskless.models.inpainters.flowedit import flowedit
 from tiny_families import BUILDERS, NATIVE_PX
 
@@ -62,3 +62,13 @@ def test_flowedit_can_be_cancelled(family_model):
     with pytest.raises(EditCancelled), watched(lambda *step: steps.append(step) or len(steps) == 2):
         flowedit(model, PICTURES, MASKS, source, target, Sampling(seed=1, steps=4, guidance_scale=3.0))
     assert steps == [(1, 4), (2, 4)]
+
+
+def test_who_watches_can_read_the_timestep_and_the_latents_of_the_completed_step():
+    timestep, latents, seen = torch.tensor(7), torch.zeros(1, 4, 2, 2), []
+    with watched(lambda step, total: seen.append((step, total, *completed_step()))):
+        step_completed(1, 3, timestep, latents)
+        step_completed(2, 3)
+    assert seen[0][2] is timestep and seen[0][3] is latents and seen[1] == (2, 3, None, None)
+    step_completed(3, 3, timestep, latents)
+    assert completed_step() == (None, None)
