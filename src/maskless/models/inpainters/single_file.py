@@ -102,14 +102,15 @@ def load_single_file(path: Path, settings: Path) -> DiffusionPipeline:
         else:
             with opening(settings / part):
                 require_room(kind, settings / part, shapes, {})
+    # With accelerate, diffusers would leave missing weights without values and then fail to move them.
+    common: dict[str, Any] = {"local_files_only": True, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     with opening(path), recording_missing_weights() as missing:
         # The settings are those of a model for inpainting, unless they are beside the file.
         options["unet"] = UNet2DConditionModel.from_single_file(
-            str(path), config=str(settings), subfolder="unet", in_channels=shapes[FIRST_CONVOLUTION][1],
-            local_files_only=True, torch_dtype=torch.float32,
-        )  # fmt: skip
+            str(path), config=str(settings), subfolder="unet", in_channels=shapes[FIRST_CONVOLUTION][1], **common
+        )
         pipeline = (StableDiffusionXLInpaintPipeline if xl else StableDiffusionInpaintPipeline).from_single_file(
-            str(path), config=str(settings), local_files_only=True, torch_dtype=torch.float32, **options
+            str(path), config=str(settings), **common, **options
         )
     _require_complete(path, pipeline, missing)
     return pipeline.to(dtype=torch.float32)
