@@ -150,3 +150,14 @@ def test_each_phrase_is_found_once_in_a_picture_however_large_it_is(storybook):
     assert asked == ["a cat", "a dog"] and len(view.detections("")) == 0
     scaled = [round(edge * 5) for edge in task.box_xyxy]
     assert detected_boxes(view, "a cat")[0].tolist() == pytest.approx(scaled, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [((0, 0, 128, 2), (0, 0, 128, 10)), ((126, 126, 128, 128), (118, 118, 128, 128)), ((5, 9, 60, 70), (5, 9, 60, 70))],
+)
+def test_a_box_of_a_grounder_becomes_one_that_can_be_edited(storybook, found, expected):
+    view = Finder(replace(storybook.models, grounder=Oracle(found))).look(torch.rand(3, 128, 128))
+    assert tuple(detected_boxes(view, "a cat")[0].tolist()) == expected
+    wide = Finder(replace(storybook.models, grounder=Oracle((0, 0, 128, 64)))).look(torch.rand(3, 64, 128))
+    assert tuple(detected_boxes(wide, "a cat")[0].tolist()) == (32, 0, 96, 64)

@@ -15,7 +15,7 @@ from maskless.data.types import Anchors, Regions
 from maskless.locating.objects import named_objects
 from maskless.locating.view import PictureView
 from maskless.method.anchors import find_anchors
-from maskless.method.box_fitting import extend_fitted_box, fit_edges
+from maskless.method.box_fitting import MIN_SIDE_SHARE, extend_fitted_box, fit_edges
 from maskless.method.ranking import location_score
 
 AGREEMENT, LARGE = 0.5, 0.3
@@ -164,12 +164,17 @@ def location_scores(
 
 
 def detected_boxes(view: PictureView, caption: str) -> Int[Tensor, "N 4"]:
-    """The boxes that a grounder found for a caption, best first, in pixels of the picture, half-open. Sides that are
-    longer than the picture's shorter side are reduced to it, around the middle, because no region is larger."""
+    """The boxes that a grounder found for a caption, best first, in pixels of the picture, half-open.
+
+    A side that is longer than the picture's shorter side, or shorter than a fitted box may be, is changed to that
+    length, around the middle of the box and inside the picture.
+    """
     boxes = scale_boxes(view.detections(caption).boxes_xyxy, view.small_yx, view.size_yx)
     starts, sides = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-    allowed = sides.clamp(max=min(view.size_yx))
-    starts = starts + (sides - allowed) // 2
+    shorter = min(view.size_yx)
+    allowed = sides.clamp(min=max(1, round(MIN_SIDE_SHARE * shorter)), max=shorter)
+    room = torch.tensor([view.size_yx[1], view.size_yx[0]]) - allowed
+    starts = (starts + (sides - allowed) // 2).clamp(min=0).minimum(room)
     return torch.cat([starts, starts + allowed], dim=1)
 
 
