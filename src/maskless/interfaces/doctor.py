@@ -71,13 +71,13 @@ def _check_parts(models: ModelOptions) -> int:
     return missing
 
 
-def _edit(editor: Editor, task: str, **texts: str) -> None:
+def _edit(editor: Editor, task: str, prompt: str = "") -> None:
     """Edit the photograph, and print what it took and whether every pixel outside the region is the original's."""
     from maskless.data.picture import load_image
 
     source = load_image(Path(str(resources.files("maskless"))) / "assets" / "photographs" / "coffee.jpg")
     began = time.perf_counter()
-    result = editor.edit(source, task=task, box=BOX, **texts)
+    result = editor.edit(source, task=task, prompt=prompt, box=BOX)
     seconds = time.perf_counter() - began
     differs = (result.best.pixels() != source.pixels).any(axis=2)
     x0, y0, x1, y1 = BOX

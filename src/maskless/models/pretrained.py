@@ -319,7 +319,7 @@ def _load_inpainter(
         dtype=dtype,
         allow_pickle=allow_pickle,
         native_px=recommended.get("native_px"),
-        recommended_steps=recommended.get("steps") or (preset and preset.steps),
+        recommended_steps=recommended.get("steps") or (preset.steps if preset is not None else None),
         recommended_guidance=recommended.get("guidance_scale"),
         **chosen,
     )
