@@ -95,7 +95,7 @@ def _merged(xmp: bytes, provenance: Provenance) -> bytes:
     found = document.getElementsByTagNameNS(RDF, "RDF")
     require(len(found) == 1, "XMP must have one rdf:RDF")
     rdf: Element = found[0]
-    descriptions = [node for node in rdf.childNodes if _is(node, RDF, "Description")]
+    descriptions = _children(rdf, RDF, "Description")
     if not descriptions:
         descriptions = [_added(document, rdf, f'<rdf:Description xmlns:rdf="{RDF}" rdf:about=""/>')]
     earlier = [value for each in descriptions for value in _taken(each, "DigitalSourceType")]
@@ -105,9 +105,9 @@ def _merged(xmp: bytes, provenance: Provenance) -> bytes:
         descriptions[0],
         f'<Iptc4xmpExt:DigitalSourceType xmlns:Iptc4xmpExt="{IPTC}">{source_type}</Iptc4xmpExt:DigitalSourceType>',
     )
-    regions = [node for each in descriptions for node in each.childNodes if _is(node, IPTC, "ImageRegion")]
-    bags = [bag for region in regions for bag in region.childNodes if _is(bag, RDF, "Bag")]
-    number = sum(_is(item, RDF, "li") for bag in bags for item in bag.childNodes) + 1
+    regions = [region for each in descriptions for region in _children(each, IPTC, "ImageRegion")]
+    bags = [bag for region in regions for bag in _children(region, RDF, "Bag")]
+    number = sum(len(_children(bag, RDF, "li")) for bag in bags) + 1
     item = _region_item(provenance, number)
     if bags:
         _added(document, bags[0], item)
@@ -120,8 +120,10 @@ def _merged(xmp: bytes, provenance: Provenance) -> bytes:
     return f"{PACKET_BEGIN}{root.toxml()}{PACKET_END}".encode()
 
 
-def _is(node: Any, namespace: str, name: str) -> bool:
-    return bool(node.nodeType == node.ELEMENT_NODE and node.namespaceURI == namespace and node.localName == name)
+def _children(parent: Element, namespace: str, name: str) -> list[Any]:
+    """The elements of this name directly below another."""
+    elements = [node for node in parent.childNodes if node.nodeType == node.ELEMENT_NODE]
+    return [node for node in elements if node.namespaceURI == namespace and node.localName == name]
 
 
 def _added(document: Document, parent: Element, xml: str) -> Element:
@@ -141,7 +143,7 @@ def _taken(description: Element, name: str) -> list[str]:
     if description.hasAttributeNS(IPTC, name):
         values.append(description.getAttributeNS(IPTC, name))
         description.removeAttributeNS(IPTC, name)
-    for node in [node for node in description.childNodes if _is(node, IPTC, name)]:
+    for node in _children(description, IPTC, name):
         text = "".join(child.data for child in node.childNodes if child.nodeType == child.TEXT_NODE)
         values.append((node.getAttributeNS(RDF, "resource") or text).strip())
         description.removeChild(node)

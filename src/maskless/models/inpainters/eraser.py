@@ -17,6 +17,7 @@ from torch import Tensor
 
 from maskless.data.errors import MasklessError, first_line
 from maskless.models.inpainters.denoising import Sampling, step_completed
+from maskless.models.inpainters.protocol import Denoiser
 
 INPUTS = {"image": 3, "mask": 1}
 """The inputs of the file, and their numbers of channels."""
@@ -29,11 +30,13 @@ class OnnxEraser:
     """The attributes are those of InpaintingModel. It has no noise, no steps and no prompt, and it runs on the CPU."""
 
     pipeline: Any = None
-    native_px, cell_px = NATIVE_PX, CELL_PX
-    takes_picture, follows_prompt = False, False
+    native_px: int = NATIVE_PX
+    cell_px: int = CELL_PX
+    takes_picture: bool = False
+    follows_prompt: bool = False
     recommended_steps: int | None = 1
     recommended_guidance: float | None = 1.0
-    denoiser = None
+    denoiser: Denoiser | None = None
 
     def __init__(self, path: str | Path) -> None:
         """path: an ONNX file.
