@@ -25,7 +25,7 @@ SCALES = tuple(np.geomspace(0.86, 1.16, 11).tolist())
 """The scales at which phase correlation compares the two pictures."""
 STARTS = 2
 """How many results of the phase correlation are refined, beside the picture as it is."""
-MAX_SHIFT, SCALE_RANGE, MAX_SKEW = 0.25, (0.8, 1.25), 0.05
+MAX_SHIFT, SCALE_RANGE, MAX_SKEW = 0.25, (0.8, 1.25), 0.08
 """What is taken for an alignment: shifts up to this share of the longer side, scales in this range, and a homography
 whose corners differ from a shift and a scale by at most this share of the longer side."""
 MIN_OUTSIDE, MIN_OUTSIDE_PX = 0.03, 256
@@ -34,12 +34,11 @@ BLURS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 """The blurs that the returned picture is compared with: standard deviations in 256ths of the longer side."""
 LEAST_CORRELATION = 0.3
 """Local correlation below which the pixels around are not used to estimate the transformation."""
-BETTER, MUCH_BETTER = 0.95, 0.8
-"""A transformation with more parameters must reduce the residual to this share; a homography, whose estimate is the
-least certain, to the second."""
+BETTER = 0.95
+"""A transformation with more parameters must reduce the residual to this share."""
 LEAST_GAIN = 0.01
-"""Share of the structure's power that any transformation must explain beyond the picture as it is. Where little lies
-outside, it is what a model's own errors explain by chance (docs/alignment.md)."""
+"""Share of the structure's power that any transformation must explain beyond the picture as it is; one with more
+parameters a fifth of it. Less is explained by chance, by a model's own errors (docs/alignment.md)."""
 NOISE_LEVELS = 1.5
 """Standard deviation of structure, in levels of 0 to 255, that counts as nothing: rounding and compression."""
 
@@ -57,16 +56,29 @@ class Registration:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Level:
-    """Both pictures at one size: their structure in levels of 0 to 255, and 1 outside the region.
+    """Both pictures at one size: their luma in levels of 0 to 255, 1 outside the region, and the original's structure.
 
-    luma: that of the original, from which its structure is computed. to_full: from pixels of this level to those of the
-    full size."""
+    to_full: from pixels of this level to those of the full size.
+    """
 
     original: NDArray[np.float32]
     returned: NDArray[np.float32]
-    luma: NDArray[np.float32]
     outside: NDArray[np.uint8]
+    structure: NDArray[np.float32]
     to_full: Matrix
+
+    def moved_back(self, matrix: Matrix) -> NDArray[np.float32]:
+        """The structure of the returned picture as seen from the original."""
+        import cv2
+
+        return _structure(warped_back(self.returned, matrix, cv2.INTER_CUBIC), self.outside)
+
+    def compared(self, matrix: Matrix) -> NDArray[np.uint8]:
+        """1 where the moved returned picture shows what lies outside the region."""
+        import cv2
+
+        shown = warped_back(np.ones_like(self.returned), matrix, cv2.INTER_NEAREST, replicate=False)
+        return self.outside * (shown > 0)
 
 
 def register(
@@ -127,42 +139,42 @@ def _level(returned: Tensor, original: Tensor, region: Tensor, factor: float) ->
     margin = max(1, round(max(height, width) / 50))  # an editor changes a little around the region too
     small = F.interpolate(region[None, None].float(), size=(height, width), mode="area")
     wide = F.max_pool2d(small, 2 * margin + 1, stride=1, padding=margin)[0, 0]
-    structure, luma = [], []
+    luma = []
     for picture in (original, returned):
         array = np.ascontiguousarray((picture * 255).movedim(0, -1).numpy(), dtype=np.float32)
         gray = cv2.cvtColor(array, cv2.COLOR_RGB2GRAY)
-        if factor < 1:
-            gray = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
-        luma.append(gray)
-        structure.append(_structure(gray))
+        luma.append(cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA) if factor < 1 else gray)
     x, y = region.shape[1] / width, region.shape[0] / height
     to_full = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
     outside = (wide <= 1e-4).numpy().astype(np.uint8)
-    return _Level(original=structure[0], returned=structure[1], luma=luma[0], outside=outside, to_full=to_full)
+    structure = _structure(luma[0], outside)
+    return _Level(original=luma[0], returned=luma[1], outside=outside, structure=structure, to_full=to_full)
 
 
-def _structure(luma: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The luma without its finest detail, which editors lose, and without its slow changes, which unrelated pictures
-    share."""
+def _structure(luma: NDArray[np.float32], outside: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The luma outside without its finest detail, which editors lose, and without its slow changes, which unrelated
+    pictures share. The region is filled smoothly first, so that what is in it has no influence."""
     import cv2
 
     side = max(luma.shape)
-    fine = cv2.GaussianBlur(luma, (0, 0), max(0.8, side / 256))
-    return np.asarray(fine - cv2.GaussianBlur(luma, (0, 0), side / 40), dtype=np.float32)
+    fine, wide, weight = max(0.8, side / 256), side / 40, outside.astype(np.float32)
+    around = cv2.GaussianBlur(luma * weight, (0, 0), wide) / (cv2.GaussianBlur(weight, (0, 0), wide) + 1e-4)
+    filled = np.where(outside > 0, luma, around).astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(filled, (0, 0), fine) - cv2.GaussianBlur(filled, (0, 0), wide), dtype=np.float32)
 
 
 def _coarse(level: _Level) -> Matrix:
     """The best of the phase correlations over a range of scales, refined, and of the picture as it is."""
     import cv2
 
-    height, width = level.original.shape
+    height, width = level.outside.shape
     fade = cv2.GaussianBlur(level.outside.astype(np.float32), (0, 0), max(height, width) / 64) * level.outside
     window = cv2.createHanningWindow((width, height), cv2.CV_32F) ** 0.5
-    here = level.original * fade * window
+    here = level.structure * fade * window
     found = []
     for scale in SCALES:
         zoom = _zoom(scale, (height, width))
-        there = warped_back(level.returned, zoom, cv2.INTER_LINEAR) * fade * window
+        there = level.moved_back(zoom) * fade * window
         (x, y), _response = cv2.phaseCorrelate(here, there)
         matrix = zoom @ np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
         if is_plausible(matrix, (height, width)):
@@ -181,15 +193,15 @@ def _refined(level: _Level, matrix: Matrix, *, homography: bool) -> Matrix:
     affine = _ecc(level, start, level.outside, cv2.MOTION_AFFINE)
     trusted = _fitting(level, affine)
     affine = _ecc(level, affine, trusted, cv2.MOTION_AFFINE)
-    tried = [(_shift_and_scale_of(affine, trusted), BETTER), (affine, BETTER)]
+    tried = [_shift_and_scale_of(affine, trusted), affine]
     if homography:
-        tried.append((_ecc(level, affine, trusted, cv2.MOTION_HOMOGRAPHY), MUCH_BETTER))
-    best = np.eye(3)
-    still = residual = _residual_here(level, best)
-    for candidate, share in tried:
+        tried.append(_ecc(level, affine, trusted, cv2.MOTION_HOMOGRAPHY))
+    best, residual, least = np.eye(3), _residual_here(level, np.eye(3)), LEAST_GAIN
+    for candidate in tried:
         own = _residual_here(level, candidate)
-        if own < share * residual and still**2 - own**2 > LEAST_GAIN and is_plausible(candidate, level.outside.shape):
-            best, residual = candidate, own
+        gains = own < BETTER * residual and residual**2 - own**2 > least
+        if gains and is_plausible(candidate, level.outside.shape):
+            best, residual, least = candidate, own, LEAST_GAIN / 5
     return _to_full(level, best)
 
 
@@ -200,8 +212,8 @@ def _as_soft_as_returned(level: _Level, matrix: Matrix) -> _Level:
 
     here, found = _to_level(level, matrix), [(_residual(level, matrix), level)]
     for factor in BLURS:
-        soft = cv2.GaussianBlur(level.luma, (0, 0), factor * max(level.luma.shape) / 256)
-        each = replace(level, original=_structure(np.asarray(soft, dtype=np.float32)))
+        soft = cv2.GaussianBlur(level.original, (0, 0), factor * max(level.outside.shape) / 256)
+        each = replace(level, structure=_structure(np.asarray(soft, dtype=np.float32), level.outside))
         found.append((_residual_here(each, here), each))
     residual, best = min(found, key=lambda pair: pair[0])
     return best if residual < BETTER * found[0][0] else level
@@ -212,20 +224,20 @@ def _ecc(level: _Level, matrix: Matrix, trusted: NDArray[np.uint8], motion: int)
     none."""
     import cv2
 
-    # The mask of findTransformECC is that of its second picture, so the original is the second one.
     rows = 3 if motion == cv2.MOTION_HOMOGRAPHY else 2
-    start = np.linalg.inv(matrix)
-    start = (start / start[2, 2])[:rows].astype(np.float32)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 100, 1e-7)
+    # findTransformECC has a mask of its second picture, so that is the original.
+    pair = level.moved_back(matrix), level.structure
+    mask, start = trusted * level.compared(matrix), np.eye(3, dtype=np.float32)[:rows]
     try:
-        _value, found = cv2.findTransformECC(level.returned, level.original, start, motion, criteria, trusted, 1)
+        _value, found = cv2.findTransformECC(*pair, start, motion, criteria, mask, 1)
     except cv2.error:  # nothing correlates from here on
         return matrix
-    whole = np.vstack([found, [0, 0, 1]]) if rows == 2 else found
-    if not np.isfinite(whole).all() or abs(np.linalg.det(whole)) < 1e-6:
+    back = (np.vstack([found, [0, 0, 1]]) if rows == 2 else found).astype(np.float64)
+    if not np.isfinite(back).all() or abs(np.linalg.det(back)) < 1e-6:
         return matrix
-    inverse = np.linalg.inv(whole.astype(np.float64))
-    return inverse / inverse[2, 2]
+    result = matrix @ np.linalg.inv(back)
+    return result / result[2, 2]
 
 
 def _fitting(level: _Level, matrix: Matrix) -> NDArray[np.uint8]:
@@ -233,7 +245,7 @@ def _fitting(level: _Level, matrix: Matrix) -> NDArray[np.uint8]:
     editor changed there too. If little structure would be left, all of them."""
     import cv2
 
-    a, b = level.original * level.outside, warped_back(level.returned, matrix, cv2.INTER_LINEAR) * level.outside
+    a, b = level.structure * level.outside, level.moved_back(matrix) * level.outside
     width = max(a.shape) / 40
     products = [cv2.GaussianBlur(each, (0, 0), width) for each in (a * b, a * a, b * b)]
     correlation = products[0] / np.sqrt((products[1] + NOISE_LEVELS**2) * (products[2] + NOISE_LEVELS**2))
@@ -248,13 +260,10 @@ def _residual(level: _Level, full: Matrix) -> float:
 
 def _residual_here(level: _Level, matrix: Matrix) -> float:
     """How much of the structure outside the region differs, 0 to 1, with a transformation at this level."""
-    import cv2
-
-    inside = warped_back(np.ones_like(level.returned), matrix, cv2.INTER_NEAREST, replicate=False)
-    compared = (level.outside > 0) & (inside > 0)
+    compared = level.compared(matrix) > 0
     if compared.sum() < level.outside.sum() / 3:
         return 1.0
-    a, b = level.original[compared], warped_back(level.returned, matrix, cv2.INTER_CUBIC)[compared]
+    a, b = level.structure[compared], level.moved_back(matrix)[compared]
     a, b = a - a.mean(), b - b.mean()
     power, noise = float((a * a).mean() + (b * b).mean()), NOISE_LEVELS**2
     different = max(0.0, float(((a - b) ** 2).mean()) - noise)
