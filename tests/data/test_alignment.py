@@ -6,12 +6,12 @@ from maskless.data.alignment import Alignment, worst
 
 FOUND = Alignment(
     aligned=True, warped=True, colours_matched=False, shift_xy_px=(3.14159, -2.0), scale=1.04321,
-    colour_rgb=(1.26, 0.0, -4.0), residual=0.12345,
+    colour_rgb=(1.26, 0.0, -4.0), residual=0.12345, noise_px=0.1,
 )  # fmt: skip
 
 
 def test_a_shift_is_resized_and_nothing_else():
-    assert FOUND.resized(2.0) == replace(FOUND, shift_xy_px=(6.28318, -4.0))
+    assert FOUND.resized(2.0) == replace(FOUND, shift_xy_px=(6.28318, -4.0), noise_px=0.2)
 
 
 def test_it_becomes_plain_values_and_itself_again():

@@ -12,34 +12,37 @@ from maskless.engine.editor import Editor
 from maskless.engine.region_lock import lock
 from maskless.evaluation.measures.drift import Drift
 
-BOX = (80, 90, 165, 175)
-"""Its window is drawn in one piece."""
+BOX = (108, 110, 172, 174)
+"""The window around it is drawn in one piece, and shows parts of several objects."""
 WORDS = {"caption": "a red car", "prompt": "a striped car", "seed": 5}
 
 
 @pytest.fixture(scope="module")
 def storybook() -> Editor:
-    return Editor.from_pretrained("storybook", steps=1, device="cpu", dtype="float32")
+    """With the redrawer as the model that edits, which follows instructions."""
+    editor = Editor.from_pretrained("storybook", steps=1, context=0.7, device="cpu", dtype="float32")
+    models = replace(editor.models, inpainter=editor.models.redrawer, redrawer=None, refinement=None)
+    return Editor(models, editor.config)
 
 
 def drifting(editor: Editor, drifts: dict[int, Drift | None]) -> Editor:
     """The same editor with a redrawer that drifts by these amounts."""
-    redrawer = DriftingEditor(editor.models.redrawer, drifts)
-    return Editor(replace(editor.models, redrawer=redrawer), editor.config)
+    redrawer = DriftingEditor(editor.models.inpainter, drifts)
+    return Editor(replace(editor.models, inpainter=redrawer), editor.config)
 
 
-def textured(editor: Editor, box=BOX, **options):
-    return editor.edit(SAMPLES / "room.png", task="texture", box=box, **WORDS, **options)
+def redrawn(editor: Editor, box=BOX, **options):
+    return editor.edit(SAMPLES / "room.png", box=box, **WORDS, **options)
 
 
 @pytest.fixture(scope="module")
 def still(storybook):
     """The edit by the redrawer as it is."""
-    return textured(storybook)
+    return redrawn(storybook)
 
 
 def test_an_editor_that_does_not_drift_gives_the_same_bits_as_without_the_lock(storybook, still):
-    without = textured(storybook, align=False)
+    without = redrawn(storybook, align=False)
     assert torch.equal(still.candidates.crops, without.candidates.crops) and still.order == without.order
     assert without.candidates.alignments == (None,) * 4
     for own in still.candidates.alignments:
@@ -47,7 +50,7 @@ def test_an_editor_that_does_not_drift_gives_the_same_bits_as_without_the_lock(s
 
 
 def test_tiles_that_do_not_drift_lie_right_too(storybook):
-    own = textured(storybook, box=(60, 60, 190, 190)).candidates.alignment(0)
+    own = redrawn(storybook, box=(60, 60, 190, 190)).candidates.alignment(0)
     assert own is not None and own.aligned and not own.warped and not own.colours_matched
 
 
@@ -59,8 +62,8 @@ def test_every_drift_is_taken_back_and_said(storybook, still):
         7: Drift(shift_xy_px=(-5, 5), scale=0.94, blur_px=0.7),
         8: Drift(shift_xy_px=(24, 0)),
     }
-    result = textured(drifting(storybook, drifts))
-    free = textured(drifting(storybook, drifts), align=False)
+    result = redrawn(drifting(storybook, drifts))
+    free = redrawn(drifting(storybook, drifts), align=False)
     x0, y0, x1, y1 = BOX
     assert result.candidates.seeds == (5, 6, 7, 8)
     for index, drift in enumerate(drifts.values()):
@@ -83,7 +86,7 @@ def test_every_drift_is_taken_back_and_said(storybook, still):
 
 def test_a_candidate_that_cannot_be_aligned_says_so_and_ranks_last(storybook, still):
     best = still.order[0]
-    result = textured(drifting(storybook, {still.candidates.seeds[best]: None}))
+    result = redrawn(drifting(storybook, {still.candidates.seeds[best]: None}))
     own = result.candidates.alignment(best)
     assert own is not None and not own.aligned and own.residual > 0.65
     assert result.order[-1] == best and sorted(result.order) == [0, 1, 2, 3]
@@ -91,9 +94,8 @@ def test_a_candidate_that_cannot_be_aligned_says_so_and_ranks_last(storybook, st
 
 
 def test_a_search_with_such_an_editor_is_aligned_too_and_can_be_resumed(storybook):
-    editor = DriftingEditor(storybook.models.redrawer, {5: Drift(shift_xy_px=(6, 4))})
-    models = replace(storybook.models, inpainter=editor, redrawer=None, refinement=None)
-    drifted = Editor(models, replace(storybook.config, budget=2))
+    drifted = drifting(storybook, {5: Drift(shift_xy_px=(6, 4))})
+    drifted = Editor(drifted.models, replace(drifted.config, budget=2))
     run = drifted.start(drifted.request(SAMPLES / "room.png", **WORDS))
     found = run.result().candidates
     assert all(own is not None for own in found.alignments)

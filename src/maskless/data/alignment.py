@@ -16,7 +16,8 @@ class Alignment:
     of the picture, to the right and downwards, in pixels of the original. scale: size of its content as a multiple of
     the original's. colour_rgb: mean of its channels minus those of the original, in levels of 0 to 255. residual: how
     much of the structure outside the region still differs after the alignment, from 0 for none to 1 for unrelated
-    pictures.
+    pictures. noise_px: standard error of the displacement of the region's corners, in pixels of the original; smaller
+    displacements than three of them are not corrected.
 
     Of a picture that could not be aligned, shift and scale are those of the best attempt, and it is as it was returned.
     """
@@ -28,11 +29,12 @@ class Alignment:
     scale: float
     colour_rgb: tuple[float, float, float]
     residual: float
+    noise_px: float
 
     def resized(self, factor: float) -> Alignment:
         """The same in pixels of a picture that is larger by this factor."""
         x, y = self.shift_xy_px
-        return replace(self, shift_xy_px=(x * factor, y * factor))
+        return replace(self, shift_xy_px=(x * factor, y * factor), noise_px=self.noise_px * factor)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, rounded to what the measurement can tell."""
@@ -41,6 +43,7 @@ class Alignment:
             "scale": round(self.scale, 4),
             "colour_rgb": [round(value, 1) for value in self.colour_rgb],
             "residual": round(self.residual, 3),
+            "noise_px": round(self.noise_px, 2),
         }
 
     @classmethod

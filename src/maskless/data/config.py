@@ -12,12 +12,12 @@ from maskless.data.choices import (
     ANCHOR_SOURCES,
     AS_IN_THE_PAPER,
     ESTIMATORS,
+    LEARNING_SEARCHES,
     OURS,
     PICTURE_FORMATS,
     PUBLISHED_GUIDANCE,
     PUBLISHED_STEPS,
     RANKINGS,
-    LEARNING_SEARCHES,
     SEARCHES,
 )
 from maskless.data.errors import MasklessError

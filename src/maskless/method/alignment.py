@@ -28,9 +28,9 @@ from maskless.method.registration import (
 
 MIN_COVERED = 0.98
 """Least share of the region that the aligned picture must cover; the rest would repeat its border."""
-MOVED_PX = 0.3
-"""Displacements below this, in pixels of the returned picture, are not corrected: this is what is measured on pictures
-that were not moved (docs/alignment.md), and a warp would blur them for nothing."""
+MOVED_PX, MOVED_ERRORS = 0.3, 3.0
+"""Displacements below this, in pixels of the returned picture, are not corrected, and neither are those below this many
+standard errors of their estimate: a warp would blur the picture for nothing (docs/alignment.md)."""
 COLOUR_LEVELS = 2.0
 """Changes of colour below this root mean square, in levels of 0 to 255, are not corrected."""
 
@@ -66,7 +66,7 @@ def align(
         return None
     plausible = is_plausible(found.matrix, region.shape) and _covers(found.matrix, region)
     aligned = plausible and found.residual <= limit
-    warped = aligned and displacement_px(found.matrix, region) >= MOVED_PX
+    warped = aligned and displacement_px(found.matrix, region) >= max(MOVED_PX, MOVED_ERRORS * found.noise_px)
     picture = _warp(returned, found.matrix) if warped else returned
     outside = ~region & _covered(found.matrix, region.shape) if aligned else ~region
     change = _colours(picture, original, outside)
@@ -77,7 +77,7 @@ def align(
     red, green, blue = (255 * change.mean).tolist()
     alignment = Alignment(
         aligned=aligned, warped=warped, colours_matched=colours_matched, shift_xy_px=shift, scale=scale,
-        colour_rgb=(red, green, blue), residual=found.residual,
+        colour_rgb=(red, green, blue), residual=found.residual, noise_px=found.noise_px,
     )  # fmt: skip
     return Aligned(picture=picture, alignment=alignment)
 

@@ -39,6 +39,8 @@ BETTER = 0.95
 LEAST_GAIN = 0.01
 """Share of the structure's power that any transformation must explain beyond the picture as it is; one with more
 parameters a fifth of it. Less is explained by chance, by a model's own errors (docs/alignment.md)."""
+LEAST_NOISE, CORRELATED_PX = 0.3, 25.0
+"""What is left of the structure at least, in levels: rounding. And how many pixels around one have the same error."""
 NOISE_LEVELS = 1.5
 """Standard deviation of structure, in levels of 0 to 255, that counts as nothing: rounding and compression."""
 
@@ -48,10 +50,13 @@ Matrix = Float[np.ndarray, "3 3"]
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Registration:
     """Where the content of a returned picture lies. matrix: from pixels (x, y, 1) of the original to those of the
-    returned picture. residual: of the structure outside the region, 0 to 1, with this matrix."""
+    returned picture. residual: of the structure outside the region, 0 to 1, with this matrix. noise_px: standard error of
+    the displacement of the region's corners, in pixels; large where little of a picture varies outside.
+    """
 
     matrix: Matrix
     residual: float
+    noise_px: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,21 +96,26 @@ def register(
         return None
     levels = _levels(returned, original, region)
     matrix = _coarse(levels[0])
-    residual = 1.0
+    soft = levels[0]
     for level in levels:
         soft = _as_soft_as_returned(level, matrix)
         matrix = _refined(soft, matrix, homography=level is levels[-1])
-        residual = _residual(soft, matrix)
-    return Registration(matrix=matrix, residual=residual)
+    noise = _noise_px(soft, _to_level(soft, matrix), region)
+    return Registration(matrix=matrix, residual=_residual(soft, matrix), noise_px=noise)
 
 
 def displacement_px(matrix: Matrix, region: Bool[Tensor, "H W"]) -> float:
     """The largest distance by which a corner of the region's bounding box is displaced, or of the picture without a
     region, in pixels."""
+    corners = _corners(region)
+    return float(np.linalg.norm(mapped(matrix, corners) - corners, axis=1).max())
+
+
+def _corners(region: Bool[Tensor, "H W"]) -> Float[np.ndarray, "4 2"]:
+    """The corners (x, y) of the region's bounding box, or of the picture without a region."""
     ys, xs = torch.nonzero(region, as_tuple=True) if bool(region.any()) else map(torch.arange, region.shape)
     x0, y0, x1, y1 = int(xs.min()), int(ys.min()), int(xs.max()), int(ys.max())
-    corners = np.array([(x0, y0), (x1, y0), (x0, y1), (x1, y1)], dtype=np.float64)
-    return float(np.linalg.norm(mapped(matrix, corners) - corners, axis=1).max())
+    return np.array([(x0, y0), (x1, y0), (x0, y1), (x1, y1)], dtype=np.float64)
 
 
 def shift_and_scale(matrix: Matrix, size_yx: tuple[int, ...]) -> tuple[tuple[float, float], float]:
@@ -268,6 +278,26 @@ def _residual_here(level: _Level, matrix: Matrix) -> float:
     power, noise = float((a * a).mean() + (b * b).mean()), NOISE_LEVELS**2
     different = max(0.0, float(((a - b) ** 2).mean()) - noise)
     return float(min(1.0, (different / (power + noise)) ** 0.5))
+
+
+def _noise_px(level: _Level, matrix: Matrix, region: Bool[Tensor, "H W"]) -> float:
+    """The standard error of the region's corners, in pixels of the full size, for a shift and a scale: what is left
+    after the alignment is taken for noise, and the gradients outside for what the estimate rests on (the Cramér-Rao
+    bound, with as many independent pixels as the noise has)."""
+    compared = level.compared(matrix) > 0
+    left = (level.structure - level.moved_back(matrix))[compared]
+    down, across = (each[compared] for each in np.gradient(level.structure))
+    ys, xs = np.nonzero(compared)
+    middle = np.array([xs.mean(), ys.mean()]) if len(xs) else np.zeros(2)
+    zoom = across * (xs - middle[0]) + down * (ys - middle[1])
+    slopes = np.stack([across, down, zoom], axis=1).astype(np.float64)
+    power = max(float(left.var()) if len(xs) else 0.0, LEAST_NOISE**2) * CORRELATED_PX
+    spread = np.linalg.inv(slopes.T @ slopes / power + np.diag([1e-4, 1e-4, 1e-8]))
+    worst = 0.0
+    for x, y in (mapped(np.linalg.inv(level.to_full), _corners(region)) - middle).tolist():
+        moved = np.array([[1, 0, x], [0, 1, y]])
+        worst = max(worst, float(np.linalg.eigvalsh(moved @ spread @ moved.T)[-1]))
+    return float(level.to_full[0, 0] * worst**0.5)
 
 
 def _shift_and_scale_of(matrix: Matrix, trusted: NDArray[np.uint8]) -> Matrix:
