@@ -87,12 +87,12 @@ def row(kind: str, pictures: Sequence[Tensor], drifts: Sequence[Drift], noise: f
 
 
 def unrelated(pictures: Sequence[Tensor]) -> str:
-    """A line about pictures that cannot be aligned: each of the others, and noise."""
+    """A line about pictures that cannot be aligned: three of the others upside down, its own, and noise."""
     taken = []
     for number, picture in enumerate(pictures):
         noise = torch.rand(picture.shape, generator=torch.Generator().manual_seed(number))
         others = [other for other in pictures if other is not picture]
-        for other in [*others[:3], picture.flip(2), noise]:
+        for other in [*(each.flip(1) for each in [picture, *others[:3]]), noise]:
             found = align(other, picture, middle(picture), limit=LIMIT)
             assert found is not None
             taken.append(found.alignment)

@@ -88,7 +88,7 @@ def test_a_candidate_that_cannot_be_aligned_says_so_and_ranks_last(storybook, st
     best = still.order[0]
     result = redrawn(drifting(storybook, {still.candidates.seeds[best]: None}))
     own = result.candidates.alignment(best)
-    assert own is not None and not own.aligned and own.residual > 0.65
+    assert own is not None and not own.aligned and own.residual > 0.5
     assert result.order[-1] == best and sorted(result.order) == [0, 1, 2, 3]
     assert all(result.candidates.alignment(index).aligned for index in result.order[:-1])
 

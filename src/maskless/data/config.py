@@ -244,7 +244,7 @@ class EditConfig:
     )
     align: bool = option(True, group="Inpainting", help="Align what an editor redraws with the picture before pasting.")
     align_limit: float = option(
-        0.65, group="Inpainting", minimum=0.0, maximum=1.0,
+        0.5, group="Inpainting", minimum=0.0, maximum=1.0,
         help="How much of the structure outside the region may differ then, 0 to 1; candidates above rank last.",
     )  # fmt: skip
     each_part: bool = option(

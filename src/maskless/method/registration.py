@@ -30,18 +30,18 @@ MAX_SHIFT, SCALE_RANGE, MAX_SKEW = 0.25, (0.8, 1.25), 0.08
 whose corners differ from a shift and a scale by at most this share of the longer side."""
 MIN_OUTSIDE, MIN_OUTSIDE_PX = 0.03, 256
 """Least share and number of pixels outside the region that a transformation is estimated from."""
-BLURS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+BLURS = (0.5, 1.0, 1.5, 2.0, 3.0)
 """The blurs that the returned picture is compared with: standard deviations in 256ths of the longer side."""
 LEAST_CORRELATION = 0.3
 """Local correlation below which the pixels around are not used to estimate the transformation."""
 BETTER = 0.95
 """A transformation with more parameters must reduce the residual to this share."""
-LEAST_GAIN = 0.01
+LEAST_GAIN = 0.004
 """Share of the structure's power that any transformation must explain beyond the picture as it is; one with more
 parameters a fifth of it. Less is explained by chance, by a model's own errors (docs/alignment.md)."""
 LEAST_NOISE, CORRELATED_PX = 0.3, 25.0
 """What is left of the structure at least, in levels: rounding. And how many pixels around one have the same error."""
-NOISE_LEVELS = 1.5
+NOISE_LEVELS = 0.7
 """Standard deviation of structure, in levels of 0 to 255, that counts as nothing: rounding and compression."""
 
 Matrix = Float[np.ndarray, "3 3"]
@@ -49,9 +49,11 @@ Matrix = Float[np.ndarray, "3 3"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Registration:
-    """Where the content of a returned picture lies. matrix: from pixels (x, y, 1) of the original to those of the
-    returned picture. residual: of the structure outside the region, 0 to 1, with this matrix. noise_px: standard error of
-    the displacement of the region's corners, in pixels; large where little of a picture varies outside.
+    """Where the content of a returned picture lies.
+
+    matrix: from pixels (x, y, 1) of the original to those of the returned picture. residual: how much of the structure
+    outside the region differs with this matrix, 0 to 1. noise_px: standard error of the displacement of the region's
+    corners, in pixels; large where little of a picture varies outside.
     """
 
     matrix: Matrix
