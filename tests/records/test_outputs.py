@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskless.data.alignment import Alignment
 from maskless.data.errors import MasklessError
 from maskless.data.picture import load_image
 from maskless.records.outputs import save_edit
@@ -75,7 +76,7 @@ def test_the_content_of_the_record(make_result, scene, tmp_path):
     assert record["order"] == list(result.order)
     assert len(record["candidates"]) == 9 and len(record["history"]) == 10
     for index, candidate in enumerate(record["candidates"]):
-        assert set(candidate) == {"anchor", "box_xyxy", "losses", "score", "file"}
+        assert set(candidate) == {"anchor", "box_xyxy", "losses", "score", "alignment", "file"}
         assert candidate["box_xyxy"] == result.candidates.regions.boxes_xyxy[index].tolist()
         assert candidate["losses"]["total"] == pytest.approx(float(result.losses.total[index]))
         assert (tmp_path / "7_trees" / candidate["file"]).is_file()
@@ -260,3 +261,15 @@ class TestWriteErrors:
             save_edit(make_result(scene), tmp_path)
         assert {"0_trees/result.json", "0_trees/results/final_output.png"} <= tree(tmp_path)
         assert not {path for path in tree(tmp_path) if path.endswith((".tmp", "report.html", "overview.png"))}
+
+
+def test_the_alignment_of_each_candidate_is_recorded(make_result, scene, tmp_path):
+    result = make_result(scene)
+    own = Alignment(
+        aligned=False, warped=False, colours_matched=False, shift_xy_px=(3.14, -2.0), scale=1.043,
+        colour_rgb=(1.25, 0.0, -4.0), residual=0.97, noise_px=0.1,
+    )  # fmt: skip
+    aligned = replace(result, candidates=replace(result.candidates, alignments=(own, *(None,) * 8)))
+    entries = json.loads((save_edit(aligned, tmp_path).folder / "result.json").read_text("utf-8"))["candidates"]
+    assert entries[0]["alignment"] == own.to_dict() and entries[1]["alignment"] is None
+    assert entries[0]["alignment"]["aligned"] is False and entries[0]["alignment"]["residual"] == 0.97

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from maskless.data.alignment import Alignment
 from maskless.data.result import DrawnStep
 from maskless.records.outputs import save_edit
 from maskless.records.overview import second_curve
@@ -193,3 +194,17 @@ def test_the_settings_show_what_the_task_changed(make_result, scene):
     result = make_result(scene)
     html = report(replace(result, used=replace(result.used, feather=0.0)))
     assert "0.06, changed by the task to 0" in html
+
+
+def test_a_card_says_how_the_editors_picture_lay_on_the_source(make_result, scene):
+    result = make_result(scene)
+    moved = Alignment(
+        aligned=True, warped=True, colours_matched=True, shift_xy_px=(3.14, -2.0), scale=1.043,
+        colour_rgb=(1.2, -0.2, -4.0), residual=0.05, noise_px=0.1,
+    )  # fmt: skip
+    refused = replace(moved, aligned=False, warped=False, colours_matched=False, residual=0.97)
+    found = (moved, refused, *(None,) * 7)
+    html = report(replace(result, candidates=replace(result.candidates, alignments=found)))
+    shown = "moved back and recoloured", "3.1, \N{MINUS SIGN}2.0", "1.043", "1, 0, \N{MINUS SIGN}4", "failed", "0.970"
+    assert [words for words in shown if words not in html] == []
+    assert "shift in pixels" not in report(result)

@@ -130,7 +130,6 @@ class EditConfig:
         maximum=16,
         help="Difference between two half-sides, in 32nds of the picture's shorter side.",
     )
-
     fit_edges: bool | None = option(
         None,
         group="Regions",
@@ -244,6 +243,11 @@ class EditConfig:
         maximum=0.5,
         help="Width of the blended seam inside a region, as a fraction of its side.",
     )
+    align: bool = option(True, group="Inpainting", help="Align what an editor redraws with the picture before pasting.")
+    align_limit: float = option(
+        0.5, group="Inpainting", minimum=0.0, maximum=1.0,
+        help="How much of the structure outside the region may differ then, 0 to 1; candidates above rank last.",
+    )  # fmt: skip
     each_part: bool = option(
         False,
         group="Inpainting",

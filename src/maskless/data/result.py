@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from maskless.data.alignment import Alignment
 from maskless.data.boxes import corners
 from maskless.data.config import ResolvedConfig
 from maskless.data.errors import require
@@ -137,6 +138,8 @@ class Candidates:
     seeds: seed of each candidate's noise; all candidates of a search have the same one (mistake 9).
     feather: width of the seam that is blended inside a region, as a share of its side.
     masks: the pixels that each candidate may change, inside its box; None if that is the whole box.
+    alignments: how each candidate lay on the picture, if a model returned a whole picture; empty or None if nothing was
+    measured.
     """
 
     regions: Regions
@@ -145,9 +148,11 @@ class Candidates:
     seeds: tuple[int, ...]
     feather: float
     masks: Bool[Tensor, "N H W"] | None = None
+    alignments: tuple[Alignment | None, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.regions)
+        require(len(self.alignments) in (0, count), f"alignments must be {count}, got {len(self.alignments)}")
         require(tuple(self.windows_xyxy.shape) == (count, 4), f"windows_xyxy must be [{count}, 4]")
         require(self.crops.ndim == 4 and self.crops.shape[:2] == (count, 3), f"crops must be [{count}, 3, h, w]")
         require(len(self.seeds) == count, f"seeds must be {count}, got {len(self.seeds)}")
@@ -155,6 +160,10 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.regions)
+
+    def alignment(self, index: int) -> Alignment | None:
+        """How the candidate at this position lay on the picture; None if nothing was measured."""
+        return self.alignments[index] if self.alignments else None
 
     def __getitem__(self, index: list[int]) -> Candidates:
         """The candidates at these positions, in this order."""
@@ -165,6 +174,7 @@ class Candidates:
             seeds=tuple(self.seeds[i] for i in index),
             feather=self.feather,
             masks=None if self.masks is None else self.masks[index],
+            alignments=tuple(self.alignments[i] for i in index) if self.alignments else (),
         )
 
 

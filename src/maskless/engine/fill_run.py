@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from maskless.data.alignment import Alignment, worst
 from maskless.data.boxes import scale_boxes, square_window
 from maskless.data.config import ResolvedConfig
 from maskless.data.masks import crop_amount, crop_mask, mask_box, seam_step
@@ -20,13 +21,14 @@ from maskless.data.types import EditRequest, Losses, Regions
 from maskless.engine.batching import Batches
 from maskless.engine.painters import FillPlan, Paint, painter
 from maskless.engine.refine import refine
+from maskless.engine.region_lock import lock
 from maskless.engine.run import Steps, cannot_resume, cost_of, gradients
 from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
 from maskless.engine.tiles import blend_tiles, tiles_over
 from maskless.locating.view import VIEW_PX, PictureView
 from maskless.method.losses import join
-from maskless.method.ranking import Ranking, rank_fills
+from maskless.method.ranking import Ranking, aligned_first, rank_fills
 from maskless.method.search import State
 from maskless.models.inpainters.denoising import Sampling
 from maskless.models.pretrained import EditModels
@@ -102,6 +104,8 @@ class FillRun:
         self._steps = Steps(self._make_steps)
         self._canvas: Canvas | None = None
         self._crops: list[Tensor] = []
+        self._pieces: list[Alignment | None] = []
+        self._alignments: list[Alignment | None] = []
         self._losses: list[Losses] = []
         self._signs: list[tuple[float, float]] = []
         self._preview: Tensor | None = None
@@ -148,7 +152,7 @@ class FillRun:
         """All candidates, ranked."""
         self._steps.finish()
         canvas, losses = self.canvas, join(self._losses)
-        ranked = self._ranked(canvas, losses)
+        ranked = aligned_first(self._ranked(canvas, losses), self._alignments)
         with self._stopwatch.stage("ranking"):
             candidates = self._candidates(canvas)
         return EditResult(
@@ -240,6 +244,7 @@ class FillRun:
             seeds=tuple(self.plan.sampling(self.used, number).seed for number in range(count)),
             feather=self.used.feather,
             masks=canvas.mask.expand(count, -1, -1),
+            alignments=tuple(self._alignments),
         )
 
     def _score(self, canvas: Canvas, number: int, crop: Tensor) -> None:
@@ -264,6 +269,7 @@ class FillRun:
         if all(float(losses.total) < float(each.total) for each in self._losses[:number]):
             self._preview = small
         self._crops[number:] = [crop]
+        self._alignments[number:] = [worst(self._pieces)]
         self._losses[number:] = [losses]
         self._signs[number:] = [(float(embedding @ canvas.direction), -seam_step(picture, canvas.mask))]
 
@@ -271,9 +277,10 @@ class FillRun:
         """One candidate: the drawn window, first as a whole, then refined if it is an object and the models have a
         refinement, else in tiles if it is larger than the model's size."""
         native, sampling = self.models.inpainter.native_px, self.plan.sampling(self.used, number)
+        self._pieces = []
         side, drawn = self._drawn_side(canvas), None
         if not (self.plan.thin_marks or self.plan.redraw) or side == native:
-            drawn = self._paint(canvas, [self._crop(canvas, native)], sampling)[0]
+            drawn = self._paint(canvas, [self._crop(canvas, native)], sampling, native)[0]
         if drawn is not None and self.plan.refine and self.models.refinement is not None:
             drawn = self._refine(canvas, drawn, sampling.seed)
         elif side > native:
@@ -319,8 +326,9 @@ class FillRun:
         return crop_window(canvas.picture, canvas.window_xyxy, side), whole
 
     def _paint(
-        self, canvas: Canvas, crops: list[tuple[Tensor, Tensor]], sampling: Sampling
+        self, canvas: Canvas, crops: list[tuple[Tensor, Tensor]], sampling: Sampling, side: int
     ) -> Float[Tensor, "N 3 S S"]:
+        """The drawn crops of a window of this side in pixels. Those of a model that takes the picture are aligned."""
         pictures, masks = (torch.stack(parts) for parts in zip(*crops, strict=True))
 
         def draw(batch: slice) -> UInt8[Tensor, "N 3 S S"]:
@@ -332,6 +340,11 @@ class FillRun:
         drawn = self._batches.run(len(crops), draw)
         self._forwards += self.models.inpainter.unet_forwards - before
         self._inpaintings += len(crops)
+        if self.models.inpainter.takes_picture:
+            locked = lock(drawn, pictures, masks, self.used)
+            factor = (canvas.window_xyxy[2] - canvas.window_xyxy[0]) / side
+            self._pieces += [own and own.resized(factor) for own in locked.alignments]
+            drawn = locked.drawn
         return drawn.to(torch.float32) / 255
 
     def _draw_in_tiles(
@@ -353,7 +366,7 @@ class FillRun:
             if noise is not None:
                 noise = torch.cat([tile.crop_latents(noise, inpainter.cell_px) for tile in tiles])
             sampling = replace(sampling, noise=noise)
-        drawn = self._paint(canvas, [(tile.crop(picture), tile.crop(mask)) for tile in tiles], sampling)
+        drawn = self._paint(canvas, [(tile.crop(picture), tile.crop(mask)) for tile in tiles], sampling, side)
         return blend_tiles(picture, tiles, drawn)
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from maskless.data.alignment import worst
 from maskless.data.boxes import Box, square_window
 from maskless.data.config import ResolvedConfig
 from maskless.data.masks import components, mask_box
@@ -19,6 +20,7 @@ from maskless.engine.fill_run import FillRun, Locate, NamedRegion
 from maskless.engine.painters import FillPlan
 from maskless.engine.run import Steps, cannot_resume, gradients, total_cost
 from maskless.locating.view import PictureView
+from maskless.method.ranking import Ranking, aligned_first
 from maskless.method.search import State
 from maskless.models.pretrained import EditModels
 
@@ -100,16 +102,21 @@ class PartsRun:
             seeds=tuple(first.candidates.seeds[index] for index in first.order),
             feather=0.0,  # the seams are in the crops already
             masks=region.request.mask.expand(count, -1, -1),
+            alignments=tuple(
+                worst(result.candidates.alignment(result.order[rank]) for result in results) for rank in range(count)
+            ),
         )
         rows = torch.stack([result.losses.rows[list(result.order)] for result in results]).mean(dim=0)
+        scores = torch.stack([result.scores[list(result.order)] for result in results]).mean(dim=0)
+        ranked = aligned_first(Ranking(score=scores, order=tuple(range(count))), candidates.alignments)
         return replace(
             first,
             request=replace(region.request, amount=None),  # a soft mask is in the crops as well
             used=self.used,
             candidates=candidates,
             losses=Losses.from_rows(first.losses.names, rows),
-            scores=torch.stack([result.scores[list(result.order)] for result in results]).mean(dim=0),
-            order=tuple(range(count)),
+            scores=scores,
+            order=ranked.order,
             attention=region.attention,
             relevance=region.relevance,
             history=self.history,

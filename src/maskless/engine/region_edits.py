@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from maskless.data.alignment import Alignment
 from maskless.data.boxes import context_window
 from maskless.data.config import ResolvedConfig
 from maskless.data.errors import MasklessError
@@ -17,6 +19,7 @@ from maskless.data.result import Candidates
 from maskless.data.types import EditRequest, Losses, Regions, Scores
 from maskless.engine.batching import Batches
 from maskless.engine.refine import refine
+from maskless.engine.region_lock import lock
 from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
 from maskless.locating.view import PictureView
@@ -58,6 +61,7 @@ class RegionEdits:
         self._small_windows = view.scaled(self.windows_xyxy)
         self._inpainting_forwards = self._refining_forwards = 0
         self._crops: dict[int, Tensor] = {}
+        self._alignments: dict[int, Alignment | None] = {}
         self._refined: dict[int, Tensor] = {}
         self._losses: dict[int, Tensor] = {}
         with stopwatch.stage("losses"):
@@ -105,6 +109,7 @@ class RegionEdits:
             crops=torch.stack([crops[cell] for cell in cells]),
             seeds=(self._config.seed,) * len(cells),
             feather=self._config.feather,
+            alignments=tuple(self._alignments.get(cell) for cell in cells),
         )
 
     def composite(self, cell: int) -> Float[Tensor, "3 h w"]:
@@ -159,6 +164,7 @@ class RegionEdits:
             "cells": cells,
             "crops": torch.stack([self._crops[cell] for cell in cells]) if cells else torch.zeros(0),
             "losses": torch.stack([self._losses[cell] for cell in cells]) if cells else torch.zeros(0),
+            "alignments": {cell: None if own is None else asdict(own) for cell, own in self._alignments.items()},
             "batch_size": self._batches.size,
             "unet_forwards": self._inpainting_forwards,
         }
@@ -177,6 +183,9 @@ class RegionEdits:
             )
         self._crops = dict(zip(saved["cells"], saved["crops"], strict=True))
         self._losses = dict(zip(saved["cells"], saved["losses"], strict=True))
+        self._alignments = {
+            cell: None if own is None else Alignment.from_dict(own) for cell, own in saved.get("alignments", {}).items()
+        }
         self._refined = {}
         self._batches.size, self._inpainting_forwards = saved["batch_size"], saved["unet_forwards"]
 
@@ -188,6 +197,12 @@ class RegionEdits:
             seed=config.seed, steps=config.steps, guidance_scale=config.guidance_scale, strength=config.strength
         )
         drawn = self._models.inpainter.inpaint(pictures, masks, self._conditioning, sampling)
+        if self._models.inpainter.takes_picture:
+            locked = lock(drawn, pictures, masks, config)
+            drawn = locked.drawn
+            for cell, own in zip(cells, locked.alignments, strict=True):
+                x0, _y0, x1, _y1 = self.windows_xyxy[cell].tolist()
+                self._alignments[cell] = own and own.resized((x1 - x0) / pictures.shape[-1])
         return _matched(drawn, pictures, masks)
 
     def _refined_crops(self, cells: list[int]) -> dict[int, Tensor]:

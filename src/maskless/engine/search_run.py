@@ -25,7 +25,7 @@ from maskless.locating.location import Location, Proposals, is_clear, locate, lo
 from maskless.locating.view import PictureView
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_free_anchors
-from maskless.method.ranking import prefer_unoccupied, rank
+from maskless.method.ranking import aligned_first, prefer_unoccupied, rank
 from maskless.method.search import (
     SearchState,
     State,
@@ -229,6 +229,7 @@ class SearchRun:
             scores = setup.edits.scores(cells, setup.proposals.score)
             ranked = rank(scores, rule, alpha=self.used.ranking_alpha, beta=self.used.ranking_beta)
             ranked = prefer_unoccupied(ranked, setup.occupied[cells])
+            ranked = aligned_first(ranked, candidates.alignments)
         return EditResult(
             request=self.request,
             config=self.config,

@@ -97,6 +97,7 @@ class SequenceRun:
             seeds=(self.config.seed,) * len(kept),
             feather=0.0,  # the seams are in the crops already
             masks=masks,
+            alignments=tuple(last.candidates.alignment(index) for index in kept),
         )
         return replace(
             last,

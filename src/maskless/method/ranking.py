@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from maskless.data.alignment import Alignment
 from maskless.data.errors import MasklessError
 from maskless.data.types import LocationSigns, Scores
 
@@ -101,6 +103,17 @@ def prefer_unoccupied(ranking: Ranking, occupied: Float[Tensor, " N"]) -> Rankin
     """
     steps = (occupied * 50).floor().tolist()
     return Ranking(score=ranking.score, order=tuple(sorted(ranking.order, key=lambda index: steps[index])))
+
+
+def aligned_first(ranking: Ranking, alignments: Sequence[Alignment | None]) -> Ranking:
+    """The same order, but candidates that could not be aligned with the picture come last.
+
+    alignments: of each candidate; None where nothing was measured, which counts as aligned.
+    """
+    if all(each is None or each.aligned for each in alignments):
+        return ranking
+    refused = [each is not None and not each.aligned for each in alignments]
+    return Ranking(score=ranking.score, order=tuple(sorted(ranking.order, key=lambda index: refused[index])))
 
 
 def rank_fills(

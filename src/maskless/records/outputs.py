@@ -41,7 +41,17 @@ if TYPE_CHECKING:
 PAGES = ("overview.png", "report.html")
 KINDS = ("results", "boxes")
 """The folders of an edit's pictures."""
-LIBRARIES = ("maskless", "torch", "diffusers", "transformers", "tokenizers", "kornia", "numpy", "pillow")
+LIBRARIES = (
+    "maskless",
+    "torch",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "kornia",
+    "opencv-python-headless",
+    "numpy",
+    "pillow",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,12 +272,14 @@ def edit_record(result: EditResult, files: list[str], image_id: str, own: str) -
     request, regions, losses, learned = result.request, result.candidates.regions, result.losses, result.anchor_net
     candidates = []
     for index, file in enumerate(files):
+        alignment = result.candidates.alignment(index)
         candidates.append(
             {
                 "anchor": int(regions.anchor_index[index]),
                 "box_xyxy": regions.boxes_xyxy[index].tolist(),
                 "losses": {name: finite(value) for name, value in losses.of(index).items()},
                 "score": finite(float(result.scores[index])),
+                "alignment": None if alignment is None else alignment.to_dict(),
                 "file": file,
             }
         )

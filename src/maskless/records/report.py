@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from torch import Tensor
 
+from maskless.data.alignment import Alignment
 from maskless.data.boxes import corners
 from maskless.data.config import EditConfig
 from maskless.data.model_options import ModelOptions
@@ -144,6 +145,8 @@ def _card(result: EditResult, rank: int, picture: Image.Image, file: str) -> str
     numbers: dict[str, object] = {} if result.anchors is None else {kind: anchor}
     losses = result.losses.of(index)
     numbers |= {title: _number(losses[name]) for name, title in LOSSES.items()}
+    alignment = result.candidates.alignment(index)
+    numbers |= {} if alignment is None else _aligned(alignment)
     x0, y0, x1, y1 = _box(result, index)
     return (
         f'<li{" class=best" if rank == 1 else ""}><a class="side" href="{text(quote(file))}">'
@@ -153,6 +156,24 @@ def _card(result: EditResult, rank: int, picture: Image.Image, file: str) -> str
         f'<div class="faint">{x1 - x0} × {y1 - y0} at ({x0}, {y0})</div>{facts(numbers, kind="numbers")}'
         "</li>"
     )
+
+
+def _aligned(alignment: Alignment) -> dict[str, object]:
+    """How what the editor returned lay on the picture, and what was done about it."""
+    done = [word for word, was in (("moved back", alignment.warped), ("recoloured", alignment.colours_matched)) if was]
+    x, y = (_signed(value, 1) for value in alignment.shift_xy_px)
+    return {
+        "alignment": (" and ".join(done) or "none needed") if alignment.aligned else "failed",
+        "shift in pixels": f"{x}, {y}",
+        "zoom": _number(alignment.scale),
+        "colour change": ", ".join(_signed(value, 0) for value in alignment.colour_rgb),
+        "residual": _number(alignment.residual),
+    }
+
+
+def _signed(value: float, digits: int) -> str:
+    shown = f"{value:.{digits}f}"
+    return shown.replace("-", "\N{MINUS SIGN}") if float(shown) else f"{0:.{digits}f}"
 
 
 def _considered(placement: Placement) -> str:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from drifting import picture_of
 from maskless.data.errors import MasklessError
+from maskless.evaluation.measures.drift import Drift
 from maskless.evaluation.requests.benchmarks import PIE_SIDE, read_folder
 from maskless.evaluation.suite import SuiteOptions
 from maskless.evaluation.suites import pie_bench
@@ -21,6 +23,10 @@ KINDS = {"000": ("1", "1_change_object"), "001": ("1", "1_change_object"), "002"
 def _source(name):
     rng = np.random.default_rng(int(name))
     return np.asarray(Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((PIE_SIDE, PIE_SIDE)))
+
+
+def _picture(picture):
+    return Image.fromarray((picture.movedim(0, -1) * 255).round().byte().numpy())
 
 
 def _runs():
@@ -96,6 +102,26 @@ def test_another_tools_pictures_are_scored_by_hand(bench):
         "Left out: structure distance and DINO similarity",
         "Left out: LPIPS",
     ]
+
+
+def test_a_tool_that_moves_the_whole_picture_is_found_out(tmp_path):
+    """One result is shifted by (5, 12) and zoomed, the other is of another picture."""
+    folder, results = tmp_path / "bench", tmp_path / "other-tool"
+    mask = np.zeros((256, 256), np.uint8)
+    mask[90:166, 80:176] = 255
+    for name, drift in (("moved", Drift(shift_xy_px=(5, 12), scale=1.04)), ("lost", None)):
+        (folder / name).mkdir(parents=True)
+        picture = picture_of("room", 256)
+        made = picture_of("desert", 256).flip(1) if drift is None else drift(picture)
+        _picture(picture).save(folder / name / "source.png")
+        Image.fromarray(mask).save(folder / name / "mask.png")
+        (folder / name / "instruction.txt").write_text("make it blue")
+        results.mkdir(exist_ok=True)
+        _picture(made).save(results / f"{name}.png")
+    found = {row["metric"]: row for row in run(folder=folder, results=results)}
+    assert found["outside shift px"]["value"] == pytest.approx(13, abs=0.3) and found["outside shift px"]["n"] == 1
+    assert found["outside zoom %"]["value"] == pytest.approx(4, abs=0.2)
+    assert found["outside aligned"]["value"] == 0.5 and 0.4 < found["outside residual"]["value"] < 0.6
 
 
 def test_networks_are_named_by_folder(bench, tiny_models, tmp_path):

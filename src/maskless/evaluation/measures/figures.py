@@ -64,6 +64,18 @@ BACKGROUND_MSE = _named("background MSE", "mean squared error of the background,
 BACKGROUND_IDENTICAL = _named("background identical", "share of unchanged pixels outside the mask", "higher")
 BACKGROUND_LPIPS = _named("background LPIPS", "perceptual distance of the background's own pixels", "lower")
 
+# pie-bench: how the whole picture moved, measured outside the mask (docs/alignment.md).
+OUTSIDE_SHIFT = _named(
+    "outside shift px", "how far the background moved at the middle of the picture", "lower"
+)
+OUTSIDE_ZOOM = _named("outside zoom %", "how much larger or smaller the background became, without its sign", "lower")
+OUTSIDE_RESIDUAL = _named(
+    "outside residual", "share of the background's structure that differs after the best alignment, 0 to 1", "lower"
+)
+OUTSIDE_ALIGNED = _named(
+    "outside aligned", "the background could be aligned; others have no shift and zoom", "higher"
+)
+
 # What CLIP and DINO see.
 CLIP_WHOLE = _named("CLIP whole", "cosine of the edited picture and the prompt", "higher")
 CLIP_EDITED = _named("CLIP edited", "cosine of the picture and the prompt, all but the true box black", "higher")

@@ -32,11 +32,13 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
 from maskless.data.masks import mask_box
 from maskless.evaluation.measures import figures, metrics
 from maskless.evaluation.measures.lpips import Lpips
 from maskless.evaluation.measures.metrics import Mask, Pixels, capped_psnr, unit
+from maskless.method.alignment import align
 from maskless.models.clip import Clip
 from maskless.models.dino import Dino
 
@@ -142,6 +144,21 @@ def target_figures(tools: Instruments, target: Pixels, result: Pixels) -> dict[s
         tokens = _cls_token(tools.dino, wanted), _cls_token(tools.dino, made)
         found[figures.TARGET_DINO] = float(F.cosine_similarity(*tokens, dim=0))
     return found
+
+
+def displacement_figures(source: Pixels, result: Pixels, edited: Mask) -> dict[str, float]:
+    """By how much the whole picture was displaced, measured outside the edited part; nothing where too little lies
+    outside. Shift and zoom are NaN where the two pictures cannot be aligned."""
+    found = align(unit(result), unit(source), edited, limit=EditConfig().align_limit)
+    if found is None:
+        return {}
+    own = found.alignment
+    return {
+        figures.OUTSIDE_SHIFT: math.hypot(*own.shift_xy_px) if own.aligned else math.nan,
+        figures.OUTSIDE_ZOOM: 100 * abs(own.scale - 1) if own.aligned else math.nan,
+        figures.OUTSIDE_RESIDUAL: own.residual,
+        figures.OUTSIDE_ALIGNED: own.aligned,
+    }
 
 
 def region_figures(region: Mask, edited: Mask) -> dict[str, float]:

@@ -33,6 +33,7 @@ from maskless.evaluation.measures.lpips import Lpips
 from maskless.evaluation.measures.protocols import (
     Instruments,
     corrected_figures,
+    displacement_figures,
     last_square,
     pie_figures,
     region_figures,
@@ -159,6 +160,7 @@ def measure_item(tools: Instruments, item: BenchItem, make: Callable[[], Made | 
         found |= pie_figures(tools, source, result, item.mask, item.prompt)
     if item.mask is not None:
         found |= corrected_figures(tools, source, result, item.mask, item.caption, item.prompt)
+        found |= displacement_figures(source, result, item.mask)
         if made.region is not None:
             found |= region_figures(made.region, item.mask)
     else:

@@ -1,0 +1,55 @@
+"""Pictures and editors that drift by known amounts, for the tests of the region lock."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskless.data.paste import resize
+from maskless.data.picture import load_image
+from maskless.evaluation.measures.drift import Drift
+
+SAMPLES = Path(str(resources.files("maskless"))) / "assets" / "samples"
+WARM = {"gain_rgb": (1.1, 0.95, 0.85), "offset_rgb": (0.02, -0.03, 0.05)}
+
+
+def picture_of(name: str, side: int) -> torch.Tensor:
+    return resize(load_image(SAMPLES / f"{name}.png").rgb, (side, side))
+
+
+def middle(side: int) -> torch.Tensor:
+    region = torch.zeros(side, side, dtype=torch.bool)
+    region[int(0.35 * side) : int(0.7 * side), int(0.3 * side) : int(0.65 * side)] = True
+    return region
+
+
+def edited(picture: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """The picture with noise of another colour in the region."""
+    noise = torch.rand(picture.shape, generator=torch.Generator().manual_seed(0))
+    return torch.where(region, 0.3 * noise + torch.tensor([0.6, 0.1, 0.4])[:, None, None], picture)
+
+
+class DriftingEditor:
+    """A real editor whose pictures drift before they are returned; whatever else is asked of it, the editor answers.
+
+    drifts: by the seed of the noise, so that every candidate can have its own; a seed without an entry does not drift,
+    and None as an entry returns noise.
+    """
+
+    takes_picture = True
+
+    def __init__(self, editor: Any, drifts: dict[int, Drift | None]) -> None:
+        self._editor, self._drifts = editor, drifts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._editor, name)
+
+    def inpaint(self, images, masks, prompt, sampling):
+        drawn = self._editor.inpaint(images, masks, prompt, sampling)
+        drift = self._drifts.get(sampling.seed, Drift())
+        if drift is None:
+            return torch.randint(0, 256, drawn.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+        return torch.stack([(drift(each / 255) * 255).round().to(torch.uint8) for each in drawn])
