@@ -288,7 +288,7 @@ def _noise_px(level: _Level, matrix: Matrix, region: Bool[Tensor, "H W"]) -> flo
     bound, with as many independent pixels as the noise has)."""
     compared = level.compared(matrix) > 0
     left = (level.structure - level.moved_back(matrix))[compared]
-    down, across = (each[compared] for each in np.gradient(level.structure))
+    down, across = (np.gradient(level.structure, axis=axis)[compared] for axis in (0, 1))
     ys, xs = np.nonzero(compared)
     middle = np.array([xs.mean(), ys.mean()]) if len(xs) else np.zeros(2)
     zoom = across * (xs - middle[0]) + down * (ys - middle[1])

@@ -39,5 +39,5 @@ class Drift:
             array = cv2.warpPerspective(array, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
         if self.blur_px:
             array = cv2.GaussianBlur(array, (0, 0), self.blur_px)
-        changed = array * np.float32(self.gain_rgb) + np.float32(self.offset_rgb)
+        changed = array * np.array(self.gain_rgb, np.float32) + np.array(self.offset_rgb, np.float32)
         return torch.from_numpy((changed.clip(0, 1) * 255).round() / 255).to(torch.float32).movedim(-1, 0).contiguous()
