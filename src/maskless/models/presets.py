@@ -70,7 +70,7 @@ PRESETS = (
         name="storybook",
         licence="Apache-2.0",
         # The numbers include both the inpainting model and the redrawer.
-        denoiser_m=29.4, text_m=2.6, autoencoder_m=1.7, stored_bytes=4, native_px=64, encoders_m=5.1,
+        denoiser_m=29.4, text_m=2.6, autoencoder_m=1.7, stored_bytes=4, native_px=96, encoders_m=5.1,
     ),
     Preset(
         name="sd15",
