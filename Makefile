@@ -25,6 +25,7 @@ demo: $(STAMP)
 pictures: $(STAMP)
 	$(BIN)/python docs/make_pictures.py
 	$(BIN)/python docs/make_screenshots.py
+	$(BIN)/python docs/make_workflow_pictures.py
 
 # The tests of the page need a browser. Where none can be installed they are skipped, with a line that says so.
 browser: $(STAMP)

@@ -60,7 +60,7 @@ def test_the_surroundings_of_the_mask_hardly_change(models, scene):
 def test_a_search_refines_its_candidates_and_nothing_else_changes(models, scene):
     options = {"caption": "an object", "anchors": 2, "iterations": 1}
     with_it, without = (edit(each, scene, **options) for each in (models, replace(models, refinement=None)))
-    assert with_it.candidates.crops.shape[2:] == (128, 128) and without.candidates.crops.shape[2:] == (64, 64)
+    assert with_it.candidates.crops.shape[2:] == (128, 128) and without.candidates.crops.shape[2:] == (96, 96)
     assert torch.equal(with_it.candidates.regions.boxes_xyxy, without.candidates.regions.boxes_xyxy)
     assert with_it.order == without.order and torch.equal(with_it.losses.rows, without.losses.rows)
     boxes = {tuple(box) for box in with_it.candidates.regions.boxes_xyxy.tolist()}

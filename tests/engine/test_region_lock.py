@@ -49,6 +49,7 @@ def test_an_editor_that_does_not_drift_gives_the_same_bits_as_without_the_lock(s
         assert own is not None and own.aligned and not own.warped and not own.colours_matched
 
 
+@pytest.mark.slow
 def test_tiles_that_do_not_drift_lie_right_too(storybook):
     own = redrawn(storybook, box=(60, 60, 190, 190)).candidates.alignment(0)
     assert own is not None and own.aligned and not own.warped and not own.colours_matched
@@ -96,12 +97,12 @@ def test_a_candidate_that_cannot_be_aligned_says_so_and_ranks_last(storybook, st
 def test_a_search_with_such_an_editor_is_aligned_too_and_can_be_resumed(storybook):
     drifted = drifting(storybook, {5: Drift(shift_xy_px=(6, 4))})
     drifted = Editor(drifted.models, replace(drifted.config, budget=2))
-    run = drifted.start(drifted.request(SAMPLES / "room.png", **WORDS))
+    run = drifted.start(drifted.request(SAMPLES / "meadow.png", **WORDS))
     found = run.result().candidates
     assert all(own is not None for own in found.alignments)
     moved = [own for own in found.alignments if own.aligned]
     assert moved and all(own.warped for own in moved)
-    again = drifted.start(drifted.request(SAMPLES / "room.png", **WORDS), state=run.state())
+    again = drifted.start(drifted.request(SAMPLES / "meadow.png", **WORDS), state=run.state())
     assert again.result().candidates.alignments == found.alignments
 
 

@@ -90,7 +90,7 @@ class TestEdit:
             "beta": 0.25, "gamma": 0.125, "views": 1, "ranking_alpha": 3.0, "ranking_beta": 0.5, "steps": 1,
             "guidance_scale": 2.0, "negative_prompt": "grey", "context": 0.25, "feather": 0.1, "batch_size": 2,
             "ranking": "paper", "estimator": "table", "strength": 1.0,
-            "location_weight": 1.5, "delta": 0.0625,
+            "location_weight": 1.5, "delta": 0.0625, "align_limit": 0.25,
         }  # fmt: skip
         of_models = {"device": "cpu", "dtype": "float32", "scheduler": "unipc", "lora": "style.safetensors:0.5",
                      "memory": "low"}  # fmt: skip
@@ -98,7 +98,7 @@ class TestEdit:
                 "format": "webp", "quality": 60}  # fmt: skip
         switches = {"slim_checkpoint": True, "offline": True, "allow_pickle": True, "fit_edges": False,
                     "draw_box": True, "tensorboard": True, "keep_alpha": True, "overwrite": True,
-                    "each_part": True}  # fmt: skip
+                    "each_part": True, "align": False}  # fmt: skip
         flags = [
             text
             for name, value in (given | of_models | kept).items()
@@ -109,10 +109,14 @@ class TestEdit:
             "edit", scene, *TEXTS, "--models", tiny_models, *flags, "--json",
         )  # fmt: skip
         record = json.loads(out)
-        assert status == 0 and record["config"] == given | {"fit_edges": False, "keep_alpha": True, "each_part": True}
+        assert status == 0 and record["config"] == given | {
+            "fit_edges": False, "keep_alpha": True, "each_part": True, "align": False,
+        }  # fmt: skip
         assert set(record["config"]) == {option.name for option in fields(EditConfig)}
         loaded = of_models | {"offline": True, "allow_pickle": True, "models": str(tiny_models)}
-        assert record["models"] == loaded | {"dino": None, "clip": None, "redraw": None}
+        assert record["models"] == loaded | {"compile": False} | dict.fromkeys(
+            ("dino", "clip", "redraw", "erase", "grounder", "transformer")
+        )
         assert set(record["models"]) == {option.name for option in fields(ModelOptions)}
         assert set(kept) | {"slim_checkpoint", "draw_box", "tensorboard", "overwrite"} == {
             option.name for option in fields(KeepOptions)
@@ -280,7 +284,8 @@ class TestHelp:
             "Display",
         ):
             assert f"─ {group} ─" in out
-        assert "[default: what the model recommends, else 50]" in out
+        text = " ".join(out.replace("│", " ").split())
+        assert "[default: what the model recommends, else 50]" in text
 
     def test_version(self, maskless):
         assert re.fullmatch(r"maskless \d+\.\d+\.\d+\n", maskless("--version")[1])

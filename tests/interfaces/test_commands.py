@@ -94,7 +94,7 @@ class TestModels:
     def test_lists_them_as_json(self, maskless):
         status, out, err = maskless("models", "--json")
         presets = {preset["name"]: preset for preset in json.loads(out)}
-        assert (status, err) == (0, "") and len(presets) == 11
+        assert (status, err) == (0, "") and len(presets) == 14
         assert presets["storybook"]["on_disk"] and not presets["sd15"]["on_disk"]
         assert presets["sd2"]["inpainting"][0] == "sd2-community/stable-diffusion-2-inpainting"
         assert presets["sd3"]["gated"] and presets["kontext"]["kind"] == "instruction"
@@ -177,6 +177,7 @@ class TestEvaluate:
         status, out, _ = maskless("evaluate", "pie-bench", "bench", "--results", ".", "--json")
         assert {row["metric"]: row["value"] for row in json.loads(out)} == {
             "background PSNR dB": 100, "background MSE": 0, "background SSIM": 1, "background identical": 1,
+            "outside shift px": 0, "outside zoom %": 0, "outside residual": 0, "outside aligned": 1,
         }  # fmt: skip
         assert "maskless evaluate pie-bench bench --results ." in Path("output/evaluation/pie_bench.md").read_text()
 

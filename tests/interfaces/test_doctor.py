@@ -16,8 +16,8 @@ def run(capsys, *arguments: str) -> tuple[int, list[str], str]:
 
 def test_each_part_that_is_missing_has_a_line(capsys):
     status, lines, error = run(capsys, "--models", "light", "--offline")
-    assert status == 2 and error.startswith("maskless: 4 of the parts of light are missing")
-    assert [line.partition(":")[0] for line in lines] == ["inpainting", "dino", "clip", "erase"]
+    assert status == 2 and error.startswith("maskless: 5 of the parts of light are missing")
+    assert [line.partition(":")[0] for line in lines] == ["inpainting", "dino", "clip", "erase", "grounder"]
     assert all("is not on this disk" in line for line in lines)
 
 

@@ -20,8 +20,9 @@ ACCELERATOR = torch.device("meta")
 
 def inpainted(models: EditModels) -> torch.Tensor:
     model = models.inpainter
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    masks = torch.zeros(2, 1, 64, 64)
+    side = model.native_px
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 1, side, side)
     masks[:, :, 16:48, 16:48] = 1
     prompt = model.encode_prompt("a blue house")
     return model.inpaint(images, masks, prompt, Sampling(seed=1, steps=2, guidance_scale=5.0))

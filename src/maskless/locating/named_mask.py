@@ -10,7 +10,7 @@ from torch import Tensor
 from maskless.data.boxes import scale_boxes
 from maskless.data.config import EditConfig
 from maskless.data.instructions import phrases
-from maskless.data.masks import mask_box, without_holes
+from maskless.data.masks import components, mask_box, without_holes
 from maskless.locating.location import Location, locate, propose
 from maskless.locating.view import PictureView
 from maskless.method.foreground import colour_outliers
@@ -22,6 +22,8 @@ COLOURS_PX = 128
 """Longer side, in pixels, of the shrunk picture whose colours are compared with those around a region."""
 REACH_SHARE, MIN_REACH_PX = 0.25, 3
 """How far the surroundings of a region reach: a share of its longer side, and a minimum in pixels."""
+KEPT_WHOLE = 0.7
+"""A connected part of the outline of which at least this share lies inside the regions is kept whole."""
 MAX_HOLE = 0.02
 """Maximum size of a hole that is filled as part of the object around it, as a share of the picture."""
 
@@ -32,8 +34,8 @@ def named_mask(
     """The mask of the objects that a caption names: their outline, and the parts that the outline misses.
 
     A region is fitted to each phrase of the caption. Pixels inside a region whose colour does not occur around it are
-    added to the mask. Parts of the outline outside of all regions are left out, because they belong to something that
-    touches the objects. If hardly anything remains, the mask is the regions themselves. docs/search.md and
+    added to the mask. What lies outside of all regions is left out if it is most of a connected part of the outline,
+    because it belongs to something that touches the objects. If hardly anything remains, the mask is the regions themselves. docs/search.md and
     docs/results.md have the measurements that this is based on.
 
     Args:
@@ -58,7 +60,11 @@ def named_mask(
     missed = (without_holes(whole, MAX_HOLE) & ~outline).to(torch.float32)[None, None]
     # A threshold below a half dilates the added parts a little, so that they touch the outline at full resolution.
     completed = F.interpolate(missed, size=view.size_yx, mode="bilinear")[0, 0] > 0.25
-    return (location.outline & in_regions) | completed
+    kept = location.outline & in_regions
+    for part in components(location.outline) if bool(kept.any()) else ():
+        if float(in_regions[part].float().mean()) >= KEPT_WHOLE:
+            kept = kept | part
+    return kept | completed
 
 
 def _fitted_region(view: PictureView, caption: str, location: Location, phrase: str) -> Int[Tensor, " 4"]:

@@ -105,6 +105,7 @@ def test_resumed_it_keeps_the_text_encoder_that_it_was_trained_with(unet: torch.
     name = next(key for key in weights if key.endswith(name))
     save_file(weights | {name: weights[name] + 1}, file, {"format": "pt"})
     encoder, network = redraw._frozen["text"], torch.nn.ModuleDict({"unet": unet})
+    redraw.restore(network, ASSETS)
     before = dict(encoder.named_parameters())[name].clone()
     redraw.restore(network, tmp_path)
     assert torch.allclose(dict(encoder.named_parameters())[name], before + 1, atol=1e-2)

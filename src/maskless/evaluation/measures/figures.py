@@ -65,16 +65,12 @@ BACKGROUND_IDENTICAL = _named("background identical", "share of unchanged pixels
 BACKGROUND_LPIPS = _named("background LPIPS", "perceptual distance of the background's own pixels", "lower")
 
 # pie-bench: how the whole picture moved, measured outside the mask (docs/alignment.md).
-OUTSIDE_SHIFT = _named(
-    "outside shift px", "how far the background moved at the middle of the picture", "lower"
-)
+OUTSIDE_SHIFT = _named("outside shift px", "how far the background moved at the middle of the picture", "lower")
 OUTSIDE_ZOOM = _named("outside zoom %", "how much larger or smaller the background became, without its sign", "lower")
 OUTSIDE_RESIDUAL = _named(
     "outside residual", "share of the background's structure that differs after the best alignment, 0 to 1", "lower"
 )
-OUTSIDE_ALIGNED = _named(
-    "outside aligned", "the background could be aligned; others have no shift and zoom", "higher"
-)
+OUTSIDE_ALIGNED = _named("outside aligned", "the background could be aligned; others have no shift and zoom", "higher")
 
 # What CLIP and DINO see.
 CLIP_WHOLE = _named("CLIP whole", "cosine of the edited picture and the prompt", "higher")
