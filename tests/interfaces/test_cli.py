@@ -118,7 +118,7 @@ class TestEdit:
             ("dino", "clip", "redraw", "erase", "grounder", "transformer")
         )
         assert set(record["models"]) == {option.name for option in fields(ModelOptions)}
-        assert set(kept) | {"slim_checkpoint", "draw_box", "tensorboard", "overwrite"} == {
+        assert set(kept) | {"slim_checkpoint", "draw_box", "tensorboard", "overwrite", "provenance", "sign", "sign_key"} == {
             option.name for option in fields(KeepOptions)
         }
         folder = Path("deep/er/7_a red square")

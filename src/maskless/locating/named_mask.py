@@ -35,8 +35,8 @@ def named_mask(
 
     A region is fitted to each phrase of the caption. Pixels inside a region whose colour does not occur around it are
     added to the mask. What lies outside of all regions is left out if it is most of a connected part of the outline,
-    because it belongs to something that touches the objects. If hardly anything remains, the mask is the regions themselves. docs/search.md and
-    docs/results.md have the measurements that this is based on.
+    because it belongs to something that touches the objects. If hardly anything remains, the mask is the regions
+    themselves. docs/search.md and docs/results.md have the measurements that this is based on.
 
     Args:
         location: of the caption, with an outline.
