@@ -12,12 +12,15 @@ from maskless.data.paste import resize
 from maskless.data.picture import load_image
 from maskless.evaluation.measures.drift import Drift
 
-SAMPLES = Path(str(resources.files("maskless"))) / "assets" / "samples"
+ASSETS = Path(str(resources.files("maskless"))) / "assets"
+SAMPLES = ASSETS / "samples"
 WARM = {"gain_rgb": (1.1, 0.95, 0.85), "offset_rgb": (0.02, -0.03, 0.05)}
 
 
 def picture_of(name: str, side: int) -> torch.Tensor:
-    return resize(load_image(SAMPLES / f"{name}.png").rgb, (side, side))
+    """A bundled sample or photograph, squeezed into a square."""
+    file = next(path for folder in ("samples", "photographs") for path in (ASSETS / folder).glob(f"{name}.*"))
+    return resize(load_image(file).rgb, (side, side))
 
 
 def middle(side: int) -> torch.Tensor:

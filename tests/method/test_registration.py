@@ -41,6 +41,15 @@ def test_a_known_drift_is_measured_to_half_a_pixel(name, drift):
     assert (x, y) == pytest.approx(drift.shift_xy_px, abs=0.5) and scale == pytest.approx(drift.scale, abs=0.004)
 
 
+@pytest.mark.parametrize("name", ["astronaut", "cat", "coffee"])
+@pytest.mark.parametrize("drift", [DRIFTS[0], DRIFTS[2], DRIFTS[4], DRIFTS[7], DRIFTS[8]], ids=str)
+def test_a_known_drift_of_a_photograph_is_measured_to_half_a_pixel(name, drift):
+    picture, region = picture_of(name, 256), middle(256)
+    found = register(drift(edited(picture, region)), picture, region)
+    assert found is not None and found.residual < 0.5
+    assert error_px(drift, found.matrix, region) <= 0.5
+
+
 def test_a_small_homography_is_measured_too():
     import cv2
 
