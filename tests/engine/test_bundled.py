@@ -16,6 +16,8 @@ from maskless.storybook.train import ASSETS
 
 TASKS = draw_tasks("validation", 8, offset=5_000)
 
+LEARNED = {"search": "learned", "anchors": 4}
+
 
 @pytest.fixture(scope="module")
 def storybook() -> Editor:
@@ -25,7 +27,7 @@ def storybook() -> Editor:
 @pytest.fixture(scope="module")
 def results(storybook: Editor) -> list[EditResult]:
     texts = [{"caption": task.caption, "prompt": task.prompt} for task in TASKS[:3]]
-    return [storybook.edit(task.image, **each, search="learned") for task, each in zip(TASKS, texts, strict=False)]
+    return [storybook.edit(task.image, **each, **LEARNED) for task, each in zip(TASKS, texts, strict=False)]
 
 
 @pytest.mark.slow
@@ -58,7 +60,7 @@ def test_no_region_is_inpainted_or_refined_twice(storybook, results):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(storybook, results):
-    again = storybook.edit(TASKS[0].image, caption=TASKS[0].caption, prompt=TASKS[0].prompt, search="learned")
+    again = storybook.edit(TASKS[0].image, caption=TASKS[0].caption, prompt=TASKS[0].prompt, **LEARNED)
     assert again.order == results[0].order
     assert torch.equal(again.candidates.crops, results[0].candidates.crops)
 
