@@ -35,7 +35,7 @@ browser: $(STAMP)
 		echo "NO BROWSER: the page will not be tested, because chromium could not be installed" >&2
 
 test: lint browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
