@@ -10,6 +10,7 @@ import maskless
 from maskless.data.boxes import box_iou
 from maskless.data.errors import MasklessError
 from maskless.engine.finder import FOR, NOT_SHOWN, Finder, reason_of
+from maskless.method.ranking import FIT_WEIGHT
 from maskless.models.encoders import Encoders
 
 SAMPLES = Path(maskless.__file__).parent / "assets" / "samples"
@@ -38,6 +39,12 @@ def test_a_caption_that_names_nothing_in_the_picture_says_so(finder):
     finding = finder.find(SAMPLES / "desert.png", "a snail", alternatives=0)
     assert not finding.looks_like and not finding.clear
     assert finding.reason.startswith(NOT_SHOWN) and finding.alternatives == ()
+
+
+def test_a_score_is_the_sum_of_its_signs(finder):
+    for other in finder.find(SAMPLES / "desert.png", "a red car").alternatives:
+        signs = other.signs
+        assert other.score == pytest.approx(signs["shown"] + signs["focus"] + FIT_WEIGHT * signs["fit"], abs=0.1)
 
 
 def test_one_view_serves_several_captions_and_gives_the_same_answer(finder, editor):

@@ -12,6 +12,7 @@ from maskless.data.masks import mask_box
 from maskless.engine.editor import Editor
 from maskless.evaluation.requests.jobs import draw_jobs
 from maskless.evaluation.suites.search_study import draw_tasks
+from maskless.locating import named_mask as named_mask_module
 from maskless.locating.location import locate
 from maskless.locating.named_mask import named_mask
 from maskless.locating.objects import objects_in
@@ -71,3 +72,15 @@ def test_what_stays_before_a_new_background_is_whole(storybook):
         taken.append(float(kept[~torch.stack(masks).any(dim=0)].float().mean()))
     assert sum(share > 0.8 for share in whole) >= 7 > sum(share > 0.8 for share in by_outline)
     assert sum(taken) / len(taken) < 0.05
+
+
+def test_connected_parts_are_sought_on_the_shrunk_picture(storybook, monkeypatch):
+    """They are found one pixel at a time, which would take minutes on a large picture."""
+    sizes = []
+    original = named_mask_module.components
+    monkeypatch.setattr(named_mask_module, "components", lambda mask: sizes.append(mask.shape) or original(mask))
+    job = draw_jobs("background", "validation", 1, 240_000)[0]
+    view = storybook.look(job.image.resize((600, 600)))
+    found = locate(view, job.caption, storybook.config.resolved())
+    assert named_mask(view, job.caption, found).shape == (600, 600)
+    assert sizes and max(max(size) for size in sizes) <= named_mask_module.COLOURS_PX

@@ -33,6 +33,17 @@ IDS = {"inpainting": "acme/inpainting", "dino": "acme/dino", "clip": "acme/clip"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
+def use_hub(url, tmp_path, monkeypatch):
+    """Make a server the hub, with an empty cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
 @pytest.fixture
 def served(tiny_models, tmp_path, monkeypatch):
     """A hub of the tiny models, with files beside them that loading does not need, and an empty cache."""
@@ -51,14 +62,8 @@ def served(tiny_models, tmp_path, monkeypatch):
     for pickled in (inpainting / "unet/diffusion_pytorch_model.bin", folders[IDS["dino"]] / "pytorch_model.bin"):
         pickled.write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     with serving(folders) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        use_hub(server.url, tmp_path, monkeypatch)
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)  # what comes is kept in pieces of this size
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         yield server
 
 
@@ -522,7 +527,6 @@ def test_the_command_line_downloads_resumes_and_then_needs_no_network(tmp_path):
 def served_gguf(family_folder, tmp_path, monkeypatch):
     """A hub with a FLUX pipeline, with a UNet's, and with GGUF files of the transformer; and an empty cache."""
     pytest.importorskip("gguf")
-    from huggingface_hub import constants
 
     from tiny_gguf import transformer_weights, write_gguf
 
@@ -532,13 +536,7 @@ def served_gguf(family_folder, tmp_path, monkeypatch):
         write_gguf(files / f"flux1-{kind}.gguf", transformer_weights(family_folder("flux")), kind=kind)
     folders = {"acme/flux": family_folder("flux"), "acme/sd": family_folder("sd"), "acme/flux-gguf": files}
     with serving(folders) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        use_hub(server.url, tmp_path, monkeypatch)
         yield server
 
 

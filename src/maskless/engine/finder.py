@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -58,7 +58,8 @@ class Finder:
         """models: from `load_encoders`; those of an Editor serve as well. config: its options for the regions are used,
         such as `anchors` and `fit_edges`; None takes the defaults."""
         self.models = models
-        self.config = (config or EditConfig()).resolved()
+        # Every region is compared, so that the scores and the signs have the same units.
+        self.config = replace((config or EditConfig()).resolved(), search="exhaustive")
 
     @classmethod
     def from_pretrained(cls, models: str = "storybook", **options: OptionValue) -> Finder:

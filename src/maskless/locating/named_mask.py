@@ -53,18 +53,24 @@ def named_mask(
     surroundings = ~regions.any(dim=0)
     if salient is not None:
         surroundings &= _covered_share(~salient, small_yx) == 1
-    outline = (_covered_share(location.outline, small_yx) > 0.5) & regions.any(dim=0)
+    outlined = _covered_share(location.outline, small_yx) > 0.5
+    outline = outlined & regions.any(dim=0)
     whole = outline | _colour_outliers_in(small, regions, surroundings)
     if int(whole.sum()) < MIN_FILL * int(regions.any(dim=0).sum()):
         return in_regions
     missed = (without_holes(whole, MAX_HOLE) & ~outline).to(torch.float32)[None, None]
     # A threshold below a half dilates the added parts a little, so that they touch the outline at full resolution.
     completed = F.interpolate(missed, size=view.size_yx, mode="bilinear")[0, 0] > 0.25
-    kept = location.outline & in_regions
-    for part in components(location.outline) if bool(kept.any()) else ():
-        if float(in_regions[part].float().mean()) >= KEPT_WHOLE:
-            kept = kept | part
-    return kept | completed
+    beyond = F.interpolate(_parts_inside(outlined, regions.any(dim=0))[None, None], size=view.size_yx)[0, 0] > 0
+    return (location.outline & (in_regions | beyond)) | completed
+
+
+def _parts_inside(outline: Bool[Tensor, "h w"], inside: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """1 on the connected parts of an outline of which KEPT_WHOLE lies inside, and on their edges; 0 elsewhere."""
+    parts = components(outline) if bool(outline.any()) else []
+    mostly = [part for part in parts if float(inside[part].float().mean()) >= KEPT_WHOLE]
+    whole = torch.stack([torch.zeros_like(outline), *mostly]).any(dim=0).to(torch.float32)
+    return F.max_pool2d(whole[None, None], 3, stride=1, padding=1)[0, 0]
 
 
 def _fitted_region(view: PictureView, caption: str, location: Location, phrase: str) -> Int[Tensor, " 4"]:
