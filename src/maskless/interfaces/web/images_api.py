@@ -175,7 +175,7 @@ def _check_size(size: str, size_px: tuple[int, int]) -> None:
 def _encoded(outcome: Outcome, rank: int, wanted: Wanted, provenance: ProvenanceOptions) -> bytes:
     """A candidate as a file of the format and size that the client wants. A PNG of the picture's own size is the file
     that the edit has written, with every pixel outside the region as it was sent. Others keep its XMP, and are signed
-    anew where the server signs."""
+    again where the server signs."""
     path = outcome.pictures[rank - 1]
     width, height = outcome.facts["size_px"]
     own_size = wanted.size in ("auto", f"{width}x{height}", f"{height}x{width}") or any(outcome.facts["margins_px"])
