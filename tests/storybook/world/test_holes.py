@@ -36,6 +36,24 @@ def test_a_hole_is_where_its_text_says(scenes: list[Scene]) -> None:
     assert named > 100
 
 
+def test_the_hole_of_an_object_sometimes_keeps_other_objects_that_reach_into_its_box() -> None:
+    kept = cut = 0
+    for seed in range(150):
+        scene = render(seed, 96)
+        for item in scene.objects:
+            hole = holes._object_hole(scene, item, np.random.default_rng(seed))
+            ys, xs = np.nonzero(hole.mask)
+            box = np.zeros_like(hole.mask)
+            box[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] = True
+            others = np.any([o.mask for o in scene.objects if o.index != item.index] or [~box & box], axis=0) & box
+            if others.sum() < 20:
+                continue
+            assert (hole.mask & item.mask).any()
+            kept += not (hole.mask & others).any()
+            cut += bool((hole.mask & others).any())
+    assert kept > 10 and cut > 10
+
+
 def test_an_empty_hole_hides_no_object(scenes: list[Scene]) -> None:
     rng = np.random.default_rng(3)
     empty = 0

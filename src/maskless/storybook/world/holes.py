@@ -56,7 +56,10 @@ def window_of(box: tuple[int, int, int, int], side: int, scale: float, rng: np.r
 
 
 def _object_hole(scene: Scene, item: VisibleObject, rng: np.random.Generator) -> Hole:
-    """An object's box with some margin, or rarely its outline, and the object's description."""
+    """An object's box with some margin, or rarely its outline, and the object's description.
+
+    In half of all cases the visible parts of other objects are kept.
+    """
     side = scene.image.width
     x0, y0, x1, y1 = item.box_xyxy
     room = rng.uniform(0.0, 0.22, 4) * max(x1 - x0, y1 - y0) + 1
@@ -71,6 +74,10 @@ def _object_hole(scene: Scene, item: VisibleObject, rng: np.random.Generator) ->
         min(side, int(y1 + room[3])),
     )
     mask = _dilate(item.mask, int(rng.integers(1, 5))) if rng.random() < 0.1 else _box_mask(box, side)
+    others = [other.mask for other in scene.objects if other.index != item.index]
+    if others and rng.random() < 0.5:  # as the engine keeps the outlines of other objects that reach into a region
+        without = mask & ~_dilate(np.any(others, axis=0), int(rng.integers(0, 2)))
+        mask = without if without.any() else mask
     text = describe_object(scene.graph.objects[item.index], rng)
     if rng.random() < 0.2:
         text = describe_scene(dataclasses.replace(scene.graph, objects=(scene.graph.objects[item.index],)), rng)
