@@ -22,7 +22,9 @@ STEPS, GUIDED = 2, 2
 def make(editor, picture):
     """Edits of BOXES, with nothing drawn yet."""
 
-    def make(prompt: str = "a blue house", image: torch.Tensor = picture, **options) -> RegionEdits:
+    def make(
+        prompt: str = "a blue house", image: torch.Tensor = picture, find_neighbours=None, **options
+    ) -> RegionEdits:
         request = editor.request(image, caption="a red square", prompt=prompt)
         config = resolved(replace(editor.config, **options), request, editor.models)
         regions = Regions(
@@ -31,7 +33,7 @@ def make(editor, picture):
             size_index=torch.tensor([0, 1, 0, 1]),
         )
         view = PictureView(request.image, editor.models)
-        return RegionEdits(request, view, regions, editor.models, config, Stopwatch())
+        return RegionEdits(request, view, regions, editor.models, config, Stopwatch(), find_neighbours)
 
     return make
 
@@ -72,6 +74,30 @@ def test_a_composite_is_the_picture_but_for_its_box(make, picture):
     inside[y0:y1, x0:x1] = True
     assert torch.equal(composite[:, ~inside], picture[:, ~inside])
     assert (composite != picture)[:, inside].any(dim=0).float().mean() > 0.9
+
+
+def test_neighbours_in_a_region_stay_bit_for_bit(make, picture):
+    neighbour = torch.zeros(picture.shape[1:], dtype=torch.bool)
+    neighbour[4:20, 30:40] = True
+    boxes = []
+
+    def find(box):
+        boxes.append(box)
+        return neighbour if box == tuple(BOXES[1]) else None
+
+    edits = make(find_neighbours=find)
+    edits([1, 2])
+    candidates = edits.candidates([1, 2])
+    assert sorted(boxes) == sorted(tuple(BOXES[cell]) for cell in (1, 2)), "each region is looked at once"
+    assert candidates.masks is not None and not (candidates.masks[0] & neighbour).any()
+    assert int(candidates.masks[0].sum()) == 36 * 36 - 160 and int(candidates.masks[1].sum()) == 24 * 24
+    composite = edits.composite(1)
+    assert torch.equal(composite[:, neighbour], picture[:, neighbour])
+    assert (composite != picture)[:, 10:30, 10:25].any()
+    plain = make()
+    plain([1, 2])
+    assert plain.candidates([1, 2]).masks is None
+    assert torch.equal(plain.candidates([2]).crops, candidates.crops[1:]), "a region without neighbours is unchanged"
 
 
 def test_a_composite_of_a_large_picture_is_as_large_as_clip_looks_at(make, picture):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,14 @@ def crop_amount(amount: Float[Tensor, "H W"], window_xyxy: Box, size_px: int) ->
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     whole[:, top - y0 : bottom - y0, left - x0 : right - x0] = amount[top:bottom, left:right]
     return F.interpolate(whole[None], size=(size_px, size_px), mode="area")[0]
+
+
+def box_mask(box_xyxy: Box, size_yx: Sequence[int]) -> Bool[Tensor, "H W"]:
+    """True inside the box."""
+    x0, y0, x1, y1 = (int(v) for v in box_xyxy)
+    mask = torch.zeros(*size_yx, dtype=torch.bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
 
 
 def window_mask(box_xyxy: Box, window_xyxy: Box, size_px: int) -> Float[Tensor, "1 S S"]:

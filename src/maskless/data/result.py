@@ -17,6 +17,7 @@ from maskless.data.alignment import Alignment
 from maskless.data.boxes import corners
 from maskless.data.config import ResolvedConfig
 from maskless.data.errors import require
+from maskless.data.masks import box_mask
 from maskless.data.model_options import ModelOptions
 from maskless.data.paste import paste_alpha, paste_back, paste_pixels
 from maskless.data.picture import SourceImage, save_image
@@ -217,10 +218,7 @@ class EditedImage:
         """Where the candidate may differ from the original."""
         if self.mask is not None:
             return self.mask
-        x0, y0, x1, y1 = self.box_xyxy
-        touched = torch.zeros(self.request.size_yx, dtype=torch.bool)
-        touched[y0:y1, x0:x1] = True
-        return touched
+        return box_mask(self.box_xyxy, self.request.size_yx)
 
     def tensor(self) -> Float[Tensor, "3 H W"]:
         """RGB in [0, 1]."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from maskless.data.alignment import Alignment
-from maskless.data.boxes import context_window
+from maskless.data.boxes import Box, context_window, corners
 from maskless.data.config import ResolvedConfig
 from maskless.data.errors import MasklessError
-from maskless.data.masks import soft_box_mask, window_mask
+from maskless.data.masks import box_mask, crop_mask, soft_box_mask, window_mask
 from maskless.data.paste import crop_window, match_surroundings, paste_back
 from maskless.data.result import Candidates
 from maskless.data.types import EditRequest, Losses, Regions, Scores
@@ -28,6 +29,7 @@ from maskless.method.search import State
 from maskless.models.inpainters.denoising import Sampling
 from maskless.models.pretrained import EditModels
 
+FindNeighbours = Callable[[Box], Bool[Tensor, "h w"] | None]
 SOFT_EDGE_SHARE = 1 / 64
 """Softness of the straight-through masks' edges, as a share of the picture's shorter side."""
 
@@ -40,6 +42,8 @@ class RegionEdits:
     a refinement.
 
     windows_xyxy: the square of context around each region, half-open, in pixels.
+
+    `find_neighbours` finds what an edit of a region leaves as it is: from a box of `view.small` to a mask of its size.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class RegionEdits:
         models: EditModels,
         config: ResolvedConfig,
         stopwatch: Stopwatch,
+        find_neighbours: FindNeighbours | None = None,
     ) -> None:
         self._request, self._view, self._regions = request, view, regions
         self._models, self._config, self._stopwatch = models, config, stopwatch
@@ -59,6 +64,8 @@ class RegionEdits:
         self._batches = Batches(config.batch_size, models.memory)
         self._small_boxes = view.scaled(regions.boxes_xyxy)
         self._small_windows = view.scaled(self.windows_xyxy)
+        self._find_neighbours = find_neighbours
+        self._neighbours: dict[int, Tensor | None] = {}
         self._inpainting_forwards = self._refining_forwards = 0
         self._crops: dict[int, Tensor] = {}
         self._alignments: dict[int, Alignment | None] = {}
@@ -109,6 +116,7 @@ class RegionEdits:
             crops=torch.stack([crops[cell] for cell in cells]),
             seeds=(self._config.seed,) * len(cells),
             feather=self._config.feather,
+            masks=self._masks(cells),
             alignments=tuple(self._alignments.get(cell) for cell in cells),
         )
 
@@ -116,7 +124,9 @@ class RegionEdits:
         """The edited picture at the size of `view.small`, in [0, 1] (mistake 7)."""
         crop = self._crops[cell].to(torch.float32) / 255
         window, box = self._small_windows[cell].tolist(), self._small_boxes[cell].tolist()
-        return paste_back(self._view.small, crop, window, box, feather=self._config.feather)
+        kept = self._kept(cell)
+        mask = None if kept is None else box_mask(box, self._view.small_yx) & ~kept
+        return paste_back(self._view.small, crop, window, box, feather=self._config.feather, mask=mask)
 
     def soft_losses(self, chosen: Int[Tensor, " K"], weights: Float[Tensor, "K M"]) -> Float[Tensor, " K"]:
         """The total losses of composites through soft masks, for the straight-through estimator.
@@ -228,7 +238,33 @@ class RegionEdits:
         boxes, windows = self._regions.boxes_xyxy[cells].tolist(), self.windows_xyxy[cells].tolist()
         pictures = torch.stack([crop_window(self._request.image, window, side) for window in windows])
         masks = torch.stack([window_mask(box, window, side) for box, window in zip(boxes, windows, strict=True)])
+        for mask, cell in zip(masks, cells, strict=True):
+            kept = self._kept(cell)
+            if kept is not None:
+                mask *= ~crop_mask(kept, self._small_windows[cell].tolist(), side)
         return pictures, masks
+
+    def _kept(self, cell: int) -> Tensor | None:
+        """The neighbours that reach into a region, at the size of `view.small`; None if there are none."""
+        if self._find_neighbours is None:
+            return None
+        if cell not in self._neighbours:
+            with self._stopwatch.stage("features"):
+                self._neighbours[cell] = self._find_neighbours(corners(self._small_boxes[cell]))
+        return self._neighbours[cell]
+
+    def _masks(self, cells: list[int]) -> Bool[Tensor, "n H W"] | None:
+        """The pixels that the edits of these regions may change; None if that is each region's whole box."""
+        kept = [self._kept(cell) for cell in cells]
+        if all(each is None for each in kept):
+            return None
+        size_yx, masks = self._request.size_yx, []
+        for cell, each in zip(cells, kept, strict=True):
+            mask = box_mask(self._regions.boxes_xyxy[cell].tolist(), size_yx)
+            if each is not None:
+                mask &= ~(F.interpolate(each.to(torch.float32)[None, None], size=size_yx)[0, 0] > 0)
+            masks.append(mask)
+        return torch.stack(masks)
 
     def _inpainted_cell(self, cell: int) -> int:
         """The cell whose edit this region has: its own, or another one with the same box."""

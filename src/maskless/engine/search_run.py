@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from maskless.engine.region_edits import RegionEdits
 from maskless.engine.run import Run, Steps, cost_of, gradients
 from maskless.engine.stopwatch import Stopwatch
 from maskless.locating.location import Location, Proposals, is_clear, locate, looks_like, propose
+from maskless.locating.neighbours import neighbours
 from maskless.locating.view import PictureView
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_free_anchors
@@ -304,7 +306,15 @@ class SearchRun:
             occupied=occupied,
             features=standardised(pooled),
             projection=projection,
-            edits=RegionEdits(self.request, view, regions, self.models, config, self._stopwatch),
+            edits=RegionEdits(
+                self.request,
+                view,
+                regions,
+                self.models,
+                config,
+                self._stopwatch,
+                partial(neighbours, view, replaces=avoided is None) if config.search == "placed" else None,
+            ),
             search=start_search(
                 standardised(pooled),
                 regions.boxes_xyxy,

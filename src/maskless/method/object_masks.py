@@ -68,6 +68,32 @@ def salient_parts(cells: Cells) -> list[Part]:
     return found
 
 
+def separate_parts(parts: Sequence[Part]) -> list[Part]:
+    """Those of the salient parts that do not overlap: one for each object, as far as any level separates them.
+
+    A part that falls into several ones at a higher level is replaced by them. parts: see `salient_parts`.
+    """
+
+    def separated(part: Part) -> list[Part]:
+        smaller = [each for each in parts if int(each.sum()) < int(part.sum()) and not bool((each & ~part).any())]
+        outermost = _outermost(smaller)
+        if len(outermost) == 1:  # the same object at a higher level, where it may fall into several
+            inner = separated(outermost[0])
+            return inner if len(inner) > 1 else [part]
+        return [leaf for each in outermost for leaf in separated(each)] or [part]
+
+    return [leaf for part in _outermost(parts) for leaf in separated(part)]
+
+
+def _outermost(parts: Sequence[Part]) -> list[Part]:
+    """The parts that lie inside no larger one; of equal ones the first."""
+    kept: list[Part] = []
+    for part in sorted(parts, key=lambda each: -int(each.sum())):
+        if not any(bool((part & each).any()) for each in kept):
+            kept.append(part)
+    return kept
+
+
 def part_boxes(parts: Sequence[Part], size_yx: tuple[int, int], *, margin: float) -> Int[Tensor, "N 4"]:
     """The box of each part in a picture of this size, clipped to the picture.
 

@@ -142,8 +142,8 @@ def _anchors(axes: Axes, anchors: Anchors, width: int, height: int) -> None:
 
 
 def _regions(axes: Axes, result: EditResult, extent: tuple[float, float, float, float]) -> None:
-    """Draw the candidates' boxes, or the mask of the best candidate if there are masks."""
-    if result.candidates.masks is None:
+    """Draw the candidates' boxes, or the mask of the best candidate if all have the same region."""
+    if result.candidates.masks is None or result.placement is not None:
         axes.set_title(f"Candidate boxes, the best in red · {len(result.candidates)}")
         _boxes(axes, result)
         return

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from maskless.data.boxes import context_window
 from maskless.data.config import EditConfig
-from maskless.data.masks import window_mask
+from maskless.data.masks import box_mask, crop_mask, window_mask
 from maskless.data.paste import crop_window, match_surroundings, paste_back
 from maskless.engine.batching import Batches
 from maskless.engine.refine import refine
 from maskless.evaluation.measures.metrics import centre_in
 from maskless.evaluation.methods.cases import Box
+from maskless.locating.neighbours import neighbours
+from maskless.locating.view import PictureView
 from maskless.models.inpainters.denoising import Sampling
 from maskless.models.pretrained import EditModels
 from maskless.storybook.judge import Detection, Judge, Verdict
@@ -43,25 +45,33 @@ class Bench:
 def inpaint(bench: Bench, scene: Scene, box: Box, prompt: str, seed: int, *, is_object: bool = True) -> Tensor:
     """The scene with the box inpainted by the prompt, [3, H, W] in [0, 1], with the engine's own crop and paste.
 
-    is_object: whether the prompt names an object, which is refined if the models have a refinement.
+    is_object: whether the prompt names an object that replaces one. Then objects that reach into the box are kept, and
+    the new one is refined if the models have a refinement.
     """
     inpainter = bench.models.inpainter
     image, size = to_tensor(scene.image), inpainter.native_px
+    kept = neighbours(PictureView(image, bench.models), box, replaces=True) if is_object else None
+    mask = box_mask(box, image.shape[1:]) & ~kept if kept is not None else None
     steps, guidance = inpainter.recommended_steps, inpainter.recommended_guidance
     config = replace(ENGINE, steps=bench.steps).resolved(steps=steps, guidance_scale=guidance, batch_size=1, seed=seed)
     window = context_window(box, (image.shape[1], image.shape[2]), context=ENGINE.context)
-    source, mask = crop_window(image, window, size), window_mask(box, window, size)
+
+    def cropped(side: int) -> tuple[Tensor, Tensor]:
+        region = window_mask(box, window, side)
+        return crop_window(image, window, side), region if kept is None else region * ~crop_mask(kept, window, side)
+
+    source, region = cropped(size)
     drawn = inpainter.inpaint(
         source[None],
-        mask[None],
+        region[None],
         inpainter.encode_prompt(prompt),
         Sampling(seed=seed, steps=config.steps, guidance_scale=config.guidance_scale),
     )
     if is_object and bench.models.refinement is not None and bench.models.redrawer is not None:
-        size = bench.models.redrawer.native_px
-        source, mask = crop_window(image, window, size), window_mask(box, window, size)
-        drawn = refine(bench.models, source[None], mask[None], drawn, prompt, seed=seed, batches=Batches(1))
-    return paste_back(image, match_surroundings(drawn[0] / 255, source, mask > 0), window, box, feather=ENGINE.feather)
+        source, region = cropped(bench.models.redrawer.native_px)
+        drawn = refine(bench.models, source[None], region[None], drawn, prompt, seed=seed, batches=Batches(1))
+    matched = match_surroundings(drawn[0] / 255, source, region > 0)
+    return paste_back(image, matched, window, box, feather=ENGINE.feather, mask=mask)
 
 
 def objects_in(verdict: Verdict, box: Sequence[float]) -> list[Detection]:
