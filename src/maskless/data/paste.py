@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from maskless.data.boxes import Box
 from maskless.data.errors import MasklessError
-from maskless.data.masks import mask_weight, seam_weight
+from maskless.data.masks import mask_box, mask_weight, seam_weight
 
 Region: TypeAlias = Bool[Tensor, "H W"] | Float[Tensor, "H W"]
 """The pixels that may change, or for a soft mask how much each may, 0 to 1."""
@@ -96,6 +97,28 @@ def paste_back(
     result, old = image.clone(), image[:, y0:y1, x0:x1]
     result[:, y0:y1, x0:x1] = torch.where(weight > 0, weight * edited + (1 - weight) * old, old)
     return result
+
+
+def paste_small(
+    small: Float[Tensor, "3 h w"],
+    crop: UInt8[Tensor, "3 S S"],
+    window_xyxy: Box,
+    mask: Bool[Tensor, "H W"],
+    feather: float,
+) -> Float[Tensor, "3 h w"]:
+    """A small copy of a picture with the masked part of an edited window: roughly what `paste_back` gives at full size.
+
+    small: in [0, 1]. crop: RGB 0..255. window_xyxy, mask: in pixels of the picture itself; the window may extend beyond
+    it. A pixel of the copy may change if any pixel of the picture that it stands for may.
+    """
+    size = (small.shape[1], small.shape[2])
+    reduced = F.adaptive_max_pool2d(mask[None].to(torch.float32), size)[0] > 0
+    box, factors = mask_box(reduced), (size[1] / mask.shape[1], size[0] / mask.shape[0]) * 2
+    x0, y0, x1, y1 = (edge * factor for edge, factor in zip(window_xyxy, factors, strict=True))
+    window = (  # whole pixels, and never smaller than the box
+        min(math.floor(x0), box[0]), min(math.floor(y0), box[1]), max(math.ceil(x1), box[2]), max(math.ceil(y1), box[3])
+    )  # fmt: skip
+    return paste_back(small, crop.to(torch.float32) / 255, window, box, feather=feather, mask=reduced)
 
 
 def paste_pixels(

@@ -15,13 +15,13 @@ from maskless.data.alignment import Alignment, worst
 from maskless.data.boxes import scale_boxes, square_window
 from maskless.data.config import ResolvedConfig
 from maskless.data.masks import crop_amount, crop_mask, mask_box, seam_step
-from maskless.data.paste import continue_outwards, crop_window, match_surroundings, resize, shrunk_to
+from maskless.data.paste import continue_outwards, crop_window, match_surroundings, paste_small, resize, shrunk_to
 from maskless.data.result import Candidates, DrawnStep, EditedImage, EditResult, StepRecord
 from maskless.data.types import EditRequest, Losses, Regions
 from maskless.engine.batching import Batches
 from maskless.engine.painters import FillPlan, Paint, painter
 from maskless.engine.refine import refine
-from maskless.engine.region_lock import lock
+from maskless.engine.region_lock import given_masks, lock, redraws_window
 from maskless.engine.run import Steps, cannot_resume, cost_of, gradients
 from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
@@ -30,7 +30,7 @@ from maskless.locating.view import VIEW_PX, PictureView
 from maskless.method.losses import join
 from maskless.method.ranking import Ranking, aligned_first, rank_fills
 from maskless.method.search import State
-from maskless.models.inpainters.denoising import Sampling
+from maskless.models.inpainters.denoising import Sampling, predicted_picture
 from maskless.models.pretrained import EditModels
 
 DETAIL_STRENGTH = 0.35
@@ -109,6 +109,7 @@ class FillRun:
         self._losses: list[Losses] = []
         self._signs: list[tuple[float, float]] = []
         self._preview: Tensor | None = None
+        self._draws_window = False
         self._inpaintings = self._forwards = 0
 
     @property
@@ -136,6 +137,13 @@ class FillRun:
     def preview(self) -> Float[Tensor, "3 h w"] | None:
         """The candidate with the lowest loss so far, in [0, 1], with a longer side of at most VIEW_PX."""
         return self._preview
+
+    def drawing(self) -> Float[Tensor, "3 h w"] | None:
+        """The picture with the window that is being drawn; None while tiles of it are."""
+        predicted = predicted_picture() if self._draws_window else None
+        if predicted is None:
+            return None
+        return paste_small(self._view.small, predicted, self.canvas.window_xyxy, self.canvas.mask, self.used.feather)
 
     @property
     def probabilities(self) -> None:
@@ -328,19 +336,23 @@ class FillRun:
     def _paint(
         self, canvas: Canvas, crops: list[tuple[Tensor, Tensor]], sampling: Sampling, side: int
     ) -> Float[Tensor, "N 3 S S"]:
-        """The drawn crops of a window of this side in pixels. Those of a model that takes the picture are aligned."""
+        """The drawn crops of a window of this side in pixels. Those that are redrawn as a whole are aligned."""
+        inpainter = self.models.inpainter
         pictures, masks = (torch.stack(parts) for parts in zip(*crops, strict=True))
+        given = given_masks(inpainter, masks, self.used)
 
         def draw(batch: slice) -> UInt8[Tensor, "N 3 S S"]:
             noise = sampling.noise
             own = sampling if noise is None else replace(sampling, noise=noise[batch])
-            return canvas.paint(pictures[batch], masks[batch], own)
+            return canvas.paint(pictures[batch], given[batch], own)
 
-        before = self.models.inpainter.unet_forwards
+        before = inpainter.unet_forwards
+        self._draws_window = side == inpainter.native_px
         drawn = self._batches.run(len(crops), draw)
-        self._forwards += self.models.inpainter.unet_forwards - before
+        self._draws_window = False
+        self._forwards += inpainter.unet_forwards - before
         self._inpaintings += len(crops)
-        if self.models.inpainter.takes_picture:
+        if redraws_window(inpainter, self.used):
             locked = lock(drawn, pictures, masks, self.used)
             factor = (canvas.window_xyxy[2] - canvas.window_xyxy[0]) / side
             self._pieces += [own and own.resized(factor) for own in locked.alignments]

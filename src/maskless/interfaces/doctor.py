@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BOX = (128, 64, 256, 192)
 """The region of the photograph that is edited, in its pixels."""
 PROMPT = "a bowl of fruit"
+PART_OPTIONS = ("dino", "clip", "redraw", "erase", "grounder", "preview_vae")
+"""The options that name a part of a set of models."""
 GB = 1e9
 
 
@@ -51,7 +53,7 @@ def _check_parts(models: ModelOptions) -> int:
     from maskless.models.parts import check_weights
     from maskless.models.sources import model_sources, with_commits
 
-    named: dict[str, Any] = {name: getattr(models, name) for name in ("dino", "clip", "redraw", "erase", "grounder")}
+    named: dict[str, Any] = {name: getattr(models, name) for name in PART_OPTIONS}
     missing = 0
     for part, source in model_sources(models.models, **named).items():
         began = time.perf_counter()

@@ -232,18 +232,22 @@ def _answer(job: Job, jobs: Jobs, wanted: Wanted, base: str) -> dict[str, Any]:
 
 
 async def _streamed(job: Job, jobs: Jobs, wanted: Wanted, request: Request) -> AsyncIterator[str]:
-    """The events of an edit: at most `partial_images` previews, then every picture when it is complete."""
+    """The events of an edit: at most `partial_images` previews, then every picture when it is complete.
+
+    A preview is the best candidate so far; before there is one, what is being drawn.
+    """
     sent, shared = 0, {"size": wanted.size, "quality": "auto", "background": "auto", "output_format": "png"}
     try:
         async for _version in changes(job, jobs, request.is_disconnected):
             due = _previews_due(job, wanted.partial_images)
-            if sent < due and job.previews:
+            preview = job.previews[-1] if job.previews else job.drawing
+            if sent < due and preview is not None:
                 partial = {
                     "type": "image_edit.partial_image",
                     "partial_image_index": sent,
                     "created_at": int(time.time()),
                 }
-                partial["b64_json"] = base64.b64encode(job.previews[-1]).decode()
+                partial["b64_json"] = base64.b64encode(preview).decode()
                 sent += 1
                 yield sse("image_edit.partial_image", partial | shared)
         if job.outcome is None:
@@ -263,7 +267,7 @@ def _previews_due(job: Job, partial_images: int) -> int:
     if not job.steps or not job.steps[-1].total_steps:
         return 0
     last = job.steps[-1]
-    return min(partial_images, math.ceil(last.step / last.total_steps * partial_images))
+    return min(partial_images, math.ceil((last.step + job.drawn_share) / last.total_steps * partial_images))
 
 
 def _unfinished(job: Job) -> JSONResponse:
