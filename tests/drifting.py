@@ -63,8 +63,8 @@ class DriftingEditor:
 def make_kontext_drift(pipeline: Any, cells: int) -> None:
     """Let a Kontext redraw its reference picture `cells` latents further right, whatever the prompt is.
 
-    Its own pipeline runs as ever. The transformer is replaced by the velocity that leads to the moved reference, and the
-    autoencoder by one whose latents are the picture at half of its size, because that of random weights shows nothing.
+    Its own pipeline runs as ever. The transformer is replaced by the velocity that leads to the moved reference, and
+    the autoencoder by one whose latents are the picture at half of its size, because random weights show nothing.
     """
 
     def velocity(hidden_states, timestep, **_given):

@@ -152,8 +152,8 @@ def kontext(tmp_path_factory) -> Editor:
 @pytest.mark.parametrize("search", [False, True])
 def test_a_kontext_that_redraws_its_window_elsewhere_is_moved_back(kontext, search):
     picture, box = picture_of("room", SIDE), (48, 40, 88, 84)
-    region = {"search": "placed", "budget": 1, "max_window_size": 8} if search else {"box": box}
-    options = {"caption": "a red car", "prompt": "a striped car", "context": 1.0, "feather": 0.0, **region}
+    region = {"search": "placed", "budget": 1} if search else {"box": box}
+    options = {"caption": "a tree", "prompt": "a tall tree", "context": 1.0, "feather": 0.0, **region}
     errors = {}
     for align in (True, False):
         result = kontext.edit(picture, whole_window=True, align=align, **options)

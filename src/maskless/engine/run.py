@@ -57,7 +57,7 @@ class Run(Protocol):
     def drawing(self) -> Float[Tensor, "3 h w"] | None:
         """What is being drawn, as a small picture in [0, 1]: the picture with what the model expects to end at, decoded
         by the preview autoencoder. Call it in the function that `watched` calls after each denoising step. It is None
-        elsewhere, without a preview autoencoder, and where the model draws tiles or refines."""
+        elsewhere, without a preview autoencoder, and while another model than the inpainter draws."""
 
     @property
     def probabilities(self) -> Float[Tensor, "K M"] | None:

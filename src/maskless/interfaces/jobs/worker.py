@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import os
 import re
 import secrets
@@ -261,7 +262,7 @@ class Jobs:
             saved = save_edit(result, job.folder, image_id="edit", command=command, provenance=self.provenance)
             job.outcome = keep_outcome(result, saved, job.folder)
 
-        shown_at = 0.0
+        shown_at = -math.inf
 
         def stops(step: int = 0, total: int = 1) -> bool:
             nonlocal shown_at
