@@ -23,11 +23,11 @@ class FlowFamily:
     what the authors recommend. encode: from pipeline, prompt and negative prompt to arguments of the call. guidance:
     the argument that gets guidance_scale. settings: further arguments of every call. takes_picture: whether the
     transformer gets the latents of the whole picture beside those that it draws, as the reference that it edits.
-    reads_picture: whether the pipeline encodes the prompt together with the picture, for one picture at a time. In any
-    case the latents outside the mask are the picture's after each step. negative: whether it has a
-    negative prompt. parts: from the source to components that replace those that the pipeline would load. reader: from
-    the pipeline to the tokenizer of the encoder that reads the whole text, and the number of tokens of a text that it
-    reads; None if it reads texts of any length.
+    reads_picture: whether the pipeline encodes the prompt together with the picture, for one picture at a time. Every
+    pipeline restores the picture's latents outside the mask at each step, but FLUX Fill's, which knows them. negative:
+    whether it has a negative prompt. parts: from the source to components that replace those that the pipeline would
+    load. reader: from the pipeline to the tokenizer of the encoder that reads the whole text, and the number of tokens
+    of a text that it reads; None if it reads texts of any length.
     """
 
     pipeline: str
