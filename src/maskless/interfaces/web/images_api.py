@@ -232,15 +232,12 @@ def _answer(job: Job, jobs: Jobs, wanted: Wanted, base: str) -> dict[str, Any]:
 
 
 async def _streamed(job: Job, jobs: Jobs, wanted: Wanted, request: Request) -> AsyncIterator[str]:
-    """The events of an edit: at most `partial_images` previews, then every picture when it is complete.
-
-    A preview is the best candidate so far; before there is one, what is being drawn.
-    """
+    """The events of an edit: at most `partial_images` previews, then every picture when it is complete."""
     sent, shared = 0, {"size": wanted.size, "quality": "auto", "background": "auto", "output_format": "png"}
     try:
         async for _version in changes(job, jobs, request.is_disconnected):
             due = _previews_due(job, wanted.partial_images)
-            preview = job.previews[-1] if job.previews else job.drawing
+            preview = _present_preview(job)
             if sent < due and preview is not None:
                 partial = {
                     "type": "image_edit.partial_image",
@@ -260,6 +257,11 @@ async def _streamed(job: Job, jobs: Jobs, wanted: Wanted, request: Request) -> A
             yield sse("image_edit.completed", event | picture)
     except MasklessError as error:
         yield sse("error", error_body(str(error), 503))
+
+
+def _present_preview(job: Job) -> bytes | None:
+    """The best candidate so far; before there is one, what is being drawn."""
+    return job.previews[-1] if job.previews else job.drawing
 
 
 def _previews_due(job: Job, partial_images: int) -> int:
