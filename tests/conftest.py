@@ -10,7 +10,7 @@ import torch
 
 from maskless.data.types import Anchors
 from maskless.engine.editor import Editor
-from tiny_models import build_tiny_models
+from tiny_models import build_tiny_models, build_tiny_preview
 
 # A busy machine makes any example slow now and then; that is no failure.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -27,6 +27,20 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def editor(tiny_models: Path) -> Editor:
     """An editor in float32 that takes two denoising steps."""
     return Editor.from_pretrained(str(tiny_models), steps=2, device="cpu", dtype="float32", views=2)
+
+
+@pytest.fixture(scope="session")
+def preview_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small autoencoder that fits the tiny models. Read only."""
+    return build_tiny_preview(tmp_path_factory.mktemp("preview") / "taesd")
+
+
+@pytest.fixture(scope="session")
+def previewing(tiny_models: Path, preview_vae: Path) -> Editor:
+    """The same editor with a preview autoencoder."""
+    return Editor.from_pretrained(
+        str(tiny_models), preview_vae=str(preview_vae), steps=2, device="cpu", dtype="float32", views=2
+    )
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from maskless.data.paste import resize
 from maskless.data.picture import load_image
@@ -42,7 +44,7 @@ class DriftingEditor:
     and None as an entry returns noise.
     """
 
-    takes_picture = True
+    takes_picture = redraws_window = True
 
     def __init__(self, editor: Any, drifts: dict[int, Drift | None]) -> None:
         self._editor, self._drifts = editor, drifts
@@ -56,3 +58,29 @@ class DriftingEditor:
         if drift is None:
             return torch.randint(0, 256, drawn.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
         return torch.stack([(drift(each / 255) * 255).round().to(torch.uint8) for each in drawn])
+
+
+def make_kontext_drift(pipeline: Any, cells: int) -> None:
+    """Let a Kontext redraw its reference picture `cells` latents further right, whatever the prompt is.
+
+    Its own pipeline runs as ever. The transformer is replaced by the velocity that leads to the moved reference, and
+    the autoencoder by one whose latents are the picture at half of its size, because random weights show nothing.
+    """
+
+    def velocity(hidden_states, timestep, **_given):
+        now, reference = hidden_states.chunk(2, dim=1)
+        side = round(now.shape[1] ** 0.5)  # in patches of two by two latents
+        grid = reference.unflatten(1, (side, side)).roll(cells // 2, dims=2)
+        found = (now - grid.flatten(1, 2)) / timestep[:, None, None]
+        return (torch.cat([found, torch.zeros_like(found)], dim=1),)
+
+    def encode(pictures):
+        small = F.avg_pool2d(pictures, 2)
+        latents = torch.cat([small, small[:, :1]], dim=1)
+        return SimpleNamespace(latent_dist=SimpleNamespace(sample=lambda _generator: latents, mode=lambda: latents))
+
+    def decode(latents, return_dict=True):
+        return (F.interpolate(latents[:, :3], scale_factor=2.0, mode="bicubic").clamp(-1, 1),)
+
+    pipeline.transformer.forward = velocity
+    pipeline.vae.encode, pipeline.vae.decode = encode, decode

@@ -142,3 +142,22 @@ def _preprocessor(folder: Path, kind: str, mean: tuple, std: tuple, size: int) -
         "size": {"height": size, "width": size},
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def build_tiny_preview(folder: Path, *, latent_channels: int = 4, levels: int = 4) -> Path:
+    """Write a small autoencoder of random weights as the repository of TAESD lies: in diffusers' format, with each half
+    beside it. Each level but one halves the sides."""
+    from diffusers import AutoencoderTiny
+    from safetensors.torch import save_file
+
+    widths = (4,) * levels
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = AutoencoderTiny(
+            encoder_block_out_channels=widths, decoder_block_out_channels=widths, num_encoder_blocks=(1,) * levels,
+            num_decoder_blocks=(1,) * levels, latent_channels=latent_channels,
+        )  # fmt: skip
+    network.save_pretrained(folder)
+    for half in ("encoder", "decoder"):
+        save_file(getattr(network, half).state_dict(), str(folder / f"taesd_{half}.safetensors"))
+    return folder

@@ -65,10 +65,11 @@ def test_an_unchanged_file_is_not_read_again(row, monkeypatch):
     assert content_of(row, known).image == MISSING
 
 
-def test_models_count_by_their_content(tiny_models, tmp_path):
+def test_models_count_by_their_content(tiny_models, preview_vae, tmp_path):
     first = model_identity(ModelOptions(models=str(tiny_models)))
     copy = shutil.copytree(tiny_models, tmp_path / "copy")
     assert model_identity(ModelOptions(models=str(copy))) == first
+    assert model_identity(ModelOptions(models=str(copy), preview_vae=str(preview_vae))) == first, "it draws nothing"
     config = copy / "dino" / "config.json"
     config.write_text(config.read_text("utf-8") + " ", "utf-8")
     changed = model_identity(ModelOptions(models=str(copy)))

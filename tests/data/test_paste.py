@@ -21,6 +21,7 @@ from maskless.data.paste import (
     paste_alpha,
     paste_back,
     paste_pixels,
+    paste_small,
     shrunk_to,
 )
 from random_boxes import anchors_on_grids, small_sides
@@ -161,3 +162,26 @@ def test_a_soft_mask_fades_out_and_touches_nothing_where_it_is_zero():
     assert edited[0] == 100 and (np.diff(edited) >= 0).all()
     assert 100 < edited[6] < 255 and (edited[16:] == 255).all()
     assert np.array_equal(paste_alpha(original[..., 0], box, feather=0.0, mask=amount)[20], edited)
+
+
+def test_a_small_copy_gets_the_same_part_of_the_window():
+    rng = torch.Generator().manual_seed(0)
+    image, mask = torch.rand(3, 80, 120, generator=rng), torch.zeros(80, 120, dtype=torch.bool)
+    mask[20:44, 30:61] = True
+    window = (-4, 6, 70, 80)  # beyond the picture on the left
+    crop = torch.full((3, 64, 64), 0.8)
+    whole = paste_small(image, crop, window, mask, 0.0)
+    assert torch.equal(whole, paste_back(image, crop, window, (30, 20, 61, 44), feather=0.0, mask=mask))
+    small = shrunk_to(image, 30)
+    pasted = paste_small(small, crop, window, mask, 0.0)
+    changed = (pasted != small).any(dim=0)
+    assert bool(changed[5:11, 8:15].all()), "every pixel that stands for one of the region"
+    changed[5:11, 7:16] = False
+    assert not changed.any()
+
+
+def test_a_region_that_is_nothing_in_a_small_copy_is_still_pasted():
+    mask = torch.zeros(800, 800, dtype=torch.bool)
+    mask[799, 799] = True
+    pasted = paste_small(torch.zeros(3, 8, 8), torch.ones(3, 4, 4), (799, 799, 800, 800), mask, 0.0)
+    assert float(pasted[:, 7, 7].min()) == 1 and float(pasted.sum()) == 3

@@ -8,6 +8,7 @@ import torch
 
 from maskless.data.result import StepRecord
 from maskless.engine.run import Steps
+from maskless.models.inpainters.denoising import watched
 
 FAST = {"search": "learned", "iterations": 2, "updates": 5, "anchors": 3}
 KINDS = {
@@ -41,6 +42,37 @@ def test_it_is_live_once_and_replayed_afterwards(start, editor, task, monkeypatc
     assert steps[0].inpaintings == 0 and run.preview().shape == (3, 72, 120)
     forwards = editor.models.inpainter.unet_forwards
     assert list(run) == steps and editor.models.inpainter.unet_forwards == forwards
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_what_is_being_drawn_can_be_seen_and_changes_nothing(start, previewing, pixels, task):
+    run = previewing.start(previewing.request(pixels, task=task, **KINDS[task]), **FAST)
+    seen = []
+    with watched(lambda step, total: seen.append((step, total, run.drawing()))):
+        result = run.result()
+    plain = start(task)
+    assert same(result, plain.result()) and torch.equal(run.preview(), plain.preview())
+    drawings = [drawing for _step, _total, drawing in seen if drawing is not None]
+    assert len(drawings) >= 4 and run.drawing() is None, "nothing is being drawn any more"
+    source = torch.from_numpy(pixels).movedim(-1, 0) / 255
+    for drawing in drawings:
+        assert drawing.shape == (3, 72, 120) and 0 <= float(drawing.min()) and float(drawing.max()) <= 1
+        assert not torch.equal(drawing, source)
+    first, second = (next(d for step, _total, d in seen if step == number and d is not None) for number in (1, 2))
+    assert not torch.equal(first, second), "it changes from step to step"
+
+
+def test_a_drawing_is_pasted_where_the_result_will_be(previewing, pixels):
+    mask = np.zeros((72, 120), bool)
+    mask[10:40, 30:70] = True
+    run = previewing.start(previewing.request(pixels, prompt="a tent", mask=mask))
+    seen = []
+    with watched(lambda *_: seen.append(run.drawing())):
+        best = run.result().best
+    source, outside = torch.from_numpy(pixels).movedim(-1, 0) / 255, torch.from_numpy(~mask)
+    assert len(seen) == 8 and all(torch.equal(each[:, outside], source[:, outside]) for each in seen)
+    assert torch.equal(best.tensor()[:, outside], source[:, outside])
+    assert all(not torch.equal(each[:, ~outside], source[:, ~outside]) for each in seen)
 
 
 @pytest.mark.parametrize("task", KINDS)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maskless.engine.tiles import blend_tiles, tile_starts, tiles_over
+from maskless.engine.tiles import Tile, blend_tiles, tile_starts, tiles_over, whole_tile
 
 
 @pytest.mark.parametrize("side", [64, 72, 100, 128, 256, 300])
@@ -39,3 +39,10 @@ def test_where_no_tile_lies_the_canvas_stays():
     canvas = torch.full((3, 160, 160), 0.25)
     result = blend_tiles(canvas, tiles, torch.ones(len(tiles), 3, 64, 64))
     assert float(result[:, 0, 0].min()) == 1 and float(result[:, 150, 150].max()) == 0.25
+
+
+def test_a_drawn_tile_replaces_its_part_of_a_copy():
+    canvas, drawn = torch.zeros(3, 8, 8), torch.ones(3, 4, 4)
+    result = Tile(y=slice(4, 8), x=slice(0, 4)).replaced(canvas, drawn)
+    assert float(result.sum()) == 3 * 16 == float(result[:, 4:, :4].sum()) and float(canvas.sum()) == 0
+    assert torch.equal(whole_tile(8).replaced(canvas, result), result) and whole_tile(8).crop(result).shape == (3, 8, 8)

@@ -65,3 +65,11 @@ def jobs(editor: Editor, tmp_path: Path) -> Iterator[Jobs]:
     queue = Jobs(editor, tmp_path / "served", JobLimits(waiting=4))
     yield queue
     queue.stop()
+
+
+@pytest.fixture
+def previewing_jobs(previewing: Editor, tmp_path: Path) -> Iterator[Jobs]:
+    """The same with a preview autoencoder."""
+    queue = Jobs(previewing, tmp_path / "served", JobLimits(waiting=4))
+    yield queue
+    queue.stop()

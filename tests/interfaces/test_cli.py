@@ -80,7 +80,7 @@ class TestEdit:
         assert status == 0 and "final_output.png" in out and len(lines) == 1
         assert "FluxInpaintPipeline, which leaves out its end" in lines[0]
 
-    def test_every_option_reaches_the_config(self, maskless, scene, tiny_models):
+    def test_every_option_reaches_the_config(self, maskless, scene, tiny_models, preview_vae):
         layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
         save_file({f"{layer}.lora_{side}.weight": torch.ones(32, 32) for side in "AB"}, "style.safetensors")
         given = {
@@ -93,7 +93,7 @@ class TestEdit:
             "location_weight": 1.5, "delta": 0.0625, "align_limit": 0.25,
         }  # fmt: skip
         of_models = {"device": "cpu", "dtype": "float32", "scheduler": "unipc", "lora": "style.safetensors:0.5",
-                     "memory": "low"}  # fmt: skip
+                     "memory": "low", "preview_vae": str(preview_vae)}  # fmt: skip
         kept = {"checkpoint_interval": 2, "checkpoint_dir": "deep/er", "output_dir": "else/where", "image_id": "7",
                 "format": "webp", "quality": 60}  # fmt: skip
         switches = {"slim_checkpoint": True, "offline": True, "allow_pickle": True, "fit_edges": False,
@@ -110,7 +110,7 @@ class TestEdit:
         )  # fmt: skip
         record = json.loads(out)
         assert status == 0 and record["config"] == given | {
-            "fit_edges": False, "keep_alpha": True, "each_part": True, "align": False,
+            "fit_edges": False, "keep_alpha": True, "each_part": True, "align": False, "whole_window": False,
         }  # fmt: skip
         assert set(record["config"]) == {option.name for option in fields(EditConfig)}
         loaded = of_models | {"offline": True, "allow_pickle": True, "models": str(tiny_models)}

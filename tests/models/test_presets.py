@@ -18,6 +18,7 @@ def test_every_preset_says_where_it_comes_from_and_what_it_takes():
         assert preset.licence and 0 < preset.memory_gb < preset.download_gb + 0.01 < 100
     assert {preset.name for preset in PRESETS if preset.kind == "instruction"} == {"kontext", "qwen-image-edit"}
     assert {preset.name for preset in PRESETS if preset.erase} == {"light", "light-tiny"}
+    assert {preset.name for preset in PRESETS if preset.preview_vae and preset.preview_m} == {"light", "light-tiny"}
     assert all(hub.is_hub_id(preset.erase) for preset in PRESETS if preset.erase)
     assert BY_NAME["storybook"].download_gb == 0
 

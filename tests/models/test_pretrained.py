@@ -40,6 +40,8 @@ def test_a_redrawer_is_found_in_the_folder_or_named(copied, family_folder):
     folder = family_folder("instruct-pix2pix")
     named = load_models(ModelOptions(models=str(copied), redraw=str(folder), device="cpu"))
     assert named.redrawer.takes_picture and not named.inpainter.takes_picture and named.names["redraw"] == str(folder)
+    kontext = load_models(ModelOptions(models=str(copied), redraw=str(family_folder("flux-kontext")), device="cpu"))
+    assert kontext.for_redrawing().inpainter.takes_picture, "it gets its reference picture by another way"
     shutil.copytree(folder, copied / "redraw")
     found = load_models(ModelOptions(models=str(copied), device="cpu"))
     assert found.redrawer.recommended_steps == 2 and found.names["redraw"] == str(copied / "redraw")

@@ -4,7 +4,7 @@ import pytest
 
 from maskless.data.errors import MasklessError
 from maskless.models.presets import PRESETS
-from maskless.models.sources import model_sources, on_disk
+from maskless.models.sources import model_sources, on_disk, with_commits
 
 
 def test_a_preset_names_all_three_parts_and_any_can_be_replaced():
@@ -31,7 +31,8 @@ def test_a_name_that_is_no_preset_lists_them():
 
 def test_a_light_preset_comes_with_what_erases_and_what_finds():
     sources = model_sources("light")
-    assert set(sources) == {"inpainting", "dino", "clip", "erase", "grounder"}
+    assert set(sources) == {"inpainting", "dino", "clip", "erase", "grounder", "preview_vae"}
+    assert sources["preview_vae"] == "madebyollin/taesd" and "@614f7681" in with_commits("madebyollin/taesd")[0]
     assert "clipseg" in sources["grounder"].lower()
     assert model_sources("light", grounder="acme/owl")["grounder"] == "acme/owl"
     assert set(model_sources("light", wanted=("dino", "clip"))) == {"dino", "clip", "grounder"}

@@ -104,10 +104,12 @@ def model_identity(options: ModelOptions) -> dict[str, str]:
     Raises:
         MasklessError: unknown models, or a failed download.
     """
-    from maskless.models.sources import fetch_models
+    from maskless.models.sources import PREVIEW, fetch_models
 
     found = {}
     for part, source in fetch_models(options).items():
+        if part == PREVIEW:  # it changes no picture
+            continue
         found[part] = _hash_of_files(source.path) if Path(source.name).exists() else source.name
     for number, entry in enumerate(filter(None, (options.lora or "").split(","))):
         file = Path(entry) if Path(entry).exists() else Path(entry.rpartition(":")[0])

@@ -206,12 +206,9 @@ class EditConfig:
     )
 
     steps: int | None = option(
-        None,
-        group="Inpainting",
-        minimum=1,
-        maximum=1000,
+        None, group="Inpainting", minimum=1, maximum=1000,
         help="Denoising steps of each inpainting [default: what the model recommends, else 50].",
-    )
+    )  # fmt: skip
     guidance_scale: float | None = option(
         None,
         group="Inpainting",
@@ -237,12 +234,13 @@ class EditConfig:
         help="How much of the surroundings the inpainting model gets on each side of a box, as a fraction of its side.",
     )
     feather: float = option(
-        0.06,
-        group="Inpainting",
-        minimum=0.0,
-        maximum=0.5,
+        0.06, group="Inpainting", minimum=0.0, maximum=0.5,
         help="Width of the blended seam inside a region, as a fraction of its side.",
-    )
+    )  # fmt: skip
+    whole_window: bool = option(
+        False, group="Inpainting",
+        help="Let a model that takes the picture (Kontext, Qwen-Image-Edit …) redraw its whole window; align that.",
+    )  # fmt: skip
     align: bool = option(True, group="Inpainting", help="Align what an editor redraws with the picture before pasting.")
     align_limit: float = option(
         0.5, group="Inpainting", minimum=0.0, maximum=1.0,

@@ -8,7 +8,7 @@ from maskless.data.choices import DEVICES, DTYPES, MEMORY, SCHEDULERS
 from maskless.data.errors import require
 from maskless.data.options import OptionValue, check_all, option
 
-FOR_DRAWING = ("redraw", "scheduler", "lora", "dtype")
+FOR_DRAWING = ("redraw", "preview_vae", "scheduler", "lora", "dtype")
 """The options that concern only the models that draw; who only looks for a region does not take them."""
 
 
@@ -46,6 +46,12 @@ class ModelOptions:
         None,
         group="Models",
         help="An ONNX file, folder or hub id of MI-GAN, for remove, complete and repair without a prompt.",
+    )
+    preview_vae: str | None = option(
+        None,
+        group="Models",
+        help="Folder or hub id of a small autoencoder (TAESD) that shows drawings while they are made, on the page and "
+        "over HTTP; results do not change.",
     )
     scheduler: str | None = option(
         None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from maskless.data.boxes import Box
 from maskless.data.errors import MasklessError
-from maskless.data.masks import mask_weight, seam_weight
+from maskless.data.masks import mask_box, mask_weight, seam_weight
 
 Region: TypeAlias = Bool[Tensor, "H W"] | Float[Tensor, "H W"]
 """The pixels that may change, or for a soft mask how much each may, 0 to 1."""
@@ -61,6 +62,22 @@ def continue_outwards(values: Float[Tensor, "C H W"], known: Bool[Tensor, "H W"]
     return result[0]
 
 
+def with_surroundings_continued(
+    image: Float[Tensor, "3 H W"], mask: Bool[Tensor, "H W"], window_xyxy: Box
+) -> Float[Tensor, "3 H W"]:
+    """The picture with the surroundings continued under the mask, from the pixels in the window.
+
+    It is unchanged if the mask covers the whole window.
+    """
+    x0, y0, x1, y1 = (max(0, edge) for edge in window_xyxy)
+    known = ~mask[y0:y1, x0:x1]
+    if not bool(known.any()):
+        return image
+    result = image.clone()
+    result[:, y0:y1, x0:x1] = continue_outwards(image[:, y0:y1, x0:x1], known)
+    return result
+
+
 def match_surroundings(
     drawn: Float[Tensor, "3 S S"], source: Float[Tensor, "3 S S"], mask: Bool[Tensor, "1 S S"]
 ) -> Float[Tensor, "3 S S"]:
@@ -96,6 +113,28 @@ def paste_back(
     result, old = image.clone(), image[:, y0:y1, x0:x1]
     result[:, y0:y1, x0:x1] = torch.where(weight > 0, weight * edited + (1 - weight) * old, old)
     return result
+
+
+def paste_small(
+    small: Float[Tensor, "3 h w"],
+    crop: Float[Tensor, "3 S S"],
+    window_xyxy: Box,
+    mask: Bool[Tensor, "H W"],
+    feather: float,
+) -> Float[Tensor, "3 h w"]:
+    """A small copy of a picture with the masked part of an edited window: roughly what `paste_back` gives at full size.
+
+    small, crop: in [0, 1]. window_xyxy, mask: in pixels of the picture itself; the window may extend beyond
+    it. A pixel of the copy may change if any pixel of the picture that it stands for may.
+    """
+    size = (small.shape[1], small.shape[2])
+    reduced = F.adaptive_max_pool2d(mask[None].to(torch.float32), size)[0] > 0
+    box, factors = mask_box(reduced), (size[1] / mask.shape[1], size[0] / mask.shape[0]) * 2
+    x0, y0, x1, y1 = (edge * factor for edge, factor in zip(window_xyxy, factors, strict=True))
+    window = (  # whole pixels, and never smaller than the box
+        min(math.floor(x0), box[0]), min(math.floor(y0), box[1]), max(math.ceil(x1), box[2]), max(math.ceil(y1), box[3])
+    )  # fmt: skip
+    return paste_back(small, crop, window, box, feather=feather, mask=reduced)
 
 
 def paste_pixels(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,22 +15,29 @@ from maskless.data.alignment import Alignment, worst
 from maskless.data.boxes import scale_boxes, square_window
 from maskless.data.config import ResolvedConfig
 from maskless.data.masks import crop_amount, crop_mask, mask_box, seam_step
-from maskless.data.paste import continue_outwards, crop_window, match_surroundings, resize, shrunk_to
+from maskless.data.paste import (
+    crop_window,
+    match_surroundings,
+    paste_small,
+    resize,
+    shrunk_to,
+    with_surroundings_continued,
+)
 from maskless.data.result import Candidates, DrawnStep, EditedImage, EditResult, StepRecord
 from maskless.data.types import EditRequest, Losses, Regions
 from maskless.engine.batching import Batches
 from maskless.engine.painters import FillPlan, Paint, painter
 from maskless.engine.refine import refine
-from maskless.engine.region_lock import lock
+from maskless.engine.region_lock import given_masks, lock, redraws_window
 from maskless.engine.run import Steps, cannot_resume, cost_of, gradients
 from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
-from maskless.engine.tiles import blend_tiles, tiles_over
+from maskless.engine.tiles import Tile, blend_tiles, tiles_over, whole_tile
 from maskless.locating.view import VIEW_PX, PictureView
 from maskless.method.losses import join
 from maskless.method.ranking import Ranking, aligned_first, rank_fills
 from maskless.method.search import State
-from maskless.models.inpainters.denoising import Sampling
+from maskless.models.inpainters.denoising import Sampling, predicted_picture
 from maskless.models.pretrained import EditModels
 
 DETAIL_STRENGTH = 0.35
@@ -109,6 +116,7 @@ class FillRun:
         self._losses: list[Losses] = []
         self._signs: list[tuple[float, float]] = []
         self._preview: Tensor | None = None
+        self._drawn_on: tuple[Tensor, Tile] | None = None
         self._inpaintings = self._forwards = 0
 
     @property
@@ -136,6 +144,15 @@ class FillRun:
     def preview(self) -> Float[Tensor, "3 h w"] | None:
         """The candidate with the lowest loss so far, in [0, 1], with a longer side of at most VIEW_PX."""
         return self._preview
+
+    def drawing(self) -> Float[Tensor, "3 h w"] | None:
+        """The picture with the window, or the tile of it, that is being drawn."""
+        predicted = None if self._drawn_on is None else predicted_picture()
+        if predicted is None or self._drawn_on is None:
+            return None
+        (picture, tile), canvas = self._drawn_on, self.canvas
+        crop = tile.replaced(picture, predicted.to(torch.float32) / 255)
+        return paste_small(self._view.small, crop, canvas.window_xyxy, canvas.mask, self.used.feather)
 
     @property
     def probabilities(self) -> None:
@@ -201,7 +218,7 @@ class FillRun:
         assert request.mask is not None
         box = mask_box(request.mask)
         window = square_window(box, request.size_yx, context=self.used.context)
-        picture = _with_surroundings_continued(request.image, request.mask, window) if plan.erase else request.image
+        picture = with_surroundings_continued(request.image, request.mask, window) if plan.erase else request.image
         if plan.erase and request.amount is not None:
             picture = torch.lerp(request.image, picture, request.amount)
         with self._stopwatch.stage("losses"):
@@ -280,7 +297,7 @@ class FillRun:
         self._pieces = []
         side, drawn = self._drawn_side(canvas), None
         if not (self.plan.thin_marks or self.plan.redraw) or side == native:
-            drawn = self._paint(canvas, [self._crop(canvas, native)], sampling, native)[0]
+            drawn = self._paint(canvas, *self._crop(canvas, native), [whole_tile(native)], sampling)[0]
         if drawn is not None and self.plan.refine and self.models.refinement is not None:
             drawn = self._refine(canvas, drawn, sampling.seed)
         elif side > native:
@@ -326,21 +343,30 @@ class FillRun:
         return crop_window(canvas.picture, canvas.window_xyxy, side), whole
 
     def _paint(
-        self, canvas: Canvas, crops: list[tuple[Tensor, Tensor]], sampling: Sampling, side: int
-    ) -> Float[Tensor, "N 3 S S"]:
-        """The drawn crops of a window of this side in pixels. Those of a model that takes the picture are aligned."""
-        pictures, masks = (torch.stack(parts) for parts in zip(*crops, strict=True))
+        self,
+        canvas: Canvas,
+        picture: Float[Tensor, "3 S S"],
+        mask: Float[Tensor, "1 S S"],
+        tiles: Sequence[Tile],
+        sampling: Sampling,
+    ) -> Float[Tensor, "N 3 s s"]:
+        """The drawn tiles of a window. Those that are redrawn as a whole are aligned."""
+        inpainter, side = self.models.inpainter, picture.shape[-1]
+        pictures, masks = (torch.stack([tile.crop(each) for tile in tiles]) for each in (picture, mask))
+        given = given_masks(inpainter, masks, self.used)
 
         def draw(batch: slice) -> UInt8[Tensor, "N 3 S S"]:
             noise = sampling.noise
             own = sampling if noise is None else replace(sampling, noise=noise[batch])
-            return canvas.paint(pictures[batch], masks[batch], own)
+            self._drawn_on = picture, tiles[batch.start]
+            return canvas.paint(pictures[batch], given[batch], own)
 
-        before = self.models.inpainter.unet_forwards
-        drawn = self._batches.run(len(crops), draw)
-        self._forwards += self.models.inpainter.unet_forwards - before
-        self._inpaintings += len(crops)
-        if self.models.inpainter.takes_picture:
+        before = inpainter.unet_forwards
+        drawn = self._batches.run(len(tiles), draw)
+        self._drawn_on = None
+        self._forwards += inpainter.unet_forwards - before
+        self._inpaintings += len(tiles)
+        if redraws_window(inpainter, self.used):
             locked = lock(drawn, pictures, masks, self.used)
             factor = (canvas.window_xyxy[2] - canvas.window_xyxy[0]) / side
             self._pieces += [own and own.resized(factor) for own in locked.alignments]
@@ -366,21 +392,5 @@ class FillRun:
             if noise is not None:
                 noise = torch.cat([tile.crop_latents(noise, inpainter.cell_px) for tile in tiles])
             sampling = replace(sampling, noise=noise)
-        drawn = self._paint(canvas, [(tile.crop(picture), tile.crop(mask)) for tile in tiles], sampling, side)
+        drawn = self._paint(canvas, picture, mask, tiles, sampling)
         return blend_tiles(picture, tiles, drawn)
-
-
-def _with_surroundings_continued(
-    image: Float[Tensor, "3 H W"], mask: Bool[Tensor, "H W"], window_xyxy: tuple[int, int, int, int]
-) -> Float[Tensor, "3 H W"]:
-    """The picture with the surroundings continued under the mask, from the pixels in the window.
-
-    It is unchanged if the mask covers the whole window.
-    """
-    x0, y0, x1, y1 = (max(0, edge) for edge in window_xyxy)
-    known = ~mask[y0:y1, x0:x1]
-    if not bool(known.any()):
-        return image
-    result = image.clone()
-    result[:, y0:y1, x0:x1] = continue_outwards(image[:, y0:y1, x0:x1], known)
-    return result

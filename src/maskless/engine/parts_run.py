@@ -76,6 +76,11 @@ class PartsRun:
         drawn = [fill.preview() for fill in self._fills if fill.preview() is not None]
         return drawn[-1] if drawn else None
 
+    def drawing(self) -> Float[Tensor, "3 h w"] | None:
+        """The part that is being drawn."""
+        drawn = (fill.drawing() for fill in self._fills)
+        return next((picture for picture in drawn if picture is not None), None)
+
     def state(self) -> None:
         """None: a fill cannot be continued later."""
 

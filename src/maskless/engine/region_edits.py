@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from maskless.data.alignment import Alignment
@@ -20,13 +20,13 @@ from maskless.data.result import Candidates
 from maskless.data.types import EditRequest, Losses, Regions, Scores
 from maskless.engine.batching import Batches
 from maskless.engine.refine import refine
-from maskless.engine.region_lock import lock
+from maskless.engine.region_lock import given_masks, lock, redraws_window
 from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
 from maskless.locating.view import PictureView
 from maskless.method.losses import NAMES
 from maskless.method.search import State
-from maskless.models.inpainters.denoising import Sampling
+from maskless.models.inpainters.denoising import Sampling, predicted_picture
 from maskless.models.pretrained import EditModels
 
 FindNeighbours = Callable[[Box], Bool[Tensor, "h w"] | None]
@@ -71,6 +71,7 @@ class RegionEdits:
         self._alignments: dict[int, Alignment | None] = {}
         self._refined: dict[int, Tensor] = {}
         self._losses: dict[int, Tensor] = {}
+        self._drawn_cell: int | None = None
         with stopwatch.stage("losses"):
             self._scorer = ClipScorer(view, view.small, (request.caption, request.prompt), config)
         with stopwatch.stage("inpainting"):
@@ -122,7 +123,16 @@ class RegionEdits:
 
     def composite(self, cell: int) -> Float[Tensor, "3 h w"]:
         """The edited picture at the size of `view.small`, in [0, 1] (mistake 7)."""
-        crop = self._crops[cell].to(torch.float32) / 255
+        return self._pasted(self._crops[cell], cell)
+
+    def drawing(self) -> Float[Tensor, "3 h w"] | None:
+        """What the first of the regions that are being drawn is expected to become, as `composite` gives it; None
+        without a preview autoencoder."""
+        predicted = None if self._drawn_cell is None else predicted_picture()
+        return None if predicted is None or self._drawn_cell is None else self._pasted(predicted, self._drawn_cell)
+
+    def _pasted(self, drawn: UInt8[Tensor, "3 S S"], cell: int) -> Float[Tensor, "3 h w"]:
+        crop = drawn.to(torch.float32) / 255
         window, box = self._small_windows[cell].tolist(), self._small_boxes[cell].tolist()
         kept = self._kept(cell)
         mask = None if kept is None else box_mask(box, self._view.small_yx) & ~kept
@@ -206,8 +216,11 @@ class RegionEdits:
         sampling = Sampling(
             seed=config.seed, steps=config.steps, guidance_scale=config.guidance_scale, strength=config.strength
         )
-        drawn = self._models.inpainter.inpaint(pictures, masks, self._conditioning, sampling)
-        if self._models.inpainter.takes_picture:
+        given = given_masks(self._models.inpainter, masks, config)
+        self._drawn_cell = cells[0]
+        drawn = self._models.inpainter.inpaint(pictures, given, self._conditioning, sampling)
+        self._drawn_cell = None
+        if redraws_window(self._models.inpainter, config):
             locked = lock(drawn, pictures, masks, config)
             drawn = locked.drawn
             for cell, own in zip(cells, locked.alignments, strict=True):

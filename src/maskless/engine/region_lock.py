@@ -1,4 +1,9 @@
-"""The region lock: windows that an editor redrew as a whole are aligned with the picture before they are pasted."""
+"""The region lock: windows that an editor redrew as a whole are aligned with the picture before they are pasted.
+
+Some models draw outside the mask too, and what they return may lie elsewhere (`redraws_window`). Others take the whole
+picture, but its latents are restored outside the mask at each step, so that nothing can drift there; with the option
+`whole_window` they get a mask of everything, and draw as they do where no mask restrains them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from torch import Tensor
 from maskless.data.alignment import Alignment
 from maskless.data.config import EditConfig
 from maskless.method.alignment import align
+from maskless.models.inpainters.protocol import InpaintingModel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,6 +26,20 @@ class Locked:
 
     drawn: UInt8[Tensor, "N 3 S S"]
     alignments: tuple[Alignment | None, ...]
+
+
+def redraws_window(inpainter: InpaintingModel, config: EditConfig) -> bool:
+    """Whether the windows that come back are drawn as a whole, so that they are to be aligned."""
+    return inpainter.redraws_window or (config.whole_window and inpainter.takes_picture)
+
+
+def given_masks(
+    inpainter: InpaintingModel, masks: Float[Tensor, "N 1 S S"], config: EditConfig
+) -> Float[Tensor, "N 1 S S"]:
+    """The masks that the model gets: those of the region, or of everything where it is to redraw the whole window."""
+    if inpainter.redraws_window or not redraws_window(inpainter, config):
+        return masks
+    return torch.ones_like(masks)
 
 
 def lock(

@@ -54,6 +54,11 @@ class Run(Protocol):
     def preview(self) -> Float[Tensor, "3 h w"] | None:
         """The best candidate so far as a small picture in [0, 1]; None if there is none yet. Nothing new is drawn."""
 
+    def drawing(self) -> Float[Tensor, "3 h w"] | None:
+        """What is being drawn, as a small picture in [0, 1]: the picture with what the model expects to end at, decoded
+        by the preview autoencoder. Call it in the function that `watched` calls after each denoising step. It is None
+        elsewhere, without a preview autoencoder, and while another model than the inpainter draws."""
+
     @property
     def probabilities(self) -> Float[Tensor, "K M"] | None:
         """AnchorNet's present pi(m|k), each row sums to 1; None before the first step, or if the run learns nothing."""

@@ -194,6 +194,10 @@ class SearchRun:
         cost = self.objective.flatten().nan_to_num(torch.inf)
         return self.edits.composite(int(self.setup.search.same_as[int(cost.argmin())]))
 
+    def drawing(self) -> Float[Tensor, "3 h w"] | None:
+        """The edit of the region that is being drawn, at the size of `view.small`."""
+        return None if self._setup is None else self._setup.edits.drawing()
+
     def state(self) -> State | None:
         """Everything that is needed to continue, as plain values and tensors; None before step 0."""
         if self._setup is None:

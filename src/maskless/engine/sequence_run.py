@@ -75,6 +75,10 @@ class SequenceRun:
         """The best candidate so far of the present search."""
         return self._search.preview()
 
+    def drawing(self) -> Float[Tensor, "3 h w"] | None:
+        """What the present search draws."""
+        return self._search.drawing()
+
     def state(self) -> None:
         """None: a sequence cannot be continued later."""
 

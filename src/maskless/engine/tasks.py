@@ -121,12 +121,14 @@ def start_run(
         state: the `state()` of an earlier run to continue.
     Raises:
         MasklessError: the view is of another picture or was made with other models, the state belongs to another edit,
-            or the task does not learn a region.
+            the task does not learn a region, or the models cannot do what the options ask for.
     """
     view = PictureView(request.image, models) if view is None else _fitting(view, request, models)
     models = _models_for(request, models)
     if request.amount is not None and models.inpainter.denoiser is None:
         raise MasklessError("a soft mask needs an inpainting model with a UNet (Stable Diffusion 1.5, 2 or XL)")
+    if config.whole_window:
+        _require_whole_window(request, models)
     run = RUNS[request.task](Job(request=request, models=models, config=resolved(config, request, models), view=view))
     if state is not None:
         run.resume(state)
@@ -149,6 +151,21 @@ def _models_for(request: EditRequest, models: EditModels) -> EditModels:
             f"takes the tasks {', '.join(CONTINUES)}, without a prompt, got {request.task}"
         )
     return models
+
+
+def _require_whole_window(request: EditRequest, models: EditModels) -> None:
+    """Check that the model can redraw whole windows.
+
+    Raises:
+        MasklessError: it does not take the picture, or the mask is soft.
+    """
+    if not models.inpainter.takes_picture:
+        raise MasklessError(
+            "whole_window needs a model that takes the picture that it edits, such as Kontext, FLUX.2 klein, "
+            f"Qwen-Image-Edit or InstructPix2Pix; the one that draws the task {request.task} here fills a mask"
+        )
+    if request.amount is not None:
+        raise MasklessError("whole_window redraws all of the window, so it cannot be used together with soft_mask")
 
 
 def _fitting(view: PictureView, request: EditRequest, models: EditModels) -> PictureView:

@@ -24,10 +24,21 @@ class Tile:
         """The part of a canvas [..., S, S] under the tile."""
         return canvas[..., self.y, self.x]
 
+    def replaced(self, canvas: Float[Tensor, "3 S S"], drawn: Float[Tensor, "3 s s"]) -> Float[Tensor, "3 S S"]:
+        """A copy of the canvas with a drawn tile on it."""
+        result = canvas.clone()
+        result[:, self.y, self.x] = drawn
+        return result
+
     def crop_latents(self, latents: Tensor, cell_px: int) -> Tensor:
         """The part of latents [..., S / cell_px, S / cell_px] under the tile."""
         rows, columns = (slice(edge.start // cell_px, edge.stop // cell_px) for edge in (self.y, self.x))
         return latents[..., rows, columns]
+
+
+def whole_tile(side: int) -> Tile:
+    """The tile that is all of a canvas of this side, in pixels."""
+    return Tile(y=slice(0, side), x=slice(0, side))
 
 
 def tiles_over(mask: Float[Tensor, "1 S S"], *, tile_px: int, cell_px: int) -> list[Tile]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from importlib import resources
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from maskless.data.errors import MasklessError
+from maskless.data.errors import EditCancelled, MasklessError
 from maskless.data.model_options import ModelOptions
 from maskless.interfaces.options import with_options
 
 if TYPE_CHECKING:
+    from maskless.data.picture import SourceImage
     from maskless.engine.editor import Editor
 
 BOX = (128, 64, 256, 192)
 """The region of the photograph that is edited, in its pixels."""
 PROMPT = "a bowl of fruit"
+PART_OPTIONS = ("dino", "clip", "redraw", "erase", "grounder", "preview_vae")
+"""The options that name a part of a set of models."""
 GB = 1e9
 
 
@@ -36,12 +40,15 @@ def doctor(*, models: ModelOptions) -> None:
     began = time.perf_counter()
     from maskless.engine.editor import Editor
     from maskless.models.pretrained import load_models
+    from maskless.models.sources import PREVIEW
 
     editor = Editor(load_models(models))
     options = editor.models.options
     print(f"loaded in {time.perf_counter() - began:.1f} s on {options.device} as {options.dtype}")
     if editor.models.inpainter.follows_prompt:
         _edit(editor, "replace", PROMPT)
+    if PREVIEW in editor.models.names:
+        _preview(editor)
     _edit(editor, "remove", "")
 
 
@@ -51,7 +58,7 @@ def _check_parts(models: ModelOptions) -> int:
     from maskless.models.parts import check_weights
     from maskless.models.sources import model_sources, with_commits
 
-    named: dict[str, Any] = {name: getattr(models, name) for name in ("dino", "clip", "redraw", "erase", "grounder")}
+    named: dict[str, Any] = {name: getattr(models, name) for name in PART_OPTIONS}
     missing = 0
     for part, source in model_sources(models.models, **named).items():
         began = time.perf_counter()
@@ -73,9 +80,7 @@ def _check_parts(models: ModelOptions) -> int:
 
 def _edit(editor: Editor, task: str, prompt: str) -> None:
     """Edit the photograph, and print what it took and whether every pixel outside the region is the original's."""
-    from maskless.data.picture import load_image
-
-    source = load_image(Path(str(resources.files("maskless"))) / "assets" / "photographs" / "coffee.jpg")
+    source = _photograph()
     began = time.perf_counter()
     result = editor.edit(source, task=task, box=BOX, prompt=prompt)
     seconds = time.perf_counter() - began
@@ -90,3 +95,27 @@ def _edit(editor: Editor, task: str, prompt: str) -> None:
     )
     if exact != "no pixel outside the region changed" or not inside:
         raise typer.Exit(1)
+
+
+def _preview(editor: Editor) -> None:
+    """Draw once more, and print how many of the denoising steps the preview autoencoder shows."""
+    from maskless.models.inpainters.denoising import watched
+
+    run = editor.start(editor.request(_photograph(), task="replace", box=BOX, prompt=PROMPT))
+    seen: list[bool] = []
+
+    def is_done(step: int, total: int) -> bool:
+        seen.append(run.drawing() is not None)
+        return step == total  # the first drawing says enough
+
+    with contextlib.suppress(EditCancelled), watched(is_done):
+        run.result()
+    print(f"preview_vae: shows {sum(seen)} of {len(seen)} denoising steps")
+    if not any(seen):
+        raise typer.Exit(1)
+
+
+def _photograph() -> SourceImage:
+    from maskless.data.picture import load_image
+
+    return load_image(Path(str(resources.files("maskless"))) / "assets" / "photographs" / "coffee.jpg")

@@ -12,6 +12,9 @@ MIGAN, MIGAN_M, CLIPSEG = "andraniksargsyan/migan", 7.0, "CIDAS/clipseg-rd64-ref
 """Hub ids of the eraser and of the detector of the light sets. The eraser has 28 MB."""
 ONNX_FILES = ("migan_pipeline_v2.onnx",)
 """The ONNX files that are downloaded; a repository may hold others."""
+TAESD, TAESD_M = "madebyollin/taesd", 2.4
+"""Hub id of the small autoencoder that shows what the light sets draw, for the latents of Stable Diffusion 1 and 2, and
+its millions of parameters."""
 DINO, CLIP = "facebook/dino-vitb8", "openai/clip-vit-base-patch16"
 ENCODERS_M = 85.8 + 149.6
 """Millions of parameters of DINO ViT-B/8 and CLIP ViT-B/16 together. Both are stored and computed in float32."""
@@ -28,7 +31,9 @@ class Preset:
     models that fill a mask, "instruction" for models that follow an instruction, "erase" for one that continues the
     surroundings. dino, clip: hub ids. erase: hub id of the model for remove, complete and repair; empty where the
     inpainting model does them. erase_m: its millions of parameters, in float32. grounder: hub id of a detector of what
-    words name; empty for none. steps: how many the inpainting model works best with, where its folder does not say so.
+    words name; empty for none. preview_vae: hub id of the small autoencoder for previews; empty for none. preview_m:
+    its millions of parameters, in float32. steps: how many the inpainting model works best with, where its folder does
+    not say so.
     """
 
     name: str
@@ -47,6 +52,8 @@ class Preset:
     erase: str = ""
     erase_m: float = 0.0
     grounder: str = ""
+    preview_vae: str = ""
+    preview_m: float = 0.0
     steps: int | None = None
 
     @property
@@ -55,13 +62,13 @@ class Preset:
         if not self.inpainting:
             return 0.0
         of_pipeline = (self.denoiser_m + self.text_m + self.autoencoder_m) * self.stored_bytes
-        return (of_pipeline + (self.encoders_m + self.erase_m) * 4) / 1e3
+        return (of_pipeline + (self.encoders_m + self.erase_m + self.preview_m) * 4) / 1e3
 
     @property
     def memory_gb(self) -> float:
         """Gigabytes of weights at --memory full with the denoiser in 16 bits. An edit's activations are extra."""
         rest = 2 if self.stored_bytes == 2 else 4
-        others = (self.text_m + self.autoencoder_m) * rest + (self.encoders_m + self.erase_m) * 4
+        others = (self.text_m + self.autoencoder_m) * rest + (self.encoders_m + self.erase_m + self.preview_m) * 4
         return (self.denoiser_m * 2 + others) / 1e3
 
 
@@ -135,16 +142,16 @@ PRESETS = (
     Preset(
         name="light",
         inpainting=("SimianLuo/LCM_Dreamshaper_v7",),
-        licence="MIT (eraser MIT)",
+        licence="MIT (eraser and previews MIT)",
         denoiser_m=859.9, text_m=123.1, autoencoder_m=83.7, stored_bytes=4, native_px=512,
-        erase=MIGAN, erase_m=MIGAN_M, grounder=CLIPSEG, steps=4,
+        erase=MIGAN, erase_m=MIGAN_M, grounder=CLIPSEG, preview_vae=TAESD, preview_m=TAESD_M, steps=4,
     ),
     Preset(
         name="light-tiny",
         inpainting=("nota-ai/bk-sdm-tiny",),
-        licence="CreativeML OpenRAIL-M (eraser MIT)",
+        licence="CreativeML OpenRAIL-M (eraser and previews MIT)",
         denoiser_m=323.4, text_m=123.1, autoencoder_m=83.7, stored_bytes=4, native_px=512,
-        erase=MIGAN, erase_m=MIGAN_M, grounder=CLIPSEG, steps=20,
+        erase=MIGAN, erase_m=MIGAN_M, grounder=CLIPSEG, preview_vae=TAESD, preview_m=TAESD_M, steps=20,
     ),
     Preset(
         name="erase",
@@ -166,6 +173,7 @@ PINNED = {
     "Qwen/Qwen-Image": "75e0b4be04f60ec59a75f475837eced720f823b6",
     "Qwen/Qwen-Image-Edit": "ac7f9318f633fc4b5778c59367c8128225f1e3de",
     "Tongyi-MAI/Z-Image-Turbo": "f332072aa78be7aecdf3ee76d5c247082da564a6",
+    "madebyollin/taesd": "614f76814bbe30edbe2e627ace1c2234c81a2c0e",
     "facebook/dino-vitb16": "f205d5d8e640a89a2b8ef0369670dfc37cc07fc2",
     "openai/clip-vit-base-patch16": "57c216476eefef5ab752ec549e440a49ae4ae5f3",
     "google/siglip2-base-patch16-224": "75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2",

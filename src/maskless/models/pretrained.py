@@ -20,7 +20,8 @@ from maskless.models.fingerprint import fingerprint_of
 from maskless.models.grounders import load_grounder
 from maskless.models.inpainters.eraser import OnnxEraser, onnx_file
 from maskless.models.inpainters.gguf_transformer import load_transformer
-from maskless.models.inpainters.loading import InpaintingModel, load_pipeline, make_inpainter
+from maskless.models.inpainters.loading import PREVIEWS_NEED_UNET, InpaintingModel, load_pipeline, make_inpainter
+from maskless.models.inpainters.previews import load_preview_vae
 from maskless.models.inpainters.single_file import load_single_file, settings_of
 from maskless.models.memory import arrange, is_out_of_memory, memory_advice
 from maskless.models.parts import one_line_model_errors, read_json
@@ -29,6 +30,7 @@ from maskless.models.sources import (
     ENCODERS,
     ERASE,
     GROUNDER,
+    PREVIEW,
     REDRAW,
     TRANSFORMER,
     LocalPart,
@@ -117,6 +119,8 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
         if TRANSFORMER in parts:
             chosen["transformer"] = parts[TRANSFORMER].path
         chosen["preset"] = preset_of(options.models)
+        if PREVIEW in parts:
+            chosen[PREVIEW] = _load_part(load_preview_vae, parts[PREVIEW], "preview", **common)
         inpainter, networks = _load_part(_load_inpainter, parts["inpainting"], "inpainting", **chosen, **for_denoisers)
         of_file = isinstance(inpainter, OnnxEraser)
         weights = _fingerprints(encoders)
@@ -205,6 +209,8 @@ def _load_inpainter(
     if onnx is not None:
         if transformer is not None or chosen.get("lora") or chosen.get("scheduler"):
             raise MasklessError(f"{onnx} takes no LoRA, no scheduler and no transformer: it erases in one step")
+        if chosen.get(PREVIEW) is not None:
+            raise MasklessError(f"{PREVIEWS_NEED_UNET}, got the file {onnx}; leave --preview-vae out")
         return OnnxEraser(onnx), []
     if source.is_file():
         if transformer is not None:

@@ -29,6 +29,10 @@ TRANSFORMER = "transformer"
 """The part of an inpainting model that a GGUF file may replace."""
 ERASE = "erase"
 """The optional part that fills the place of what is removed."""
+PREVIEW = "preview_vae"
+"""The optional small autoencoder that shows drawings while they are made."""
+OPTIONAL = (REDRAW, ERASE, PREVIEW)
+"""The optional parts that draw or decode; a folder of models may hold them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ def fetch_models(
         MasklessError: unknown models, damaged files, or a failed download.
     """
     found = {}
-    named: dict[str, Any] = {part: getattr(options, part) for part in (*ENCODERS, GROUNDER, REDRAW, ERASE)}
+    named: dict[str, Any] = {part: getattr(options, part) for part in (*ENCODERS, GROUNDER, *OPTIONAL)}
     if options.transformer is not None and "inpainting" in wanted:
         require_library()
         path = find_file(options.transformer, offline=options.offline, progress=progress)
@@ -104,13 +108,14 @@ def model_sources(
     redraw: str | None = None,
     erase: str | None = None,
     grounder: str | None = None,
+    preview_vae: str | None = None,
     wanted: Sequence[str] = PARTS,
     without: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """The folder, file or hub id of each part.
 
-    models, dino, clip, redraw, erase, grounder: the options of these names, see `ModelOptions`. wanted: PARTS, or
-    ENCODERS where nothing is drawn. without: parts of the inpainting model whose weights need not be there.
+    models, dino, clip, redraw, erase, grounder, preview_vae: the options of these names, see `ModelOptions`. wanted:
+    PARTS, or ENCODERS where nothing is drawn. without: parts of the inpainting model whose weights need not be there.
 
     Raises:
         MasklessError: unknown models, or a folder with missing or damaged files.
@@ -119,10 +124,11 @@ def model_sources(
     preset = preset_of(models)
     if preset is not None:
         found: dict[str, str | None] = {"inpainting": preset.inpainting[0], "dino": preset.dino, "clip": preset.clip}
-        found |= {part: source for part, source in ((ERASE, preset.erase), (GROUNDER, preset.grounder)) if source}
+        further = {ERASE: preset.erase, GROUNDER: preset.grounder, PREVIEW: preset.preview_vae}
+        found |= {part: source for part, source in further.items() if source}
     elif all((root / part).is_dir() for part in wanted):
         found = {part: str(root / part) for part in wanted}
-        found |= {part: str(root / part) for part in (REDRAW, ERASE) if (root / part).is_dir()}
+        found |= {part: str(root / part) for part in OPTIONAL if (root / part).is_dir()}
     elif _is_pipeline(root) or (hub.is_hub_id(models) and not root.exists()):
         found = {"inpainting": str(root) if root.exists() else models, "dino": None, "clip": None}
     elif root.exists():
@@ -133,10 +139,10 @@ def model_sources(
             f"models must be one of {', '.join(BY_NAME)}, a folder, a .safetensors file or a hub id (owner/name), "
             f"got {models!r}"
         )
-    own = {"dino": dino, "clip": clip, REDRAW: redraw, ERASE: erase, GROUNDER: grounder}
+    own = {"dino": dino, "clip": clip, REDRAW: redraw, ERASE: erase, GROUNDER: grounder, PREVIEW: preview_vae}
     found |= {part: source for part, source in own.items() if source}
     if "inpainting" not in wanted:
-        found = {part: source for part, source in found.items() if part not in ("inpainting", REDRAW, ERASE)}
+        found = {part: source for part, source in found.items() if part not in ("inpainting", *OPTIONAL)}
     for part, source in found.items():
         if source is None:
             raise MasklessError(
@@ -144,7 +150,7 @@ def model_sources(
             )
         if Path(source).is_dir():
             check_weights(Path(source), without=without if part == "inpainting" else ())
-        elif Path(source).is_file() and part in ("clip", REDRAW, GROUNDER):
+        elif Path(source).is_file() and part in ("clip", REDRAW, GROUNDER, PREVIEW):
             raise MasklessError(f"the {part} model must be a folder or a hub id, got the file {source}")
         elif not Path(source).is_file() and not hub.is_hub_id(source):
             raise MasklessError(f"no such {part} model: {source!r} is neither a folder nor a hub id such as owner/name")

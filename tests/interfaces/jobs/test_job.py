@@ -21,10 +21,28 @@ def test_progress_counts_steps_and_distinct_previews_and_estimates_the_rest(tmp_
     assert job.seconds_left is None
     for step in (1, 2):
         job.add_step(DrawnStep(step=step, total_steps=4, inpaintings=step, seconds=2.0, loss=1.0), b"same")
-    assert job.progress() == {"step": 2, "total_steps": 4, "inpaintings": 2, "previews": 1, "seconds_left": 4.0}
+    assert job.progress() == {
+        "step": 2,
+        "total_steps": 4,
+        "inpaintings": 2,
+        "previews": 1,
+        "drawings": 0,
+        "seconds_left": 4.0,
+    }
     for number in range(50):
         job.add_step(DrawnStep(step=3, total_steps=4, inpaintings=3, seconds=2.0, loss=1.0), bytes([number]))
     assert len(job.previews) == MAX_PREVIEWS and job.previews[-1] == bytes([49])
+
+
+def test_what_is_being_drawn_is_shown_until_the_step_is_complete(tmp_path):
+    job = new_job(tmp_path)
+    job.change(RUNNING)
+    version = job.version
+    job.show(b"half", 0.5)
+    assert (job.drawing, job.drawn_share, job.drawings) == (b"half", 0.5, 1) and job.version > version
+    job.add_step(DrawnStep(step=1, total_steps=4, inpaintings=1, seconds=2.0, loss=1.0), b"best")
+    assert job.drawing is None and job.drawn_share == 0 and job.progress()["drawings"] == 1
+    assert job.previews == [b"best"], "what was being drawn is no candidate"
 
 
 def test_a_job_is_read_back_as_it_was(tmp_path):

@@ -4,9 +4,11 @@ import json
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from maskless.data.errors import MasklessError
+from maskless.data.picture import load_image
 from maskless.engine.editor import Editor
 from maskless.interfaces.jobs import worker
 from maskless.interfaces.jobs.job import CANCELLED, DONE, FAILED, Job
@@ -20,6 +22,14 @@ QUICK = EditSpec(
     options={"search": "learned", "iterations": 2, "anchors": 2, "steps": 1},
 )
 LONG = replace(QUICK, options={**QUICK.options, "iterations": 200, "epochs": 20})
+
+
+@pytest.fixture
+def jobs_without(editor, tmp_path):
+    """A second queue, without a preview autoencoder."""
+    queue = Jobs(editor, tmp_path / "second", JobLimits(waiting=4))
+    yield queue
+    queue.stop()
 
 
 @pytest.fixture
@@ -152,3 +162,30 @@ def test_two_edits_of_the_same_picture_look_at_it_once(jobs, upload, monkeypatch
     for _ in range(2):
         assert ended(jobs.submit(QUICK, upload)).state == DONE
     assert len(looks) == 1
+
+
+def test_drawings_are_shown_while_they_are_made_and_change_no_picture(
+    previewing_jobs, jobs_without, upload, monkeypatch
+):
+    monkeypatch.setattr(worker, "DRAWING_SECONDS", 0.0)
+    shown, show = [], Job.show
+    monkeypatch.setattr(
+        Job, "show", lambda job, drawing, share: shown.append((drawing, share)) or show(job, drawing, share)
+    )
+    spec = EditSpec(prompt="a blue house", box=(10, 10, 50, 50), options={"steps": 2})
+    job = ended(previewing_jobs.submit(spec, upload))
+    assert job.state == DONE, job.error
+    assert [share for _drawing, share in shown] == [0.5, 1.0] * 4 and job.drawings == 8
+    assert len({drawing for drawing, _share in shown}) > 4 and all(png.startswith(b"\x89PNG") for png, _share in shown)
+    assert job.drawing is None and len(job.previews) <= 4
+    plain = ended(jobs_without.submit(spec, upload))
+    assert plain.drawings == 0
+    pairs = list(zip(plain.outcome.pictures, job.outcome.pictures, strict=True))
+    assert len(pairs) == 4
+    assert all(np.array_equal(load_image(one).pixels, load_image(other).pixels) for one, other in pairs)
+
+
+def test_a_fast_drawing_is_not_shown_at_every_step(previewing_jobs, upload, monkeypatch):
+    monkeypatch.setattr(worker, "DRAWING_SECONDS", 1e9)
+    spec = EditSpec(prompt="a blue house", box=(10, 10, 50, 50), options={"steps": 2})
+    assert ended(previewing_jobs.submit(spec, upload)).drawings == 1

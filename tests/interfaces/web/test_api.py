@@ -136,3 +136,16 @@ def test_health_metrics_and_documentation(client, noisy_png):
     assert "/v1/images/edits" in docs and "from openai import OpenAI" in docs
     assert "src=" not in docs and '<link rel="stylesheet"' not in docs  # loads nothing
     assert "/v1/edits/{id}" in client.get("/openapi.json").json()["paths"]
+
+
+def test_what_is_being_drawn_can_be_had_while_it_is(client, jobs, noisy_png):
+    job = finished(client, start(client, noisy_png).json()["links"]["self"])
+    address = f"{job['links']['self']}/drawing"
+    assert job["progress"]["drawings"] == 0 and client.get(address).status_code == 404
+    jobs.get(job["id"]).show(b"\x89PNG and more", 0.5)
+    answer = client.get(address)
+    assert answer.content == b"\x89PNG and more" and answer.headers["content-type"] == "image/png"
+    assert (
+        answer.headers["cache-control"] == "no-store"
+        and client.get(job["links"]["self"]).json()["progress"]["drawings"] == 1
+    )

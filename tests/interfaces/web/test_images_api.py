@@ -11,6 +11,10 @@ import openai
 import pytest
 from PIL import Image
 
+from maskless.data.result import DrawnStep, StepRecord
+from maskless.interfaces.jobs.job import Job
+from maskless.interfaces.jobs.spec import EditSpec
+from maskless.interfaces.web import images_api
 from served import QUICK, WORDS, png
 
 
@@ -141,3 +145,17 @@ def test_twenty_clients_at_once_are_served_or_told_busy_and_none_gets_anothers_p
     assert len(outcomes) == 20 and set(outcomes.values()) == {"served", "busy"}, outcomes
     assert sum(kind == "served" for kind in outcomes.values()) >= 5
     assert server.jobs.totals["failed"] == 0
+
+
+def test_previews_begin_with_what_is_being_drawn(tmp_path):
+    spec = EditSpec(prompt="a tent", box=(1, 2, 40, 50))
+    job = Job("a" * 24, tmp_path / "job", spec, suffix=".png", mask_suffix=None)
+    assert images_api._previews_due(job, 3) == 0 and images_api._present_preview(job) is None
+    job.add_step(StepRecord(step=0, total_steps=4, inpaintings=0, seconds=1.0), None)
+    assert images_api._previews_due(job, 3) == 0, "nothing has been drawn"
+    job.show(b"half drawn", 0.5)
+    assert images_api._previews_due(job, 3) == 1 and images_api._present_preview(job) == b"half drawn"
+    job.add_step(DrawnStep(step=1, total_steps=4, inpaintings=1, seconds=1.0, loss=1.0), b"best")
+    job.show(b"the next", 0.9)
+    assert images_api._present_preview(job) == b"best" and images_api._previews_due(job, 3) == 2
+    assert images_api._previews_due(job, 0) == 0

@@ -68,3 +68,13 @@ def test_the_end_of_an_edit_in_words(tmp_path):
     assert "Cancelled" in page_html.ended(job)
     job.change(FAILED, "the <caption> is odd")
     assert "The &lt;caption&gt; is odd" in page_html.ended(job) and 'role="alert"' in page_html.ended(job)
+
+
+def test_what_is_being_drawn_is_on_the_stage_until_it_is_complete(job):
+    assert "best so far" in page_html.running_stage(job, "/pictures/x", (120, 72))
+    job.show(b"png", 0.5)
+    job.show(b"another", 1.0)
+    stage = page_html.running_stage(job, "/pictures/x", (120, 72))
+    assert f"/v1/edits/{job.name}/drawing?number=2" in stage and "being drawn" in stage and "best so far" not in stage
+    job.add_step(job.steps[-1], None)
+    assert "best so far" in page_html.running_stage(job, "/pictures/x", (120, 72))

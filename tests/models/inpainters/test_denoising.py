@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maskless.data.errors import EditCancelled
-from maskless.models.inpainters.denoising import Sampling, completed_step, step_completed, watched
+from maskless.models.inpainters.denoising import Sampling, completed_step, predicted_picture, step_completed, watched
 from maskless.models.inpainters.flowedit import flowedit
 from tiny_families import BUILDERS, NATIVE_PX
 
@@ -72,3 +72,14 @@ def test_who_watches_can_read_the_timestep_and_the_latents_of_the_completed_step
     assert seen[0][2] is timestep and seen[0][3] is latents and seen[1] == (2, 3, None, None)
     step_completed(3, 3, timestep, latents)
     assert completed_step() == (None, None)
+
+
+def test_who_watches_can_have_the_prediction_computed_and_nobody_else_does():
+    picture, seen = torch.zeros(3, 8, 8, dtype=torch.uint8), []
+    with watched(lambda *_: seen.append(predicted_picture())):
+        step_completed(1, 2, predicted=lambda: picture)
+        step_completed(2, 2)
+    assert seen[0] is picture and seen[1] is None and predicted_picture() is None
+    with watched(lambda *_: None):
+        step_completed(1, 2, predicted=lambda: pytest.fail("nobody asked for it"))
+    step_completed(1, 2, predicted=lambda: pytest.fail("nobody watches"))

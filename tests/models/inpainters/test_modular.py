@@ -53,6 +53,7 @@ def test_it_gets_the_region_in_the_way_that_it_takes(models, name, monkeypatch):
 
     monkeypatch.setattr(type(model.pipeline), "__call__", recorded)
     assert model.region == REGIONS[name] and model.takes_picture == (model.region != "mask_image")
+    assert model.redraws_window == model.takes_picture, "no mask holds it, so what it returns is aligned"
     drawn(model)
     (given,) = calls
     assert isinstance(given["image"], Image.Image) and given["prompt"] == "a blue house"

@@ -27,7 +27,9 @@ class Job:
     reports the progress compares it with the last version reported.
 
     image, mask: the client's files in the job's folder. error: one line for the client, of a failed job.
-    previews: PNG files of the best candidates so far, each a new one, the latest last. attempts: how often the worker
+    previews: PNG files of the best candidates so far, each a new one, the latest last. drawing: a PNG file of what is
+    being drawn at this moment; None between drawings, and without a preview autoencoder. drawings: how many of these
+    there were. drawn_share: how much of the present step is drawn, 0 to 1. attempts: how often the worker
     has begun this job; a job that ended the whole process twice is not tried again.
     """
 
@@ -42,6 +44,8 @@ class Job:
         self.attempts = self.version = 0
         self.steps: list[StepRecord] = []
         self.previews: list[bytes] = []
+        self.drawing: bytes | None = None
+        self.drawings, self.drawn_share = 0, 0.0
         self.outcome: Outcome | None = None
         self.cancel_requested = threading.Event()
 
@@ -63,8 +67,15 @@ class Job:
     def add_step(self, step: StepRecord, preview: bytes | None) -> None:
         """Report a complete step. preview: a PNG file of the best candidate so far."""
         self.steps.append(step)
+        self.drawing, self.drawn_share = None, 0.0
         if preview is not None and (not self.previews or self.previews[-1] != preview):
             self.previews = [*self.previews, preview][-MAX_PREVIEWS:]
+        self.version += 1
+
+    def show(self, drawing: bytes, share: float) -> None:
+        """Report what is being drawn. drawing: a PNG file. share: how much of the present step is drawn, 0 to 1."""
+        self.drawing, self.drawn_share = drawing, share
+        self.drawings += 1
         self.version += 1
 
     @property
@@ -85,6 +96,7 @@ class Job:
             "total_steps": last.total_steps if last else 0,
             "inpaintings": last.inpaintings if last else 0,
             "previews": len(self.previews),
+            "drawings": self.drawings,
             "seconds_left": None if left is None else round(left, 1),
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import os
 import re
 import secrets
@@ -43,6 +44,8 @@ LOG = logging.getLogger("maskless.jobs")
 SLIM = KeepOptions(slim_checkpoint=True)
 JOB_NAME = re.compile(r"[A-Za-z0-9_-]{16,64}")
 MAX_ATTEMPTS = 2
+DRAWING_SECONDS = 0.5
+"""Least time between two pictures of a drawing, so that showing them costs a fast model little."""
 TYPICAL_SECONDS = 10.0
 """The guess of how long an edit takes until one has been made."""
 
@@ -259,7 +262,15 @@ class Jobs:
             saved = save_edit(result, job.folder, image_id="edit", command=command, provenance=self.provenance)
             job.outcome = keep_outcome(result, saved, job.folder)
 
-        def stops(_step: int = 0, _total: int = 0) -> bool:
+        shown_at = -math.inf
+
+        def stops(step: int = 0, total: int = 1) -> bool:
+            nonlocal shown_at
+            if step and time.monotonic() - shown_at >= DRAWING_SECONDS:
+                drawing = _png(run.drawing())
+                if drawing is not None:
+                    job.show(drawing, step / total)
+                    shown_at = time.monotonic()
             return job.cancel_requested.is_set() or time.monotonic() - began > self.limits.job_seconds
 
         steps = kept(run, job.folder / "checkpoint", keep=SLIM, save=save)

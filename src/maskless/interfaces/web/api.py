@@ -145,6 +145,13 @@ def _add_files(router: APIRouter, jobs: Jobs) -> None:
             raise NotFound(f"there are {len(previews)} previews so far, got number {number}")
         return Response(previews[number - 1], media_type="image/png")
 
+    @router.get("/{id}/drawing", responses=PNG, summary="What is being drawn at this moment")
+    def drawing(id: EditId) -> Response:
+        picture = found_job(jobs, id).drawing
+        if picture is None:
+            raise NotFound("nothing is being drawn that could be shown; models need a preview autoencoder for that")
+        return Response(picture, media_type="image/png", headers={"Cache-Control": "no-store"})
+
     @router.get("/{id}/report", response_class=HTMLResponse, summary="The whole edit on one page")
     def report(id: EditId, download: Download = False) -> FileResponse:
         kind = "attachment" if download else "inline"

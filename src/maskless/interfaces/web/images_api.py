@@ -237,13 +237,14 @@ async def _streamed(job: Job, jobs: Jobs, wanted: Wanted, request: Request) -> A
     try:
         async for _version in changes(job, jobs, request.is_disconnected):
             due = _previews_due(job, wanted.partial_images)
-            if sent < due and job.previews:
+            preview = _present_preview(job)
+            if sent < due and preview is not None:
                 partial = {
                     "type": "image_edit.partial_image",
                     "partial_image_index": sent,
                     "created_at": int(time.time()),
                 }
-                partial["b64_json"] = base64.b64encode(job.previews[-1]).decode()
+                partial["b64_json"] = base64.b64encode(preview).decode()
                 sent += 1
                 yield sse("image_edit.partial_image", partial | shared)
         if job.outcome is None:
@@ -258,12 +259,17 @@ async def _streamed(job: Job, jobs: Jobs, wanted: Wanted, request: Request) -> A
         yield sse("error", error_body(str(error), 503))
 
 
+def _present_preview(job: Job) -> bytes | None:
+    """The best candidate so far; before there is one, what is being drawn."""
+    return job.previews[-1] if job.previews else job.drawing
+
+
 def _previews_due(job: Job, partial_images: int) -> int:
     """How many previews should have been sent by now, so that they are spread over the steps."""
     if not job.steps or not job.steps[-1].total_steps:
         return 0
     last = job.steps[-1]
-    return min(partial_images, math.ceil(last.step / last.total_steps * partial_images))
+    return min(partial_images, math.ceil((last.step + job.drawn_share) / last.total_steps * partial_images))
 
 
 def _unfinished(job: Job) -> JSONResponse:

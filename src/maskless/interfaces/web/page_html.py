@@ -70,7 +70,12 @@ def picture_stage(picture: Picture) -> str:
 
 
 def running_stage(job: Job, before: str, size_px: tuple[int, int]) -> str:
-    """The stage while an edit is made: the best candidate so far, or the source. before: address of the source."""
+    """The stage while an edit is made: what is being drawn if that can be shown, else the best candidate so far, or the
+    source. before: address of the source."""
+    if job.drawing is not None:
+        address = f"/v1/edits/{job.name}/drawing?number={job.drawings}"
+        shown = f'<img class="ms-before" src="{address}" alt="What is being drawn">'
+        return _stage(size_px, f'{shown}<span class="ms-tag">being drawn</span>', modes={})
     if job.previews:
         address = f"/v1/edits/{job.name}/previews/{len(job.previews)}"
         shown = f'<img class="ms-before" src="{address}" alt="The best candidate so far">'

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from maskless.data.errors import EditCancelled
@@ -19,6 +19,9 @@ OnStep = Callable[[int, int], bool | None]
 if it returns True."""
 _ON_STEP: ContextVar[OnStep | None] = ContextVar("on_step", default=None)
 _AT: ContextVar[tuple[Tensor | None, Tensor | None]] = ContextVar("at", default=(None, None))
+Predicted = Callable[[], UInt8[Tensor, "3 S S"] | None]
+"""Computes the picture that a model expects to end at, RGB 0..255; None if it has no preview autoencoder."""
+_PREDICTED: ContextVar[Predicted | None] = ContextVar("predicted", default=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,10 +143,27 @@ def completed_step() -> tuple[Tensor | None, Tensor | None]:
     return _AT.get()
 
 
-def step_completed(step: int, total: int, timestep: Tensor | None = None, latents: Tensor | None = None) -> None:
+def predicted_picture() -> UInt8[Tensor, "3 S S"] | None:
+    """What the first of the pictures that are being drawn is expected to become, RGB 0..255 on the CPU: the prediction
+    at the denoising step that was completed last, decoded by the preview autoencoder.
+
+    It is None if the model has no preview autoencoder. It is computed at each call; where nobody calls it, nothing is.
+    For the function that `watched` calls.
+    """
+    predicted = _PREDICTED.get()
+    return None if predicted is None else predicted()
+
+
+def step_completed(
+    step: int,
+    total: int,
+    timestep: Tensor | None = None,
+    latents: Tensor | None = None,
+    predicted: Predicted | None = None,
+) -> None:
     """Tell the watching function, if there is one, that a denoising step is complete.
 
-    timestep, latents: what `completed_step` returns to it.
+    timestep, latents: what `completed_step` returns to it. predicted: what `predicted_picture` calls for it.
 
     Raises:
         EditCancelled: it returned True.
@@ -151,10 +171,25 @@ def step_completed(step: int, total: int, timestep: Tensor | None = None, latent
     on_step = _ON_STEP.get()
     if on_step is None:
         return
-    before = _AT.set((timestep, latents))
+    at, shown = _AT.set((timestep, latents)), _PREDICTED.set(predicted)
     try:
         cancelled = on_step(step, total)
     finally:
-        _AT.reset(before)
+        _AT.reset(at)
+        _PREDICTED.reset(shown)
     if cancelled:
         raise EditCancelled(f"cancelled after denoising step {step} of {total}")
+
+
+def restore_outside(run: Denoising, scheduler: Any, latents: Tensor, step: int) -> Float[Tensor, "N C h w"]:
+    """The latents, with those outside the mask replaced by the picture's at the noise level of this step.
+
+    step: the number of steps that are done. Of a soft mask, only what is free by then counts as inside.
+    """
+    known, mask = run.known, run.mask
+    if run.soft is not None:
+        known, mask = run.soft.source, run.soft.free(step, len(run.timesteps))
+    if step < len(run.timesteps):
+        noise = run.noise.expand(len(known), -1, -1, -1)
+        known = scheduler.add_noise(known, noise, run.timesteps[step].expand(len(known)))
+    return (1 - mask) * known + mask * latents

@@ -33,6 +33,7 @@ class OnnxEraser:
     native_px: int = NATIVE_PX
     cell_px: int = CELL_PX
     takes_picture: bool = False
+    redraws_window: bool = False
     follows_prompt: bool = False
     recommended_steps: int | None = 1
     recommended_guidance: float | None = 1.0

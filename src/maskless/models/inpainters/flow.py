@@ -55,9 +55,9 @@ class FlowInpainter:
     works with a copy of it, and simultaneous edits can share the model.
     """
 
-    denoiser = None
+    denoiser, follows_prompt = None, True
 
-    follows_prompt = True
+    redraws_window = False
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class FlowInpainter:
             deterministic = type(pipeline.scheduler).from_config(pipeline.scheduler.config, stochastic_sampling=False)
             pipeline.register_modules(scheduler=deterministic)
         self.pipeline = pipeline
-        self._family, self.takes_picture = family, family.reads_picture
+        self._family, self.takes_picture = family, family.takes_picture
         self.cell_px = int(pipeline.vae_scale_factor) * 2
         self.native_px = native_px or TRAINED_PX // self.cell_px * self.cell_px
         if family.reads_picture:

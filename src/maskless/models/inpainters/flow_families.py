@@ -21,11 +21,13 @@ class FlowFamily:
 
     pipeline: class of diffusers. opens: the classes in model_index.json whose folders it opens. steps, guidance_scale:
     what the authors recommend. encode: from pipeline, prompt and negative prompt to arguments of the call. guidance:
-    the argument that gets guidance_scale. settings: further arguments of every call. reads_picture: whether the
-    pipeline encodes the prompt together with the picture, for one picture at a time. negative: whether it has a
-    negative prompt. parts: from the source to components that replace those that the pipeline would load. reader: from
-    the pipeline to the tokenizer of the encoder that reads the whole text, and the number of tokens of a text that it
-    reads; None if it reads texts of any length.
+    the argument that gets guidance_scale. settings: further arguments of every call. takes_picture: whether the
+    transformer gets the latents of the whole picture beside those that it draws, as the reference that it edits.
+    reads_picture: whether the pipeline encodes the prompt together with the picture, for one picture at a time. Every
+    pipeline restores the picture's latents outside the mask at each step, but FLUX Fill's, which knows them. negative:
+    whether it has a negative prompt. parts: from the source to components that replace those that the pipeline would
+    load. reader: from the pipeline to the tokenizer of the encoder that reads the whole text, and the number of tokens
+    of a text that it reads; None if it reads texts of any length.
     """
 
     pipeline: str
@@ -35,6 +37,7 @@ class FlowFamily:
     encode: Callable[[DiffusionPipeline, str, str], dict[str, Any]]
     guidance: str = "guidance_scale"
     settings: dict[str, Any] = field(default_factory=dict)
+    takes_picture: bool = False
     reads_picture: bool = False
     negative: bool = True
     parts: Callable[[str], dict[str, Any]] | None = None
@@ -173,6 +176,7 @@ FAMILIES = (
         encode=_encode_flux,
         reader=_flux_reader,
         settings={"_auto_resize": False},
+        takes_picture=True,
     ),
     FlowFamily(
         pipeline="Flux2KleinInpaintPipeline",
@@ -181,6 +185,7 @@ FAMILIES = (
         guidance_scale=4.0,
         encode=_encode_klein,
         reader=_chat_reader,
+        takes_picture=True,
     ),
     FlowFamily(
         pipeline="QwenImageInpaintPipeline",
@@ -199,6 +204,7 @@ FAMILIES = (
         guidance_scale=4.0,
         guidance="true_cfg_scale",
         encode=_pass_texts,
+        takes_picture=True,
         reads_picture=True,
         parts=_picture_processor,
     ),

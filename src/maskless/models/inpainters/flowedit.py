@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -54,7 +56,7 @@ def flowedit(
             run, (noisy + change) * _scale(now, deviation), timestep, target_text, sampling.guidance_scale
         )
         change = change + (now - after) / now * (of_target - of_source - change)
-        step_completed(number, len(timesteps), timestep)
+        step_completed(number, len(timesteps), timestep, predicted=partial(model.preview, source + change))
     return model.decode(source + change)
 
 

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,14 +17,22 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from maskless.data.errors import MasklessError
-from maskless.models.inpainters.denoising import Denoising, PromptEmbedding, Sampling, SoftMask, step_completed
+from maskless.models.inpainters.denoising import (
+    Denoising,
+    PromptEmbedding,
+    Sampling,
+    SoftMask,
+    restore_outside,
+    step_completed,
+)
 from maskless.models.inpainters.overflow import is_finite, leave_float16, not_finite
+from maskless.models.inpainters.previews import PreviewDecoder
 from maskless.models.inpainters.schedulers import choose_scheduler, clean_latents, set_steps, start_at, step_options
 from maskless.models.inpainters.weighting import WeightedPiece, weighted_pieces, with_weights
 from maskless.models.parts import one_line_model_errors
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline, SchedulerMixin
+    from diffusers import AutoencoderTiny, DiffusionPipeline, SchedulerMixin
 
 WITH_MASK, WITH_PICTURE, WITHOUT_MASK = 9, 8, 4
 """Numbers of input channels: of a UNet whose input includes the mask and the masked picture, of one whose input
@@ -43,7 +52,7 @@ class StableDiffusionInpainter:
     The attributes are those of InpaintingModel.
     """
 
-    follows_prompt = True
+    follows_prompt, redraws_window = True, False
 
     def __init__(
         self,
@@ -54,9 +63,10 @@ class StableDiffusionInpainter:
         native_px: int | None = None,
         recommended_steps: int | None = None,
         recommended_guidance: float | None = None,
+        preview_vae: AutoencoderTiny | None = None,
     ) -> None:
         """dtype: number format of the UNet. scheduler: a name of SCHEDULERS. The scheduler and native_px replace the
-        model's own."""
+        model's own. preview_vae: a small autoencoder of the same latents, for `preview` alone."""
         channels = pipeline.unet.config.in_channels
         if channels not in (WITH_MASK, WITH_PICTURE, WITHOUT_MASK):
             raise MasklessError(
@@ -78,6 +88,7 @@ class StableDiffusionInpainter:
         self.recommended_guidance = recommended_guidance
         self.unet_forwards = 0
         self._statistics = _latent_statistics(self.vae)
+        self._previews = None if preview_vae is None else PreviewDecoder(preview_vae, self.vae, cell_px=self.cell_px)
         # Another thread must not use the UNet while it changes its number format.
         self._in_float16 = threading.Lock()
         self._latents_cache: OrderedDict[bytes, Tensor] = OrderedDict()
@@ -210,8 +221,9 @@ class StableDiffusionInpainter:
             options = step_options(scheduler, run.seed, step, count)
             latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
             if run.soft is not None or not self._takes_mask:
-                latents = _restore_outside(run, scheduler, latents, step + 1)
-            step_completed(step + 1, len(run.timesteps), timestep, latents)
+                latents = restore_outside(run, scheduler, latents, step + 1)
+            predicted = partial(self._predicted, scheduler, prediction, timestep, scaled)
+            step_completed(step + 1, len(run.timesteps), timestep, latents, predicted)
         return replace(run, step=max(stop, run.step), latents=latents, clean_latents=clean, scheduler=scheduler)
 
     @one_line_model_errors(FAILED)
@@ -279,6 +291,14 @@ class StableDiffusionInpainter:
         if not is_finite(decoded):
             raise not_finite(self.unet.dtype)
         return ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+    @torch.no_grad()
+    def preview(self, latents: Float[Tensor, "N C h w"]) -> UInt8[Tensor, "3 S S"] | None:
+        """The first picture of scaled latents, roughly, by the preview autoencoder; None without one."""
+        return None if self._previews is None else self._previews.picture(self._unscaled(latents[:1]))
+
+    def _predicted(self, scheduler: SchedulerMixin, prediction: Tensor, timestep: Tensor, scaled: Tensor) -> Any:
+        return None if self._previews is None else self.preview(clean_latents(scheduler, prediction, timestep, scaled))
 
     @torch.no_grad()
     def encode(self, pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
@@ -377,17 +397,3 @@ def _latent_statistics(vae: Any) -> tuple[Tensor, Tensor] | None:
 def _zero_padded(states: Tensor, length: int) -> Tensor:
     """Hidden states [1, T, C] padded with zeros to [1, length, C]."""
     return F.pad(states, (0, 0, 0, length - states.shape[1]))
-
-
-def _restore_outside(run: Denoising, scheduler: SchedulerMixin, latents: Tensor, step: int) -> Tensor:
-    """The latents, with those outside the mask replaced by the picture's at the noise level of this step.
-
-    step: the number of steps that are done. Of a soft mask, only what is free by then counts as inside.
-    """
-    known, mask = run.known, run.mask
-    if run.soft is not None:
-        known, mask = run.soft.source, run.soft.free(step, len(run.timesteps))
-    if step < len(run.timesteps):
-        noise = run.noise.expand(len(known), -1, -1, -1)
-        known = scheduler.add_noise(known, noise, run.timesteps[step].expand(len(known)))
-    return (1 - mask) * known + mask * latents

@@ -50,9 +50,12 @@ NETWORKS = {
 """The classes of networks that a pipeline may consist of."""
 OTHER_PARTS = ("Tokenizer", "TokenizerFast", "Scheduler", "Processor", "ProcessorFast", "FeatureExtractor")
 """The ends of the names of the other classes that a pipeline may name."""
+PREVIEWS_NEED_UNET = (
+    "a preview autoencoder needs an inpainting model with a UNet on latents (Stable Diffusion 1.5, 2 or XL)"
+)
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline, ModularPipeline
+    from diffusers import AutoencoderTiny, DiffusionPipeline, ModularPipeline
 
 
 def load_pipeline(
@@ -184,6 +187,7 @@ def make_inpainter(
     recommended_steps: int | None = None,
     recommended_guidance: float | None = None,
     allow_pickle: bool = False,
+    preview_vae: AutoencoderTiny | None = None,
 ) -> InpaintingModel:
     """The pipeline wrapped in the class of its family.
 
@@ -194,9 +198,12 @@ def make_inpainter(
         native_px: side in pixels of the pictures to draw, instead of the model's own.
         recommended_steps, recommended_guidance: recommendations of the model. Those of the scheduler replace them.
         allow_pickle: also read LoRA weights that are not safetensors.
+        preview_vae: a small autoencoder that shows drawings while they are made; see `previews`.
     Raises:
-        MasklessError: a model that cannot inpaint, or a LoRA or a scheduler that does not fit it.
+        MasklessError: a model that cannot inpaint, or a LoRA, a scheduler or a small autoencoder that does not fit it.
     """
+    if preview_vae is not None and not hasattr(pipeline, "unet"):
+        raise MasklessError(f"{PREVIEWS_NEED_UNET}, got a {type(pipeline).__name__}; leave --preview-vae out")
     if lora and type(pipeline).__name__ in MODULAR:
         raise MasklessError(f"LoRA files cannot be added to a modular pipeline here, got {lora}; leave --lora out")
     for each in parse_loras(lora):
@@ -211,6 +218,6 @@ def make_inpainter(
     if type(pipeline).__name__ in MODULAR:
         return ModularInpainter(pipeline, **options)
     if hasattr(pipeline, "unet"):
-        return StableDiffusionInpainter(pipeline, dtype=dtype, **options)
+        return StableDiffusionInpainter(pipeline, dtype=dtype, preview_vae=preview_vae, **options)
     family = next(family for family in FAMILIES if family.pipeline == type(pipeline).__name__)
     return FlowInpainter(pipeline, family, **options)

@@ -180,7 +180,7 @@ class ModularInpainter:
         self.pipeline = pipeline
         self._inputs = {each.name for each in pipeline.blocks.inputs if each.name is not None}
         self.region = next((name for name in ("boxes", "mask_image") if name in self._inputs), "")
-        self.takes_picture = self.region != "mask_image"
+        self.takes_picture = self.redraws_window = self.region != "mask_image"
         self.cell_px = int(pipeline.vae_scale_factor) * 2
         self.native_px = native_px or TRAINED_PX // self.cell_px * self.cell_px
         if self.native_px % self.cell_px:

@@ -17,7 +17,9 @@ class InpaintingModel(Protocol):
 
     native_px: side in pixels of the pictures that it draws. cell_px: side in pixels of the square that one latent
     stands for. takes_picture: whether its input includes the content under the mask, which it redraws as the prompt
-    describes. follows_prompt: whether the prompt decides what it draws; else it continues the surroundings, each time
+    describes. redraws_window: whether what it returns outside the mask is its own drawing as well, which may lie
+    elsewhere than in the picture; False where the picture is restored there at each step, or given as known.
+    follows_prompt: whether the prompt decides what it draws; else it continues the surroundings, each time
     in the same way. unet_forwards: calls of the denoiser so far, counted per picture. recommended_steps,
     recommended_guidance: what the model's folder or its scheduler recommends; None if nothing is recommended. denoiser:
     the same model as a Denoiser; None if it can only run from start to end.
@@ -27,6 +29,7 @@ class InpaintingModel(Protocol):
     native_px: int
     cell_px: int
     takes_picture: bool
+    redraws_window: bool
     follows_prompt: bool
     unet_forwards: int
     recommended_steps: int | None
@@ -100,3 +103,7 @@ class Denoiser(Protocol):
 
     def decode(self, latents: Float[Tensor, "N C h w"]) -> UInt8[Tensor, "N 3 S S"]:
         """The pictures of scaled latents, RGB 0..255 on the CPU."""
+
+    def preview(self, latents: Float[Tensor, "N C h w"]) -> UInt8[Tensor, "3 S S"] | None:
+        """The first picture of scaled latents, roughly, by the preview autoencoder, RGB 0..255 on the CPU; None if the
+        model has none."""
