@@ -34,7 +34,7 @@ from maskless.data.picture_file import (
 from maskless.data.provenance import Provenance, marked_xmp
 
 BAND_ROWS = 128
-"""How many rows of a picture are computed at once, so that a large picture needs no large copies of itself as floats."""
+"""How many rows of a picture are computed at once, so that a large one needs no further copies of itself as floats."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
