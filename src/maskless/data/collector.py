@@ -11,9 +11,9 @@ from contextlib import contextmanager
 def collector_paused() -> Iterator[None]:
     """A block in which the garbage collector does not run.
 
-    Importing the model libraries makes about a million objects that stay, and the collector would walk them all again
-    and again: a sixth of the processor time of a whole `maskless edit`. What was made in the block counts as old
-    afterwards, so that the next collection does not walk it either. A collector that is off stays off.
+    Importing the model libraries makes very many objects that stay, and the collector would walk them all again and
+    again (docs/performance.md). What was made in the block counts as old afterwards, so that the next collection does
+    not walk it either. A collector that is off stays off.
     """
     if not gc.isenabled():
         yield
