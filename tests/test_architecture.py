@@ -149,6 +149,16 @@ def test_importing_the_package_is_fast_and_loads_no_library():
     assert run.stdout.strip() == ""
 
 
+def test_the_editor_and_the_loading_of_models_import_no_library_before_it_is_needed():
+    script = (
+        "import sys, maskless.engine.editor, maskless.records.outputs, maskless.interfaces.cli;"
+        "heavy = ('transformers', 'diffusers', 'kornia', 'cv2', 'matplotlib', 'onnxruntime');"
+        "print(*[name for name in heavy if name in sys.modules], sep=',')"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
+
+
 def test_at_most_ten_public_names_and_each_is_there():
     import maskless
 

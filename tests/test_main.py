@@ -19,3 +19,12 @@ def test_bad_input_is_one_line_and_status_2():
     done = run("edit", "no-such-file.png", "-p", "x")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "maskless: no such file: no-such-file.png\n"
+
+
+def test_what_a_process_made_is_not_searched_for_cycles_at_its_end():
+    script = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0));"
+        "from maskless.interfaces.cli import main; main(['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("True\n")

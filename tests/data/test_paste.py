@@ -24,6 +24,7 @@ from maskless.data.paste import (
     paste_small,
     shrunk_to,
 )
+from maskless.data.picture import BAND_ROWS
 from random_boxes import anchors_on_grids, small_sides
 
 
@@ -73,6 +74,21 @@ def test_the_middle_of_the_box_shows_the_edit_alone():
     edited = paste_pixels(original, torch.ones(3, 64, 64), (0, 0, 100, 100), (20, 30, 60, 70), feather=0.1)
     assert (edited[36:64, 26:54] == 255).all()
     assert 0 < edited[30, 40, 0] < 255, "the seam is blended inside the box"
+
+
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_a_box_higher_than_one_band_of_rows_is_pasted_without_a_step(with_mask):
+    generator = torch.Generator().manual_seed(0)
+    size, box, window = (2 * BAND_ROWS + 90, 60), (5, 20, 50, 2 * BAND_ROWS + 61), (0, 0, 60, 2 * BAND_ROWS + 90)
+    pixels = torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8).numpy()
+    crop, mask = torch.rand(3, 40, 40, generator=generator), torch.zeros(size, dtype=torch.bool)
+    mask[30 : 2 * BAND_ROWS + 50, 12:40] = True
+    region = mask if with_mask else None
+    floats = torch.from_numpy(pixels).movedim(-1, 0) / 255
+    expected = paste_back(floats, crop, window, box, feather=0.1, mask=region)
+    pasted = paste_pixels(pixels, crop, window, box, feather=0.1, mask=region)
+    difference = (torch.from_numpy(pasted).movedim(-1, 0) - 255 * expected).abs()
+    assert float(difference.max()) < 0.51, "rounded, and nothing else"
 
 
 def test_paste_back_passes_gradients_to_the_edit():

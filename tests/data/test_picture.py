@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from maskless.data.errors import MasklessError
 from maskless.data.metadata import Metadata
-from maskless.data.picture import SourceImage, load_image, save_image
+from maskless.data.picture import BAND_ROWS, SourceImage, load_image, save_image
 from maskless.data.sixteen_bit import encode_png
 from raw_pictures import chunk, raw_png, raw_tiff
 
@@ -29,6 +30,28 @@ def noise(channels: int, dtype=np.uint8, seed: int = 0) -> np.ndarray:
 def rgb_of(source: SourceImage) -> np.ndarray:
     scale = np.iinfo(source.pixels.dtype).max
     return (source.rgb.movedim(0, -1).double() * scale).round().numpy().astype(source.pixels.dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_value_becomes_the_nearest_float_in_all_bands_of_rows(dtype):
+    white = np.iinfo(dtype).max
+    rows = 2 * BAND_ROWS + 7
+    pixels = np.resize(np.arange(white + 1, dtype=dtype), (rows, 90, 3))
+    expected = torch.from_numpy(pixels.astype(np.float32) / np.float32(white)).movedim(-1, 0)
+    source = load_image(pixels)
+    assert torch.equal(source.rgb, expected) and source.rgb.is_contiguous() and np.array_equal(source.pixels, pixels)
+
+
+def test_a_large_picture_is_held_once_as_floats():
+    pixels = np.zeros((1500, 1000, 3), np.uint8)
+    tracemalloc.start()
+    source = load_image(pixels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        load_image(pixels)
+    by_torch = sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
+    assert peak + by_torch < 1.2 * (source.rgb.nbytes + pixels.nbytes), "the floats, the pixels, and a few rows"
 
 
 class TestKinds:

@@ -1,5 +1,6 @@
 """The command line from outside: what it prints where, what it writes, and how it ends."""
 
+import gc
 import html
 import json
 import os
@@ -53,6 +54,18 @@ class TestEdit:
         assert Path(LAST).is_file()
         assert "final_output.png" in out and "overview.png" in out and "report.html" in out and "expected loss" in out
         assert "Models" in err and "2/2" in err and "loss" in err and "left" in err
+
+    def test_libraries_and_models_are_loaded_without_garbage_collection(
+        self, maskless, scene, tiny_models, monkeypatch
+    ):
+        from maskless.models import pretrained
+
+        enabled, load = [], pretrained.load_models
+        monkeypatch.setattr(
+            pretrained, "load_models", lambda options: (enabled.append(gc.isenabled()), load(options))[1]
+        )
+        status, *_ = maskless("edit", scene, *TEXTS, "--models", tiny_models, *QUICK)
+        assert status == 0 and enabled == [False] and gc.isenabled()
 
     def test_json_is_alone_on_stdout(self, maskless, scene, tiny_models):
         status, out, err = maskless(

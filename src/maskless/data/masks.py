@@ -177,8 +177,10 @@ def seam_step(image: Float[Tensor, "3 H W"], mask: Bool[Tensor, "H W"]) -> float
 
 def mask_box(mask: Bool[Tensor, "H W"]) -> tuple[int, int, int, int]:
     """(x0, y0, x1, y1) of the smallest box that contains a mask, which must not be empty."""
-    rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    rows = mask.any(dim=1).nonzero()[:, 0]
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = mask[top:bottom].any(dim=0).nonzero()[:, 0]
+    return int(columns[0]), top, int(columns[-1]) + 1, bottom
 
 
 def soft_box_mask(

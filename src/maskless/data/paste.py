@@ -14,6 +14,7 @@ from torch import Tensor
 from maskless.data.boxes import Box
 from maskless.data.errors import MasklessError
 from maskless.data.masks import mask_box, mask_weight, seam_weight
+from maskless.data.picture import BAND_ROWS
 
 Region: TypeAlias = Bool[Tensor, "H W"] | Float[Tensor, "H W"]
 """The pixels that may change, or for a soft mask how much each may, 0 to 1."""
@@ -38,7 +39,8 @@ def resize(image: Float[Tensor, "C H W"], size_yx: tuple[int, int]) -> Float[Ten
     """Bicubic resizing with antialiasing, clamped to [0, 1]; the same tensor if it already has this size."""
     if tuple(image.shape[1:]) == tuple(size_yx):
         return image
-    return F.interpolate(image[None], size=size_yx, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+    resized = F.interpolate(image[None], size=size_yx, mode="bicubic", antialias=True, align_corners=False)[0]
+    return resized.clamp(0, 1) if resized.requires_grad else resized.clamp_(0, 1)
 
 
 def shrunk_to(image: Float[Tensor, "3 H W"], longer_px: int) -> Float[Tensor, "3 h w"]:
@@ -170,10 +172,13 @@ def paste_pixels(
         weight = torch.where(opacity < 1, share, weight)
     result = original.copy()
     for channel in range(3):  # one at a time, because one channel of an 8000-pixel picture takes 250 MB as floats
-        old = torch.from_numpy(original[y0:y1, x0:x1, channel].astype(np.float32)) / white
         new = _box_of_window(crop[channel : channel + 1], window_xyxy, box_xyxy)[0]
-        blended = (old + weight * (new - old)) * white
-        result[y0:y1, x0:x1, channel] = blended.round().clamp(0, white).numpy().astype(original.dtype)
+        for top in range(0, y1 - y0, BAND_ROWS):
+            rows = slice(top, top + BAND_ROWS)
+            inside = (slice(y0 + top, min(y1, y0 + top + BAND_ROWS)), slice(x0, x1), channel)
+            old = torch.from_numpy(original[inside].astype(np.float32)) / white
+            blended = (old + weight[rows] * (new[rows] - old)) * white
+            result[inside] = blended.round().clamp(0, white).numpy().astype(original.dtype)
     return result
 
 

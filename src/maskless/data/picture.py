@@ -33,6 +33,9 @@ from maskless.data.picture_file import (
 )
 from maskless.data.provenance import Provenance, marked_xmp
 
+BAND_ROWS = 128
+"""How many rows of a picture are computed at once, so that a large one needs no further copies of itself as floats."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceImage:
@@ -236,6 +239,17 @@ def _eight_bit(values: Tensor) -> np.ndarray:
     return (values * 255).round().to(torch.uint8).contiguous().numpy()
 
 
+def _as_floats(pixels: np.ndarray) -> Float[Tensor, "3 H W"]:
+    """Pixels [H, W, 3] as floats in [0, 1]. Only a few rows are converted at once, because each further copy of an
+    8000-pixel picture as floats would take 770 MB."""
+    height, width, _ = pixels.shape
+    floats, white = np.empty((3, height, width), np.float32), np.float32(np.iinfo(pixels.dtype).max)
+    for top in range(0, height, BAND_ROWS):
+        band = slice(top, top + BAND_ROWS)
+        np.divide(pixels[band].transpose(2, 0, 1), white, out=floats[:, band], dtype=np.float32)
+    return torch.from_numpy(floats)
+
+
 def _source(
     channels: np.ndarray,
     *,
@@ -250,10 +264,8 @@ def _source(
     colour = channels[..., : channels.shape[2] - (alpha is not None)]
     pixels = np.ascontiguousarray(np.broadcast_to(colour, (*colour.shape[:2], 3)))
     # float32 has 24 bits of precision, so v / 65535 rounds back to v: `rgb` loses nothing of a 16-bit picture.
-    scale = float(np.iinfo(pixels.dtype).max)
-    rgb = torch.from_numpy(pixels.astype(np.float32)).div_(scale).movedim(-1, 0).contiguous()
     return SourceImage(
-        rgb=rgb,
+        rgb=_as_floats(pixels),
         pixels=pixels,
         alpha=alpha,
         icc_profile=icc_profile,

@@ -5,6 +5,8 @@ What imports the model libraries is imported inside the functions, so that help 
 
 from __future__ import annotations
 
+import atexit
+import gc
 import shlex
 import sys
 import time
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from maskless.data.collector import collector_paused
 from maskless.data.config import EditConfig, KeepOptions
 from maskless.data.errors import MasklessError, MasklessWarning, one_line
 from maskless.data.instructions import parse_instruction, read_texts
@@ -92,6 +95,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its status: 0 for success, 1 for too little memory, 2 for bad input, 130 after
     Ctrl-C. Every failure prints one line on stderr."""
     print_in_any_encoding()
+    # At its end, Python searches all objects for cycles, which takes a second with the model libraries and frees
+    # nothing that the end of the process does not free. Frozen objects are not searched.
+    atexit.register(gc.freeze)
     with warnings.catch_warnings():
         # The libraries' warnings are meant for developers; this package prints its own messages for users.
         warnings.filterwarnings("ignore")
@@ -215,18 +221,19 @@ def edit(
     require_transformer(models.transformer)
     require_folders(keep.output_dir, keep.checkpoint_dir)
     region = {"mask": mask, "mask_mode": mask_mode, "soft_mask": soft_mask, "box": box}
-    request = _checked(image, {**arguments, **region}, keep)
     console = EditConsole(quiet=quiet, json_only=json_only)
-    if load_checkpoint is not None and not request.searches:
-        from maskless.engine.run import cannot_resume
+    with collector_paused():
+        request = _checked(image, {**arguments, **region}, keep)
+        if load_checkpoint is not None and not request.searches:
+            from maskless.engine.run import cannot_resume
 
-        raise cannot_resume(request)
+            raise cannot_resume(request)
 
-    from maskless.records.checkpoints import load_checkpoint as open_checkpoint
-    from maskless.records.checkpoints import resume
+        from maskless.records.checkpoints import load_checkpoint as open_checkpoint
+        from maskless.records.checkpoints import resume
 
-    checkpoint = open_checkpoint(load_checkpoint) if load_checkpoint is not None else None
-    editor = _loaded(console, models, config)
+        checkpoint = open_checkpoint(load_checkpoint) if load_checkpoint is not None else None
+        editor = _loaded(console, models, config)
     run = editor.start(request)
     note = resume(run, checkpoint) if checkpoint is not None else None
     _finish(console, run, keep, note, command=_command_line(invoked))
@@ -279,7 +286,10 @@ def _finish(console: EditConsole, run: Run, keep: KeepOptions, note: str | None,
     from maskless.records.folders import edit_folder, identity
     from maskless.records.keeping import continues_from, kept
     from maskless.records.outputs import save_edit
+    from maskless.records.overview import import_meanwhile
     from maskless.records.tensorboard import TensorBoardLog
+
+    import_meanwhile()
 
     name = edit_folder(
         run.request, identity(run.request, run.config, run.models.options), output_dir=keep.output_dir,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,7 +40,7 @@ class Location:
     outline: Bool[Tensor, "H W"] | None
     anchors: Anchors
 
-    @property
+    @cached_property
     def outline_xyxy(self) -> Box | None:
         """The box of the outline, in pixels, half-open; None if the outline is empty or unknown."""
         return mask_box(self.outline) if self.outline is not None and bool(self.outline.any()) else None

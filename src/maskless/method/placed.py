@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
-from kornia.geometry.bbox import nms
 from torch import Tensor
 
 from maskless.data.config import EditConfig
@@ -89,4 +88,6 @@ def best_different(score: Float[Tensor, " N"], boxes_xyxy: Int[Tensor, "N 4"], c
 
     boxes_xyxy: half-open. There are fewer than `count` if there are not enough different boxes.
     """
+    from kornia.geometry.bbox import nms  # kornia imports 430 modules, which many requests do not need
+
     return nms(boxes_xyxy.to(torch.float32), score, MAX_OVERLAP)[:count].tolist()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from kornia.geometry.bbox import nms
 from torch import Tensor
 
 from maskless.data.boxes import scale_boxes
@@ -169,6 +168,8 @@ def _corners(boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
 
 def _in_pixels(boxes: Float[Tensor, "N 4"], scores: Float[Tensor, " N"], size_yx: tuple[int, int]) -> Detections:
     """The best boxes that do not overlap much, in pixels of a picture of this size. boxes: as shares of its sides."""
+    from kornia.geometry.bbox import nms
+
     boxes = boxes.clamp(0, 1)
     good = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1) & scores.isfinite()
     boxes, scores = boxes[good], scores[good].to(torch.float32)

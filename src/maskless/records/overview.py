@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+import threading
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,12 @@ def thumbnail(pixels: np.ndarray, *, longest_px: int = THUMB_PX) -> Image.Image:
     image = Image.fromarray(pixels)
     image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return image
+
+
+def import_meanwhile() -> None:
+    """Begin to import matplotlib in a thread, for a process that draws an overview after a computation. Torch's threads
+    do not need the interpreter while they compute, so this costs the computation little."""
+    threading.Thread(target=import_module, args=("matplotlib.backends.backend_agg",), daemon=True).start()
 
 
 def draw_overview(result: EditResult, source: Image.Image, edited: Sequence[Image.Image]) -> bytes:
