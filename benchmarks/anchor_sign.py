@@ -192,10 +192,10 @@ def train_samples(editor: Editor, config: ResolvedConfig, count: int, folder: Pa
 
 
 def trained(
-    learnt: list[Sample], kept: list[Sample], widths: tuple[int, int, int], temperature: float
+    learnt: list[Sample], kept: list[Sample], widths: tuple[int, int, int], temperature: float, seed: int = 0
 ) -> tuple[AmortisedAnchorNet, float]:
     """The network of the epoch whose first regions have the highest mean IoU on the kept samples, and this IoU."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     inputs, overlaps = torch.stack([each.inputs for each in learnt]), torch.stack([each.iou for each in learnt])
     kept_inputs, kept_overlaps = torch.stack([each.inputs for each in kept]), torch.stack([each.iou for each in kept])
     net = AmortisedAnchorNet(len(overlaps[0]) // inputs.shape[1], widths)
@@ -367,6 +367,7 @@ def main() -> None:
     parser.add_argument("--choice", type=int, default=30)
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--offset", type=int, default=370_000, help="first validation scene of the tables")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -381,7 +382,7 @@ def main() -> None:
     )
     best, net = -math.inf, None
     for widths, temperature in itertools.product(WIDTHS, TEMPERATURES):
-        candidate, value = trained(learnt, kept, widths, temperature)
+        candidate, value = trained(learnt, kept, widths, temperature, options.seed)
         parameters = sum(each.numel() for each in candidate.parameters())
         print(f"widths {widths} ({parameters} parameters), temperature {temperature}: {value:.3f} kept", flush=True)
         if value > best:
