@@ -22,7 +22,7 @@ def _run(folder: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    """The bundled inpainter with new heads for words and parts."""
+    """The bundled inpainter with a new head for words."""
     folder = tmp_path_factory.mktemp("training")
     (folder / "models").symlink_to(ASSETS)
     built = inpainting.build(_run(folder))
@@ -33,13 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
 def test_an_example_has_two_holes_and_depends_on_its_seed_alone(model: nn.Module) -> None:
     first, again = inpainting.example(inpainting.FIRST_SEED), inpainting.example(inpainting.FIRST_SEED)
     shapes = {key: tuple(value.shape) for key, value in first.items()}
-    assert shapes == {
-        "image": (2, 3, SIDE, SIDE),
-        "mask": (2, 1, SIDE, SIDE),
-        "ids": (2, 32),
-        "words": (2, len(WORDS)),
-        "parts": (2, SIDE // 4, SIDE // 4),
-    }
+    assert shapes == {"image": (2, 3, SIDE, SIDE), "mask": (2, 1, SIDE, SIDE), "ids": (2, 32), "words": (2, len(WORDS))}
     assert all(torch.equal(first[key], again[key]) for key in first)
     masks = torch.cat([inpainting.example(seed)["mask"] for seed in range(10)])
     assert set(masks.unique().tolist()) == {0.0, 1.0} and (masks.flatten(1).sum(dim=1) > 0).all()
@@ -68,12 +62,7 @@ def test_the_loss_trains_unet_text_encoder_and_head_but_not_the_autoencoder(mode
     value = inpainting.loss(model, batch, torch.Generator().manual_seed(0))
     value.backward()
     assert 0 < value.item() < 5
-    for part in (
-        model["unet"].conv_in.weight,
-        model["text"].embeddings.token_embedding.weight,
-        model["words"].weight,
-        model["parts"].weight,
-    ):
+    for part in (model["unet"].conv_in.weight, model["text"].embeddings.token_embedding.weight, model["words"].weight):
         assert part.grad is not None and part.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in inpainting._frozen["vae"].parameters())
     model.zero_grad(set_to_none=True)

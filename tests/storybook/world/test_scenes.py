@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from maskless.storybook.world.graph import COLOURS, SceneGraph, SceneObject, sample
-from maskless.storybook.world.scenes import PARTS, SPLITS, draw, part_numbers, render, split_seed
-from maskless.storybook.world.shapes import SHAPES
+from maskless.storybook.world.scenes import SPLITS, draw, render, split_seed
 from maskless.storybook.world.styles import STYLES
 
 
@@ -30,22 +29,6 @@ def test_boxes_are_the_bounds_of_masks_and_masks_do_not_overlap() -> None:
             assert item.mask[y0:y1, x0:x1].sum() == item.mask.sum() > 0
             assert item.mask[y0].any() and item.mask[y1 - 1].any()
             assert item.mask[:, x0].any() and item.mask[:, x1 - 1].any()
-
-
-def test_part_numbers_tell_the_kind_of_every_visible_object() -> None:
-    first, ranges = 1, {}
-    for kind, shape in SHAPES.items():
-        ranges[kind] = range(first, first + len(shape.parts))
-        first += len(shape.parts)
-    assert first == PARTS + 1
-    for seed in range(20):
-        scene = render(seed)
-        numbers = part_numbers(scene.graph, 128)
-        covered = np.zeros((128, 128), dtype=bool)
-        for item in scene.objects:
-            assert set(np.unique(numbers[item.mask])) <= set(ranges[item.kind])
-            covered |= item.mask
-        assert (numbers[~covered] == 0).all()
 
 
 def test_an_object_has_its_colour_where_its_mask_is() -> None:

@@ -2,8 +2,7 @@
 
 It is trained at 64 x 64 pixels (16 x 16 latents) on windows of scenes, by v-prediction (arXiv 2202.00512) with a larger
 weight inside the hole. Its text encoder starts as CLIP's and is trained too; a second loss keeps every word of a text
-recognisable in its output. A third loss supervises the layout densely: from the UNet's features before its last block a
-convolution of one pixel tells which polygon of which kind of object belongs into each cell of the hole.
+recognisable in its output.
 """
 
 from __future__ import annotations
@@ -33,20 +32,19 @@ from maskless.storybook.training.loop import Run, remove_origin, set_float32_dty
 from maskless.storybook.world.edits import choose_other, with_new_textures
 from maskless.storybook.world.graph import COLOURS, KINDS, sample
 from maskless.storybook.world.holes import random_hole, window_of
-from maskless.storybook.world.scenes import PARTS, draw, part_numbers, render, split_seed
+from maskless.storybook.world.scenes import draw, render, split_seed
 from maskless.storybook.world.sheets import sheet, to_tensor
 from maskless.storybook.world.styles import STYLES
 
 BATCH = 8  # scenes, each with two holes, each with two noises
 NOISES = 2  # per hole: drawing and encoding a window costs as much as the UNet's pass
 LEARNING_RATE = 5e-4
-OUTER_LAYERS = ("conv_in", "conv_out", "token_embedding", "position_embedding", "words", "parts")
+OUTER_LAYERS = ("conv_in", "conv_out", "token_embedding", "position_embedding", "words")
 FIRST_SEED = 200_000_000
 SIDE = 96
 OTHER_STYLE = 0.25  # share of all scenes that get a random style other than a flat drawing
 NEW_TEXTURES = 0.4  # share of all scenes whose large objects get random textures
 WORDS_WEIGHT = 0.1  # of the loss that keeps words recognisable
-PARTS_WEIGHT = 0.1  # of the loss that makes the UNet's features tell which part of which object belongs where
 EXPORT = "inpainting/unet"
 STEPS, GUIDANCE = 5, 2.5  # more steps are no better (docs/training-log.md)
 SCHEDULE = {
@@ -63,7 +61,7 @@ _tokenizer: list[CLIPTokenizer] = []
 
 
 def build(run: Run) -> nn.ModuleDict:
-    """A new UNet, CLIP's text encoder, and two heads for training: of the words in a text, and of the objects' parts.
+    """A new UNet, CLIP's text encoder, and a head that predicts words from its output.
 
     Raises:
         MasklessError: the autoencoder or CLIP has not been trained yet.
@@ -98,9 +96,7 @@ def build(run: Run) -> nn.ModuleDict:
     )
     words = nn.Linear(clip.config.text_config.hidden_size, len(WORDS))
     nn.init.zeros_(words.weight)  # so that an untrained head sends no gradients into the trained text encoder
-    parts = nn.Conv2d(unet.config.block_out_channels[1], PARTS + 1, 1)
-    nn.init.zeros_(parts.weight)
-    return nn.ModuleDict({"unet": unet, "text": text, "words": words, "parts": parts})
+    return nn.ModuleDict({"unet": unet, "text": text, "words": words})
 
 
 def tokenize(texts: list[str]) -> Tensor:
@@ -112,10 +108,7 @@ def tokenize(texts: list[str]) -> Tensor:
 
 
 def example(seed: int) -> dict[str, Tensor]:
-    """Two windows of one scene: image [2, 3, 96, 96] in [0, 1], mask [2, 1, 96, 96], ids [2, 32], words [2, W].
-
-    parts [2, 24, 24] holds the number of the polygon that each of the latents' cells shows (see `part_numbers`).
-    """
+    """Two windows of one scene: image [2, 3, 96, 96] in [0, 1], mask [2, 1, 96, 96], ids [2, 32], words [2, W]."""
     rng = np.random.default_rng(seed)
     graph, size = sample(seed), int(rng.integers(128, 289))
     if rng.random() < OTHER_STYLE:
@@ -123,8 +116,7 @@ def example(seed: int) -> dict[str, Tensor]:
     if rng.random() < NEW_TEXTURES:
         graph = with_new_textures(graph, rng)
     scene = draw(graph, size)
-    numbers = Image.fromarray(part_numbers(graph, size))
-    images, masks, texts, parts = [], [], [], []
+    images, masks, texts = [], [], []
     for _ in range(2):
         hole = random_hole(scene, rng)
         images.append(to_tensor(scene.image.crop(hole.window).resize((SIDE, SIDE), Image.Resampling.BICUBIC)))
@@ -135,16 +127,8 @@ def example(seed: int) -> dict[str, Tensor]:
         )
         masks.append(torch.from_numpy(np.array(mask) > 127)[None].float())
         texts.append("" if rng.random() < 0.1 else hole.text)
-        cells = numbers.crop(hole.window).resize((SIDE // 4, SIDE // 4), Image.Resampling.NEAREST)
-        parts.append(torch.from_numpy(np.array(cells)).long())
     words = torch.stack([words_in(text) for text in texts])
-    return {
-        "image": torch.stack(images),
-        "mask": torch.stack(masks),
-        "ids": tokenize(texts),
-        "words": words,
-        "parts": torch.stack(parts),
-    }
+    return {"image": torch.stack(images), "mask": torch.stack(masks), "ids": tokenize(texts), "words": words}
 
 
 def add_noise(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -171,10 +155,9 @@ def _alphas_cumprod() -> Tensor:
 def loss(model: nn.ModuleDict, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
     """E ||v - v_theta(z_t, mask, masked image, text)||^2, weighted four times inside the hole; v = a eps - s z_0.
 
-    To it two losses are added: of the words that a head predicts from the text encoder's output, and of the parts that
-    another predicts from the UNet's features.
+    To it the loss is added of the words that a head predicts from the text encoder's output.
     """
-    image, mask, ids, words, parts = (batch[key].flatten(0, 1) for key in ("image", "mask", "ids", "words", "parts"))
+    image, mask, ids, words = (batch[key].flatten(0, 1) for key in ("image", "mask", "ids", "words"))
     vae = _frozen["vae"]
     with torch.no_grad():
         both = torch.cat([image, image * (mask < 0.5) + 0.5 * mask]) * 2 - 1
@@ -182,20 +165,14 @@ def loss(model: nn.ModuleDict, batch: dict[str, Tensor], generator: torch.Genera
         clean, masked = (latents * vae.config.scaling_factor).chunk(2)
     small = F.interpolate(mask, size=clean.shape[-2:])
     text = model["text"](ids)
-    clean, masked, small, hidden, parts = (
-        each.repeat(NOISES, *(1,) * (each.ndim - 1)) for each in (clean, masked, small, text.last_hidden_state, parts)
+    clean, masked, small, hidden = (
+        each.repeat(NOISES, *(1,) * (each.ndim - 1)) for each in (clean, masked, small, text.last_hidden_state)
     )
     time, noisy, target = add_noise(clean, generator)
-    unet: Any = model["unet"]
-    features: list[Tensor] = []
-    hook = unet.up_blocks[-2].register_forward_hook(lambda _block, _inputs, output: features.append(output))
-    predicted = unet(torch.cat([noisy, small, masked], dim=1), time, hidden).sample.float()
-    hook.remove()
+    predicted = model["unet"](torch.cat([noisy, small, masked], dim=1), time, hidden).sample.float()
     weight = 1 + 3 * small
     filling = ((predicted - target).square() * weight).mean() / weight.mean()
-    layout = F.cross_entropy(model["parts"](features[0]).float(), parts, reduction="none")
-    layout = (layout * small[:, 0]).sum() / small.sum().clamp_min(1)
-    return filling + WORDS_WEIGHT * words_loss(model, text, words) + PARTS_WEIGHT * layout
+    return filling + WORDS_WEIGHT * words_loss(model, text, words)
 
 
 def pipeline(model: nn.ModuleDict) -> StableDiffusionInpaintPipeline:

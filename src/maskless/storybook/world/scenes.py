@@ -27,10 +27,6 @@ SPLITS = {
     "held-out": range(900_000_000, 1_000_000_000),
 }
 JUDGE_OFFSET = 400_000_000
-_PART_COUNTS = [len(shape.parts) for shape in SHAPES.values()]
-_FIRST_PART = {kind: 1 + sum(_PART_COUNTS[:index]) for index, kind in enumerate(SHAPES)}
-PARTS = sum(_PART_COUNTS)
-"""How many polygons all kinds have together."""
 
 
 def split_seed(split: str, index: int) -> int:
@@ -94,19 +90,6 @@ def draw(graph: SceneGraph, size: int = 128) -> Scene:
             labels_draw.polygon(_to_canvas(part.points, item, size), fill=number)
     image = STYLES[graph.style](canvas.reduce(side // size), graph.detail_seed)
     return Scene(image=image, graph=graph, objects=_visible(graph, np.asarray(labels)))
-
-
-def part_numbers(graph: SceneGraph, size: int) -> np.ndarray:
-    """The polygon that is visible at each pixel of a drawn scene [size, size]: 0 for the background, else its number.
-
-    The polygons of all kinds are numbered together from 1 to PARTS, so that the number tells the kind as well.
-    """
-    numbers = Image.new("I", (size, size))
-    pen = ImageDraw.Draw(numbers)
-    for item in graph.objects:
-        for number, part in enumerate(SHAPES[item.kind].parts, start=_FIRST_PART[item.kind]):
-            pen.polygon(_to_canvas(part.points, item, size), fill=number)
-    return np.asarray(numbers)
 
 
 def _visible(graph: SceneGraph, labels: np.ndarray) -> tuple[VisibleObject, ...]:
