@@ -136,7 +136,7 @@ def snap_to_edges(coarse: Float[Tensor, "H W"], image: Float[Tensor, "3 H W"]) -
 
     reach = max(1, round(EDGE_WINDOW_SHARE * min(coarse.shape) / 2))
     reach = min(reach, (min(coarse.shape) - 1) // 2)
-    return guided_blur(image[None], coarse[None, None], 2 * reach + 1, EDGE_VARIANCE)[0, 0]
+    return guided_blur(image[None], coarse[None, None], 2 * reach + 1, EDGE_VARIANCE, separable=True)[0, 0]
 
 
 def threshold(scores: Tensor) -> float:
