@@ -61,8 +61,8 @@ def test_a_crop_shows_the_surroundings_of_the_box_and_stays_in_the_picture() -> 
     middle, corner = (np.asarray(crop_around(image, box)).astype(int) for box in ((40, 40, 60, 60), (0, 80, 20, 100)))
     assert middle.shape == (CROP, CROP, 3)
     assert abs(middle[..., 0].min() - 37) <= 1 and abs(middle[..., 0].max() - 62) <= 1
-    assert corner[..., 1].min() == 0 and abs(corner[..., 1].max() - 25) <= 1 and corner[..., 0].max() == 99
-    assert np.asarray(crop_around(image, (0, 0, 100, 100)))[..., 0].max() == 99
+    assert corner[..., 1].min() == 0 and abs(corner[..., 1].max() - 25) <= 1 and corner[..., 0].max() >= 98
+    assert np.asarray(crop_around(image, (0, 0, 100, 100)))[..., 0].max() >= 98
 
 
 def test_saved_weights_are_small_and_open_again(tmp_path: Path, critic: Critic) -> None:
