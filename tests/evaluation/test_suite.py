@@ -12,7 +12,7 @@ import pytest
 import maskless.evaluation.suites
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
-from maskless.evaluation.suite import SuiteOptions, chosen, judge_folder, prepare
+from maskless.evaluation.suite import SuiteOptions, chosen, critic_folder, judge_folder, prepare
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(maskless.evaluation.suites.__path__))
 SHARED = {"ledger", "models"}
@@ -78,6 +78,13 @@ def test_names_come_in_their_own_order_and_unknown_ones_are_refused():
 def test_the_judge_lies_beside_the_models(tmp_path):
     assert judge_folder(str(tmp_path)) == tmp_path / "judge"
     assert (judge_folder("storybook") / "model.safetensors").is_file()
+
+
+def test_models_without_a_critic_are_measured_by_the_bundled_one(tmp_path):
+    assert critic_folder(str(tmp_path)) == critic_folder("storybook")
+    assert (critic_folder("storybook") / "model.safetensors").is_file()
+    (tmp_path / "critic").mkdir()
+    assert critic_folder(str(tmp_path)) == tmp_path / "critic"
 
 
 def test_a_workbench_resumes_under_its_own_fingerprint(tmp_path, tiny_models):

@@ -14,6 +14,7 @@ from maskless.data.errors import MasklessError
 from maskless.engine.editor import Editor
 from maskless.evaluation.measures.ledger import Ledger, fingerprint
 from maskless.evaluation.measures.rows import Row
+from maskless.storybook.critic import Critic
 from maskless.storybook.judge import Judge
 
 Progress = Callable[[int, int], None]
@@ -85,10 +86,11 @@ class Suite(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Workbench:
-    """The editor that is measured, the judge of its pictures, and the ledger of what was measured so far."""
+    """The editor that is measured, the judge and critic of its pictures, and the ledger of what was measured so far."""
 
     editor: Editor
     judge: Judge
+    critic: Critic
     ledger: Ledger
 
 
@@ -103,16 +105,29 @@ def prepare(
         MasklessError: models or judge cannot be loaded.
     """
     editor = Editor.from_pretrained(options.models, config=config)
-    folder = judge_folder(options.models)
-    judge = Judge.from_pretrained(folder)
-    mark = fingerprint(editor.models, editor.config, code, judge=folder)
-    return Workbench(editor=editor, judge=judge, ledger=Ledger(options.ledger, suite=suite, fingerprint=mark))
+    folder, of_critic = judge_folder(options.models), critic_folder(options.models)
+    mark = fingerprint(editor.models, editor.config, code, judge=folder, critic=of_critic)
+    return Workbench(
+        editor=editor,
+        judge=Judge.from_pretrained(folder),
+        critic=Critic.from_pretrained(of_critic),
+        ledger=Ledger(options.ledger, suite=suite, fingerprint=mark),
+    )
 
 
 def judge_folder(models: str) -> Path:
     """The folder of the judge that belongs to a set of models, "storybook" (bundled) or a folder."""
-    bundled = Path(str(resources.files("maskless"))) / "assets" / "storybook"
-    return (bundled if models == "storybook" else Path(models)) / "judge"
+    return (_bundled() if models == "storybook" else Path(models)) / "judge"
+
+
+def critic_folder(models: str) -> Path:
+    """The folder of the critic: that of a set of models, or the bundled one where they have none."""
+    own = Path(models) / "critic"
+    return own if models != "storybook" and own.is_dir() else _bundled() / "critic"
+
+
+def _bundled() -> Path:
+    return Path(str(resources.files("maskless"))) / "assets" / "storybook"
 
 
 def chosen(names: Sequence[str] | None, known: Iterable[str], *, what: str) -> list[str]:

@@ -28,7 +28,7 @@ STRIDE = 4  # pixels of the input along a cell of the output maps
 SIDE = 128  # pixels along the input
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """A residual block of a wide depthwise convolution and a pointwise bottleneck (ConvNeXt, arXiv 2201.03545)."""
 
     def __init__(self, width: int, kernel: int = 5) -> None:
@@ -56,15 +56,15 @@ class JudgeNet(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, 24, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(24, fine, 3, stride=2, padding=1)
         )
-        self.fine = nn.Sequential(_Block(fine), _Block(fine))
+        self.fine = nn.Sequential(Block(fine), Block(fine))
         self.to_middle = nn.Conv2d(fine, middle, 2, stride=2)
-        self.middle = nn.Sequential(*[_Block(middle) for _ in range(3)])
+        self.middle = nn.Sequential(*[Block(middle) for _ in range(3)])
         self.to_coarse = nn.Conv2d(middle, coarse, 2, stride=2)
-        self.coarse = nn.Sequential(*[_Block(coarse) for _ in range(3)])
+        self.coarse = nn.Sequential(*[Block(coarse) for _ in range(3)])
         self.up_middle = nn.Conv2d(coarse, middle, 1)
-        self.join_middle = nn.Sequential(_Block(middle), _Block(middle))
+        self.join_middle = nn.Sequential(Block(middle), Block(middle))
         self.up_fine = nn.Conv2d(middle, fine, 1)
-        self.join_fine = nn.Sequential(_Block(fine), _Block(fine))
+        self.join_fine = nn.Sequential(Block(fine), Block(fine))
         self.sizes = {"heat": 1, "kind": len(KINDS), "colour": len(COLOURS), "texture": len(TEXTURES), "box": 4}
         self.head = nn.Sequential(
             nn.Conv2d(fine, 128, 3, padding=1), nn.ReLU(), nn.Conv2d(128, sum(self.sizes.values()), 1)

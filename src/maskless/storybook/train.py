@@ -14,6 +14,8 @@ The first argument is one of:
     redraw        a diffusion model that changes style and texture; needs inpainting
     refine        further training of the redrawer, to refine what the inpainter draws; not part of all
     decoder       further training of the autoencoder's decoder alone; not part of all
+    critic        a classifier that tells evaluation whether an object is drawn right; needs autoencoder and judge;
+                  not part of all
     all           the first six in this order
     bundle        no training: copy the exported models from OUTPUT/models into the package
 
@@ -119,7 +121,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "what", choices=[*SHARE_OF_ALL, "refine", "decoder", "all", "bundle"], metavar="WHAT", help="see above"
+        "what",
+        choices=[*SHARE_OF_ALL, "refine", "decoder", "critic", "all", "bundle"],
+        metavar="WHAT",
+        help="see above",
     )
     parser.add_argument(
         "--minutes",

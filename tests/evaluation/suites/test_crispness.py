@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import ImageFilter
 
-from maskless.evaluation.suite import SuiteOptions, judge_folder
+from maskless.evaluation.suite import SuiteOptions, critic_folder, judge_folder
 from maskless.evaluation.suites.crispness import (
     SIDE,
     TASKS,
@@ -15,10 +15,12 @@ from maskless.evaluation.suites.crispness import (
     box_psnr,
     contact_sheet,
     draw_tasks,
+    drawing_rows,
     edge_strength,
-    replace_rows,
+    object_rows,
     run,
 )
+from maskless.storybook.critic import Critic
 from maskless.storybook.judge import Judge
 from maskless.storybook.world.sheets import to_tensor
 
@@ -47,10 +49,32 @@ def test_the_truth_is_crisp_and_a_blurred_picture_is_not():
     judge, tasks = Judge.from_pretrained(judge_folder("storybook")), draw_tasks("replace", "validation", 6)
     truth = [to_tensor(task.truth.image) for task in tasks]
     blurred = [to_tensor(task.truth.image.filter(ImageFilter.GaussianBlur(3))) for task in tasks]
-    edges, behind, seen = (row["value"] for row in replace_rows(judge, tasks, truth))
+    edges, behind, seen = (row["value"] for row in object_rows("replace", judge, tasks, truth))
     assert edges == pytest.approx(1) and behind == 0 and seen == 1
-    edges, behind, _ = (row["value"] for row in replace_rows(judge, tasks, blurred))
+    edges, behind, _ = (row["value"] for row in object_rows("replace", judge, tasks, blurred))
     assert edges < 0.6 and behind > 0
+
+
+@pytest.mark.parametrize("name", ["replace", "add"])
+def test_the_truth_is_right_and_has_its_parts_and_a_lump_has_not(name):
+    judges = Judge.from_pretrained(judge_folder("storybook")), Critic.from_pretrained(critic_folder("storybook"))
+    tasks = draw_tasks(name, "validation", 8)
+    truth = [to_tensor(task.truth.image) for task in tasks]
+    lumps = [to_tensor(task.truth.image.filter(ImageFilter.GaussianBlur(max(task.box) / 40 + 6))) for task in tasks]
+    (right, parts), (right_of_lumps, parts_of_lumps) = (
+        drawing_rows(name, judges, tasks, each) for each in (truth, lumps)
+    )
+    assert right["value"] >= 0.8 and parts["value"] >= 0.8 and (right["gate"], parts["gate"]) == (0.85, 0.75)
+    assert right_of_lumps["value"] <= 0.3 and parts_of_lumps["value"] < 0.5 * parts["value"]
+    assert parts["n"] == sum(len(task.parts) for task in tasks) > 8
+
+
+def test_an_object_is_added_where_the_source_has_none():
+    for task in draw_tasks("add", "validation", 4):
+        x0, y0, x1, y1 = task.box
+        assert not any(item.mask[y0:y1, x0:x1].any() for item in task.scene.objects)
+        assert task.new_object.sum() == task.new_object[y0:y1, x0:x1].sum() > 0
+        assert len(task.truth.objects) == len(task.scene.objects) + 1
 
 
 def test_edges_are_the_strongest_gradients_in_the_box_alone():
@@ -91,6 +115,12 @@ def test_the_bundled_models_are_measured(tmp_path: Path):
     calls: list[tuple[int, int]] = []
     progress = lambda done, total: calls.append((done, total))  # noqa: E731
     rows = run(SuiteOptions(split="validation", limit=1, steps=2, sheets=tmp_path, progress=progress))
-    assert {row["task"] for row in rows} == set(TASKS) and all(row["n"] == 1 for row in rows)
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert {row["task"] for row in rows} == set(TASKS) and all(
+        row["n"] == 1 or row["metric"] == "parts found" for row in rows
+    )
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert {(row["method"], row["metric"]) for row in rows} >= {
+        ("truth", "parts found"),
+        ("storybook", "requested object drawn right"),
+    }
     assert (tmp_path / "crispness.png").is_file()

@@ -3,15 +3,19 @@
 import dataclasses
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from maskless.data.errors import MasklessError
 from maskless.evaluation.requests.jobs import JOBS, draw_jobs
-from maskless.evaluation.suite import SuiteOptions
+from maskless.evaluation.suite import SuiteOptions, critic_folder
 from maskless.evaluation.suites import tasks
 from maskless.evaluation.suites.tasks import edited, exact_outside, run, task_rows
+from maskless.storybook.critic import Critic
 from maskless.storybook.judge import Detection, Judge, Verdict
+from maskless.storybook.world.scenes import draw
 from verdicts import true_verdict
+
+CRITIC = Critic.from_pretrained(critic_folder("storybook"))
 
 
 class Clairvoyant(Judge):
@@ -35,7 +39,7 @@ def test_the_change_of_the_prompt_is_a_success_and_a_lost_bystander_is_not(edito
     assert result is not None
     for objects, share in (((new, *others), 1.0), ((new, *others[1:]), 0.0), (others, 0.0)):
         judge = Clairvoyant(true_verdict(job.scene, objects=objects), true_verdict(job.scene))
-        rows = {row["metric"]: row["value"] for row in task_rows(judge, [job], [result])}
+        rows = {row["metric"]: row["value"] for row in task_rows((judge, CRITIC), [job], [result])}
         assert rows["success"] == share
         assert rows["untouched pixels identical"] == 1.0
 
@@ -52,9 +56,24 @@ def test_what_gives_no_result_counts_against_success(editor):
     first, second = draw_jobs("complete", "validation", 2)
     quick = type(editor)(editor.models, dataclasses.replace(editor.config, steps=1))
     rows = task_rows(
-        Clairvoyant(true_verdict(first.scene), true_verdict(first.scene)), [first, second], [edited(quick, first), None]
+        (Clairvoyant(true_verdict(first.scene), true_verdict(first.scene)), CRITIC),
+        [first, second],
+        [edited(quick, first), None],
     )
     assert {row["metric"]: (row["value"], row["n"]) for row in rows}["success"] == (0.5, 2)
+
+
+def test_a_success_whose_object_is_a_lump_is_not_one_for_the_critic():
+    job = next(job for job in draw_jobs("replace", "validation", 30) if job.scene.graph.style == "flat")
+    assert job.truth is not None and job.wanted
+    truth = draw(job.truth, job.scene.image.width)
+    lump = truth.image.filter(ImageFilter.GaussianBlur(8))
+    for picture, strict in ((truth.image, True), (lump, False)):
+        judges = (Clairvoyant(true_verdict(truth), true_verdict(job.scene)), CRITIC)
+        found = tasks._judged_figures(judges, job, picture)
+        assert (found["success"], found["success with objects drawn right"]) == (True, strict)
+    rows = tasks.rows_of("replace", [tasks.figures_of((Clairvoyant(), CRITIC), job, None)])
+    assert {row["metric"]: (row["value"], row["gate"]) for row in rows}["success with objects drawn right"] == (0, 0.8)
 
 
 def test_the_suite_resumes_with_its_pictures(tmp_path, monkeypatch):

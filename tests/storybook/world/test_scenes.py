@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
-from maskless.storybook.world.graph import COLOURS, SceneGraph, SceneObject, sample
-from maskless.storybook.world.scenes import SPLITS, draw, render, split_seed
+from maskless.storybook.world.graph import COLOURS, KINDS, TEXTURES, SceneGraph, SceneObject, sample
+from maskless.storybook.world.scenes import SPLITS, draw, render, split_seed, visible_parts
+from maskless.storybook.world.shapes import SHAPES
 from maskless.storybook.world.styles import STYLES
 
 
@@ -74,3 +77,47 @@ def test_splits_do_not_share_seeds() -> None:
 def test_a_size_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 16"):
         render(0, 8)
+
+
+def test_the_pictures_are_those_that_the_models_were_trained_on() -> None:
+    """A hash of all kinds, each in a colour and a texture, as they were drawn before their parts had names."""
+    drawn = hashlib.sha256()
+    for number, kind in enumerate(KINDS):
+        item = SceneObject(
+            kind=kind,
+            colour=list(COLOURS)[number % 10],
+            texture=TEXTURES[number % 4],
+            centre_xy=(0.5, 0.5),
+            size=0.8,
+            flip=bool(number % 2),
+        )
+        graph = SceneGraph(objects=(item,), background="meadow", style="flat", horizon=0.6, detail_seed=number)
+        drawn.update(draw(graph, 64).image.tobytes())
+    assert drawn.hexdigest() == "5d80d9aaa313b6aa74da15cdbebc9d0923811820820b242f5debc5390b411957"
+
+
+def _house(colour: str, *others: SceneObject) -> SceneGraph:
+    house = SceneObject(kind="house", colour=colour, centre_xy=(0.5, 0.5), size=0.5)
+    return SceneGraph(objects=(house, *others), background="meadow", style="flat", horizon=0.6, detail_seed=0)
+
+
+def test_a_part_is_visible_where_leaving_it_out_changes_the_picture() -> None:
+    seen = visible_parts(_house("red"), 0, 128)
+    assert list(seen) == ["chimney", "roof", "window", "door"]
+    rows = {name: np.flatnonzero(mask.any(axis=1)).mean() for name, mask in seen.items()}
+    assert rows["chimney"] < rows["roof"] < rows["window"] < rows["door"]
+    assert "door" not in visible_parts(_house("brown"), 0, 128), "a wooden door in a brown wall"
+
+
+def test_a_hidden_part_is_not_visible() -> None:
+    window = np.argwhere(visible_parts(_house("red"), 0, 128)["window"]).mean(axis=0)[::-1] / 128
+    ball = SceneObject(kind="heart", colour="blue", centre_xy=(float(window[0]), float(window[1])), size=0.2)
+    assert "window" not in visible_parts(_house("red", ball), 0, 128)
+    assert "roof" in visible_parts(_house("red", ball), 0, 128)
+
+
+def test_other_polygons_are_drawn_in_place_of_a_kind() -> None:
+    graph = _house("red")
+    whole, empty = draw(graph), draw(graph, parts={0: []})
+    assert empty.objects == () and empty.image.tobytes() == draw(graph.remove_object(0)).image.tobytes()
+    assert draw(graph, parts={0: SHAPES["house"].parts}).image.tobytes() == whole.image.tobytes()

@@ -8,6 +8,7 @@ import pytest
 from maskless.storybook.world.shapes import (
     AIRBORNE,
     FIXED_PAINTS,
+    PARTS,
     SHAPES,
     _disc,
     _lower_half,
@@ -49,8 +50,16 @@ def test_a_disc_of_one_radius_is_a_circle() -> None:
 
 
 def test_a_star_points_upwards() -> None:
-    paint, points = _spikes("gold", 50, 50, 40, 15, 5)
+    paint, points, _ = _spikes("gold", 50, 50, 40, 15, 5)
     radii = np.hypot(*(np.array(points) - 50).T)
     assert paint == "gold" and len(points) == 10
     assert np.allclose(radii[::2], 40) and np.allclose(radii[1::2], 15)
     assert np.allclose(points[0], (50, 10))
+
+
+def test_named_parts_are_those_that_a_person_would_name() -> None:
+    assert SHAPES["house"].named_parts == ("chimney", "roof", "window", "door") and SHAPES["star"].named_parts == ()
+    wheels = [part for part in SHAPES["car"].parts if part.name == "wheel"]
+    assert len(wheels) == 4 and {part.paint for part in wheels} == {"ink", "stone"}
+    assert {name for shape in SHAPES.values() for name in shape.named_parts} == set(PARTS) and "" not in PARTS
+    assert sum(bool(shape.named_parts) for shape in SHAPES.values()) == len(SHAPES) - 2

@@ -44,6 +44,9 @@ def _named(name: str, meaning: str, better: Better | None = None) -> str:
 
 # An edit of a drawn scene, judged (storybook, ablations, tasks).
 SUCCESS = _named("success", "the judge sees the edit done and everything else still there", "higher")
+SUCCESS_DRAWN_RIGHT = _named(
+    "success with objects drawn right", "success, and the critic calls each new object a right drawing", "higher"
+)
 REGION_HIT = _named("region hit", "the middle of the edited region lies in the true box", "higher")
 REGION_IOU = _named("region IoU", "intersection over union of the edited region and the true one", "higher")
 REGION_PRECISION = _named("region precision", "share of the edited region that is in the mask", "higher")
@@ -190,6 +193,12 @@ BOX_BACKGROUND = _named(
     "background difference of 255", "mean absolute difference from the truth in the box, away from the object", "lower"
 )
 NEW_OBJECT_SEEN = _named("requested object seen", "the judge sees its kind and colour in the box", "higher")
+NEW_OBJECT_RIGHT = _named(
+    "requested object drawn right",
+    "the critic, which knows lumps too, takes it for a right drawing of its kind",
+    "higher",
+)
+PARTS_FOUND = _named("parts found", "share of the truth's visible named parts that the critic finds", "higher")
 BOX_PSNR = _named("PSNR in the box dB", "of the result and the truth", "higher")
 BOX_AUTOENCODER_PSNR = _named("PSNR of the autoencoder dB", "in the box, of the truth encoded and decoded")
 BOX_PSNR_BEHIND = _named(

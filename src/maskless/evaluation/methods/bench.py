@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from PIL import Image
 from torch import Tensor
 
 from maskless.data.boxes import context_window
@@ -20,6 +21,7 @@ from maskless.locating.neighbours import neighbours
 from maskless.locating.view import PictureView
 from maskless.models.inpainters.denoising import Sampling
 from maskless.models.pretrained import EditModels
+from maskless.storybook.critic import Critic
 from maskless.storybook.judge import Detection, Judge, Verdict
 from maskless.storybook.world.scenes import Scene
 from maskless.storybook.world.sheets import to_tensor
@@ -82,3 +84,12 @@ def objects_in(verdict: Verdict, box: Sequence[float]) -> list[Detection]:
 def shows(verdict: Verdict, box: Sequence[float], kind: str, colour: str) -> bool:
     """Whether the judge sees that kind in that colour in the box."""
     return any((seen.kind, seen.colour) == (kind, colour) for seen in objects_in(verdict, box))
+
+
+def drawn_right(critic: Critic, picture: Image.Image, seen: Sequence[Detection], kind: str, colour: str) -> bool:
+    """Whether an object that the judge sees in that kind and colour is also a right drawing of that kind.
+
+    The judge names what a lump is meant to be; the critic tells lumps from right drawings. Both must agree.
+    """
+    boxes = [each.box_xyxy for each in seen if (each.kind, each.colour) == (kind, colour)]
+    return any(opinion.kind == kind for opinion in critic.examine([picture] * len(boxes), boxes))

@@ -47,7 +47,7 @@ class Job:
     image: what the editor gets: the scene's picture, or a damaged copy. options: further arguments of `Editor.edit`.
     kept: the objects that must still be seen. done: what must have been achieved; the edit succeeds if all of it is.
     truth: the scene as the edit should make it, where there is exactly one such scene; what the judge sees in it is the
-    best that an edit can achieve.
+    best that an edit can achieve. wanted: kind and colour of each object that the edit draws.
     """
 
     task: str
@@ -59,6 +59,7 @@ class Job:
     image: Image.Image
     options: Mapping[str, Any] = field(default_factory=dict)
     truth: SceneGraph | None = None
+    wanted: Sequence[tuple[str, str]] = ()
 
 
 def draw_jobs(task: str, split: str, count: int, offset: int = 0, *, requests: str = "plain") -> list[Job]:
@@ -115,6 +116,7 @@ def replace(scene: Scene, rng: np.random.Generator) -> Job | None:
             NAMED_GONE: not _still_seen(verdict, named),
         },
         truth=scene.graph.replace_object(named.index, kind=kind, colour=colour),
+        wanted=((kind, colour),),
     )
 
 
@@ -133,6 +135,7 @@ def add(scene: Scene, rng: np.random.Generator) -> Job | None:
         prompt=f"{_a(colour)} {kind}",
         kept=scene.objects,
         done=lambda verdict, _: {NEW_OBJECT: _sees(verdict, kind, colour)},
+        wanted=((kind, colour),),
     )
 
 
@@ -258,6 +261,7 @@ def creative(scene: Scene, rng: np.random.Generator) -> Job | None:
         prompt=" and ".join(f"{_a(colour)} {kind}" for kind, colour in pairs.values()),
         kept=scene.objects,
         done=lambda verdict, _: {name: _sees(verdict, *pair) for name, pair in pairs.items()},
+        wanted=tuple(pairs.values()),
     )
 
 

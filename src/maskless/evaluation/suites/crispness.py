@@ -2,7 +2,11 @@
 
 The true box is given, so that the search has no influence. The scenes are flat drawings of 256 pixels a side. In each,
 the frontmost object is replaced by one of another kind and colour, and the truth is the same scene with that object in
-its place. Then the object is removed. Lastly the empty middle of a scene is completed.
+its place. Then such an object is added where there was none, and the object is removed. Lastly the empty middle of a
+scene is completed.
+
+The critic (storybook/critic.py) says whether a drawn object is right and which parts it has. It says so of the truth
+too, encoded and decoded (method "truth"): what is missing there is the critic's own mistake or the autoencoder's.
 """
 
 from __future__ import annotations
@@ -22,15 +26,16 @@ from maskless.data.model_options import ModelOptions
 from maskless.data.paste import crop_window, paste_back
 from maskless.evaluation.measures import figures
 from maskless.evaluation.measures.rows import Row, RowNames, mean_row, share_row
-from maskless.evaluation.methods.bench import ENGINE, Bench, inpaint, objects_in, shows
+from maskless.evaluation.methods.bench import ENGINE, Bench, drawn_right, inpaint, objects_in, shows
 from maskless.evaluation.methods.cases import Box
-from maskless.evaluation.suite import SuiteOptions, judge_folder
+from maskless.evaluation.suite import SuiteOptions, critic_folder, judge_folder
 from maskless.models.inpainters.latent_unet import StableDiffusionInpainter
 from maskless.models.pretrained import load_models
-from maskless.storybook.judge import Judge
+from maskless.storybook.critic import Critic
+from maskless.storybook.judge import Judge, Verdict
 from maskless.storybook.world.edits import choose_other
 from maskless.storybook.world.graph import COLOURS, KINDS, SceneGraph, sample
-from maskless.storybook.world.scenes import Scene, draw, split_seed
+from maskless.storybook.world.scenes import Scene, draw, split_seed, visible_parts
 from maskless.storybook.world.sheets import to_tensor
 
 TAKES = ("split", "limit", "seed_offset", "models", "steps", "sheets", "progress")
@@ -43,6 +48,10 @@ AWAY_PX = 8
 """Width of the margin around the new object of the truth that does not count as background, in pixels."""
 ROOM = 0.1
 """Room around the objects on each side, as a share of the longer side of their box."""
+RIGHT_GATE, PARTS_GATE = 0.85, 0.75
+"""The shares of new objects drawn right, and of their parts found, that are wanted."""
+TRUTH = "truth"
+"""The method of rows about the truth, encoded and decoded."""
 ON_THE_SHEET, COLUMNS = 24, 8
 GAP_PX = 4
 """Gap between the pictures of the sheet, in pixels; between its bands it is four times as large."""
@@ -53,7 +62,8 @@ class Task:
     """A box of a scene that is drawn by a prompt, and the truth: the scene as it should be afterwards.
 
     box: half-open, in pixels. new_object: the mask [256, 256] of the new object in the truth, True on it; None if the
-    box should be empty. wanted: kind and colour of the new object, None likewise.
+    box should be empty. wanted: kind and colour of the new object, None likewise. parts: the named parts of the new
+    object that can be seen in the truth.
     """
 
     scene: Scene
@@ -62,10 +72,11 @@ class Task:
     truth: Scene
     new_object: np.ndarray | None = None
     wanted: tuple[str, str] | None = None
+    parts: tuple[str, ...] = ()
 
 
 def run(options: SuiteOptions) -> list[Row]:
-    """Replace, remove and complete on `limit` scenes (60) each.
+    """Replace, add, remove and complete on `limit` scenes (60) each.
 
     steps: denoising steps of the inpainter; its own number where None. sheets: a folder for a picture of the first 24
     replacements, the source above the result above the truth, for a person to judge.
@@ -88,13 +99,20 @@ def run(options: SuiteOptions) -> list[Row]:
     if options.sheets is not None:
         options.sheets.mkdir(parents=True, exist_ok=True)
         contact_sheet(tasks["replace"], results["replace"]).save(options.sheets / "crispness.png")
-    return replace_rows(bench.judge, tasks["replace"], results["replace"]) + [
-        row for name in ("remove", "complete") for row in empty_rows(name, bench, tasks[name], results[name])
-    ]
+    critic = Critic.from_pretrained(critic_folder(options.models))
+    rows: list[Row] = []
+    for name in ("replace", "add"):
+        truth = [through_autoencoder(bench, task, side=_finest_px(bench)) for task in tasks[name]]
+        rows += object_rows(name, bench.judge, tasks[name], results[name])
+        rows += drawing_rows(name, (bench.judge, critic), tasks[name], results[name])
+        rows += drawing_rows(name, (bench.judge, critic), tasks[name], truth, method=TRUTH)
+    for name in ("remove", "complete"):
+        rows += empty_rows(name, bench, tasks[name], results[name])
+    return rows
 
 
-def replace_rows(judge: Judge, tasks: Sequence[Task], results: Sequence[Tensor]) -> list[Row]:
-    """Edges and background compared with the truth, and whether the judge sees the new object."""
+def object_rows(name: str, judge: Judge, tasks: Sequence[Task], results: Sequence[Tensor]) -> list[Row]:
+    """Edges and background compared with the truth, and whether the judge sees the new object. name: replace or add."""
     pairs = list(zip(results, tasks, strict=True))
     edges = [edge_strength(result, task.box) / edge_strength(_tensor(task.truth), task.box) for result, task in pairs]
     behind = [background_difference(result, task) for result, task in pairs]
@@ -104,9 +122,42 @@ def replace_rows(judge: Judge, tasks: Sequence[Task], results: Sequence[Tensor])
     ]
     differences = [value for value in behind if value is not None]
     return [
-        mean_row(edges, metric=figures.EDGES, **_names("replace", 0.8)),
-        *([mean_row(differences, metric=figures.BOX_BACKGROUND, **_names("replace"))] if differences else []),
-        share_row(seen, metric=figures.NEW_OBJECT_SEEN, **_names("replace")),
+        mean_row(edges, metric=figures.EDGES, **_names(name, 0.8)),
+        *([mean_row(differences, metric=figures.BOX_BACKGROUND, **_names(name))] if differences else []),
+        share_row(seen, metric=figures.NEW_OBJECT_SEEN, **_names(name)),
+    ]
+
+
+def drawing_rows(
+    name: str,
+    judges: tuple[Judge, Critic],
+    tasks: Sequence[Task],
+    results: Sequence[Tensor],
+    *,
+    method: str = "storybook",
+) -> list[Row]:
+    """Whether the new objects are drawn right, and the share of their parts that are found.
+
+    An object is right if the judge sees it in its kind and colour, and the critic calls that a right drawing of it. Its
+    parts are sought in the same crop of 48 pixels, or around the truth's box where the judge does not see it. The crop
+    shows the whole object and not one part, since a redrawn object may have its part a little elsewhere. The critic
+    does not infer a part from the kind alone, because it has learned from objects that lack some. All count alike.
+    """
+    (judge, critic), right, found = judges, [], []
+    pictures = [_picture(result) for result in results]
+    for picture, verdict, task in zip(pictures, judge.detect(pictures), tasks, strict=True):
+        assert task.wanted is not None
+        right.append(drawn_right(critic, picture, objects_in(verdict, task.box), *task.wanted))
+        (opinion,) = critic.examine([picture], [_box_of_new_object(verdict, task)])
+        found += [part in opinion.parts for part in task.parts]
+    of_models = method != TRUTH
+    return [
+        share_row(right, metric=figures.NEW_OBJECT_RIGHT, **_names(name, RIGHT_GATE if of_models else None, method)),
+        *(
+            [share_row(found, metric=figures.PARTS_FOUND, **_names(name, PARTS_GATE if of_models else None, method))]
+            if found
+            else []
+        ),
     ]
 
 
@@ -151,16 +202,19 @@ def replace_task(graph: SceneGraph, rng: np.random.Generator) -> Task | None:
     kind = choose_other(KINDS, graph.objects[last].kind, rng)
     colour = choose_other(tuple(COLOURS), graph.objects[last].colour, rng)
     scene = draw(graph, SIDE)
-    truth = draw(graph.replace_object(last, kind=kind, colour=colour, texture="plain"), SIDE)
-    old, new = (next(item for item in each.objects if item.index == last) for each in (scene, truth))
-    return Task(
-        scene=scene,
-        box=_square([old.box_xyxy, new.box_xyxy]),
-        prompt=f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {kind}",
-        truth=truth,
-        new_object=new.mask,
-        wanted=(kind, colour),
-    )
+    old = next(item for item in scene.objects if item.index == last)
+    return _object_task(scene, graph.replace_object(last, kind=kind, colour=colour, texture="plain"), [old.box_xyxy])
+
+
+def add_task(graph: SceneGraph, rng: np.random.Generator) -> Task | None:
+    """A plain object of a random kind appears where the source lacks the frontmost object; None without objects, or if
+    another object extends into the box."""
+    if not graph.objects:
+        return None
+    last, kind, colour = len(graph.objects) - 1, str(rng.choice(KINDS)), str(rng.choice(list(COLOURS)))
+    scene = draw(graph.remove_object(last), SIDE)
+    task = _object_task(scene, graph.replace_object(last, kind=kind, colour=colour, texture="plain"), [])
+    return None if _extends_into(scene, task.box) else task
 
 
 def remove_task(graph: SceneGraph, rng: np.random.Generator) -> Task | None:
@@ -184,7 +238,7 @@ def complete_task(graph: SceneGraph, rng: np.random.Generator) -> Task | None:
     return Task(scene=scene, box=box, prompt=f"empty {graph.background}", truth=scene)
 
 
-TASKS = {"replace": replace_task, "remove": remove_task, "complete": complete_task}
+TASKS = {"replace": replace_task, "add": add_task, "remove": remove_task, "complete": complete_task}
 
 
 def edge_strength(image: Float[Tensor, "3 H W"], box: Box) -> float:
@@ -216,12 +270,15 @@ def box_psnr(result: Float[Tensor, "3 H W"], truth: Float[Tensor, "3 H W"], box:
 
 
 @torch.no_grad()
-def through_autoencoder(bench: Bench, task: Task) -> Float[Tensor, "3 H W"]:
-    """The truth with its box encoded and decoded at the inpainter's size: the best possible result of an inpainting."""
+def through_autoencoder(bench: Bench, task: Task, side: int | None = None) -> Float[Tensor, "3 H W"]:
+    """The truth with its box encoded and decoded: the best possible result of an inpainting.
+
+    side: of the window that is encoded, in pixels; the inpainter's own where None.
+    """
     inpainter, truth = bench.models.inpainter, _tensor(task.truth)
     assert isinstance(inpainter, StableDiffusionInpainter)
     window = context_window(task.box, (SIDE, SIDE), context=ENGINE.context)
-    crop = crop_window(truth, window, inpainter.native_px)[None].to(inpainter.device)
+    crop = crop_window(truth, window, side or inpainter.native_px)[None].to(inpainter.device)
     drawn = inpainter.decode(inpainter.latents_of(crop * 2 - 1))[0].to(torch.float32) / 255
     return paste_back(truth, drawn, window, task.box, feather=0.0)
 
@@ -240,8 +297,39 @@ def contact_sheet(tasks: Sequence[Task], results: Sequence[Tensor]) -> Image.Ima
     return page
 
 
-def _names(task: str, gate: float | None = None) -> RowNames:
-    return {"suite": "crispness", "method": "storybook", "task": task, "gate": gate}
+def _names(task: str, gate: float | None = None, method: str = "storybook") -> RowNames:
+    return {"suite": "crispness", "method": method, "task": task, "gate": gate}
+
+
+def _finest_px(bench: Bench) -> int:
+    """The side of the window in which objects are drawn last: the redrawer's if they are refined."""
+    redrawer = bench.models.redrawer if bench.models.refinement is not None else None
+    return (redrawer or bench.models.inpainter).native_px
+
+
+def _object_task(scene: Scene, wanted: SceneGraph, boxes: Sequence[Box]) -> Task:
+    """The frontmost object of a graph is to be drawn, in a box around it and around other boxes."""
+    truth, last = draw(wanted, SIDE), len(wanted.objects) - 1
+    new = next(item for item in truth.objects if item.index == last)
+    return Task(
+        scene=scene,
+        box=_square([*boxes, new.box_xyxy]),
+        prompt=f"{'an' if new.colour[0] in 'aeiou' else 'a'} {new.colour} {new.kind}",
+        truth=truth,
+        new_object=new.mask,
+        wanted=(new.kind, new.colour),
+        parts=tuple(visible_parts(wanted, last, SIDE)),
+    )
+
+
+def _box_of_new_object(verdict: Verdict, task: Task) -> Sequence[float]:
+    """The box in which the judge sees the wanted object; the truth's where it does not see it."""
+    assert task.new_object is not None
+    seen = [each for each in objects_in(verdict, task.box) if (each.kind, each.colour) == task.wanted]
+    if seen:
+        return seen[0].box_xyxy
+    rows, columns = np.flatnonzero(task.new_object.any(axis=1)), np.flatnonzero(task.new_object.any(axis=0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def _square(boxes: Sequence[Box]) -> Box:

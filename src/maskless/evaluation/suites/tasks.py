@@ -16,11 +16,13 @@ from PIL import Image
 from maskless.data.errors import MasklessError
 from maskless.data.result import EditResult
 from maskless.engine.editor import Editor
-from maskless.evaluation.measures.figures import SUCCESS, UNTOUCHED_IDENTICAL
+from maskless.evaluation.measures.figures import SUCCESS, SUCCESS_DRAWN_RIGHT, UNTOUCHED_IDENTICAL
 from maskless.evaluation.measures.ledger import decoded, encoded
 from maskless.evaluation.measures.rows import Figures, Row, RowNames, rows_of_figures, share_row
+from maskless.evaluation.methods.bench import drawn_right
 from maskless.evaluation.requests.jobs import JOBS, Job, draw_jobs, judged
 from maskless.evaluation.suite import SuiteOptions, chosen, prepare
+from maskless.storybook.critic import Critic
 from maskless.storybook.judge import Judge
 from maskless.storybook.world.graph import SceneGraph
 from maskless.storybook.world.scenes import draw
@@ -40,10 +42,12 @@ GATES = {
     "style": 0.85,
     "creative": 0.65,
 }
-"""The success that each kind of edit has to reach."""
+"""The success that each kind of edit has to reach, also where its objects must be drawn right."""
 TRUTH = "truth"
 """The method of rows about the scenes as they should be, which say the most that an edit can achieve."""
 ON_A_SHEET = 10
+Judges = tuple[Judge, Critic]
+"""Who sees what is in a picture, and who says whether it is drawn right."""
 
 
 def run(options: SuiteOptions) -> list[Row]:
@@ -64,10 +68,11 @@ def run(options: SuiteOptions) -> list[Row]:
         for number, job in enumerate(jobs):
             pictured = options.sheets is not None and number < ON_A_SHEET
             key = f"{task} {job.scene.graph.detail_seed}" + " with picture" * pictured
-            measure = partial(_measured, bench.editor, bench.judge, job, pictured=pictured)
+            measure = partial(_measured, bench.editor, (bench.judge, bench.critic), job, pictured=pictured)
             found.append(bench.ledger.measured("maskless", key, measure))
             if job.truth is not None:
-                true.append(bench.ledger.measured(TRUTH, key, partial(_truth_figures, bench.judge, job, job.truth)))
+                measure = partial(_truth_figures, (bench.judge, bench.critic), job, job.truth)
+                true.append(bench.ledger.measured(TRUTH, key, measure))
             options.progress(position * count + number + 1, len(tasks) * count)
         rows += rows_of(task, found) + (rows_of(task, true, TRUTH) if true else [])
         if options.sheets is not None:
@@ -84,16 +89,17 @@ def edited(editor: Editor, job: Job) -> EditResult | None:
         return None
 
 
-def task_rows(judge: Judge, jobs: Sequence[Job], results: Sequence[EditResult | None]) -> list[Row]:
+def task_rows(judges: Judges, jobs: Sequence[Job], results: Sequence[EditResult | None]) -> list[Row]:
     """The rows of jobs of one task, from the editor's results."""
-    return rows_of(jobs[0].task, [figures_of(judge, job, made) for job, made in zip(jobs, results, strict=True)])
+    return rows_of(jobs[0].task, [figures_of(judges, job, made) for job, made in zip(jobs, results, strict=True)])
 
 
-def figures_of(judge: Judge, job: Job, result: EditResult | None) -> Figures:
+def figures_of(judges: Judges, job: Job, result: EditResult | None) -> Figures:
     """Success, its parts, and whether the pixels outside are the source's, for one job."""
     if result is None:
-        return {SUCCESS: False, "parts": {}, UNTOUCHED_IDENTICAL: None}
-    return _judged_figures(judge, job, result.best.pil()) | {UNTOUCHED_IDENTICAL: exact_outside(result)}
+        failed = {SUCCESS: False, "parts": {}, UNTOUCHED_IDENTICAL: None}
+        return failed | ({SUCCESS_DRAWN_RIGHT: False} if job.wanted else {})
+    return _judged_figures(judges, job, result.best.pil()) | {UNTOUCHED_IDENTICAL: exact_outside(result)}
 
 
 def rows_of(task: str, found: Sequence[Figures], method: str = "maskless") -> list[Row]:
@@ -104,7 +110,7 @@ def rows_of(task: str, found: Sequence[Figures], method: str = "maskless") -> li
     names: RowNames = {"suite": "tasks", "method": method, "task": task}
     of_edits = method != TRUTH
     gates: RowNames = {**names, "gate": GATES.get(task) if of_edits else None}
-    rows = [share_row([one[SUCCESS] for one in found], metric=SUCCESS, **gates)]
+    rows = rows_of_figures(found, (SUCCESS, SUCCESS_DRAWN_RIGHT), **gates)
     parts = [one["parts"] for one in found]
     rows += rows_of_figures(parts, dict.fromkeys(name for one in parts for name in one), **names)
     if not of_edits:
@@ -122,21 +128,26 @@ def exact_outside(result: EditResult) -> bool:
     return bool((after == source).all(axis=2)[~touched].all())
 
 
-def _judged_figures(judge: Judge, job: Job, picture: Image.Image) -> Figures:
+def _judged_figures(judges: Judges, job: Job, picture: Image.Image) -> Figures:
     """Success and its parts, for a picture that is to be the result of a job."""
+    judge, critic = judges
     (after,), (before,) = judge.detect([picture]), judge.detect([job.image])
     parts = judged(job, after, before)
-    return {SUCCESS: all(parts.values()), "parts": parts}
+    figures: Figures = {SUCCESS: all(parts.values()), "parts": parts}
+    if job.wanted:
+        right = all(drawn_right(critic, picture, after.objects, *each) for each in job.wanted)
+        figures[SUCCESS_DRAWN_RIGHT] = figures[SUCCESS] and right
+    return figures
 
 
-def _truth_figures(judge: Judge, job: Job, truth: SceneGraph) -> Figures:
+def _truth_figures(judges: Judges, job: Job, truth: SceneGraph) -> Figures:
     """The figures of the scene as the edit should make it."""
-    return _judged_figures(judge, job, draw(truth, job.scene.image.width).image)
+    return _judged_figures(judges, job, draw(truth, job.scene.image.width).image)
 
 
-def _measured(editor: Editor, judge: Judge, job: Job, *, pictured: bool) -> Figures:
+def _measured(editor: Editor, judges: Judges, job: Job, *, pictured: bool) -> Figures:
     result = edited(editor, job)
-    figures = figures_of(judge, job, result)
+    figures = figures_of(judges, job, result)
     return figures | {"picture": encoded(result.best.pil())} if pictured and result is not None else figures
 
 

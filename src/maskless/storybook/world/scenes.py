@@ -8,6 +8,7 @@ A graph's coordinates are fractions of the picture's side; those of a drawn scen
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,7 +18,7 @@ from PIL import Image, ImageChops, ImageDraw
 from maskless.storybook.world.backgrounds import paint_background
 from maskless.storybook.world.captions import describe_scene
 from maskless.storybook.world.graph import COLOURS, SceneGraph, SceneObject, sample
-from maskless.storybook.world.shapes import FIXED_PAINTS, SHAPES
+from maskless.storybook.world.shapes import FIXED_PAINTS, SHAPES, Part
 from maskless.storybook.world.styles import STYLES
 
 # The split of the seeds never changes. The judge trains on the second half of `train`, all other models on the first.
@@ -27,6 +28,10 @@ SPLITS = {
     "held-out": range(900_000_000, 1_000_000_000),
 }
 JUDGE_OFFSET = 400_000_000
+SEEN_DIFFERENCE = 24
+"""By how much of 255 a pixel must change, in some channel, when a part is left out, so that it shows the part."""
+LEAST_PART = 0.005
+"""The least area in which a part counts as seen, as a share of the square of the longer side of its object."""
 
 
 def split_seed(split: str, index: int) -> int:
@@ -76,20 +81,30 @@ def render(seed: int, size: int = 128) -> Scene:
     return draw(sample(seed), size)
 
 
-def draw(graph: SceneGraph, size: int = 128) -> Scene:
-    """A graph's picture, `size` pixels a side (at least 16), anti-aliased, with each object's visible box and mask."""
+def draw(graph: SceneGraph, size: int = 128, *, parts: Mapping[int, Sequence[Part]] | None = None) -> Scene:
+    """A graph's picture, `size` pixels a side (at least 16), anti-aliased, with each object's visible box and mask.
+
+    parts: the polygons of some objects, by their number in the graph, drawn in place of those of their kind.
+    """
     if size < 16:
         raise ValueError(f"size must be at least 16 pixels, got {size}")
     side = size * (3 if size <= 256 else 2)
-    canvas = paint_background(graph.background, side, graph.horizon, graph.detail_seed)
+    canvas = _background(graph.background, side, graph.horizon, graph.detail_seed).copy()
     labels = Image.new("L", (size, size))
     canvas_draw, labels_draw = ImageDraw.Draw(canvas), ImageDraw.Draw(labels)
     for number, item in enumerate(graph.objects, start=1):
-        _draw_object(canvas, canvas_draw, item, side)
-        for part in SHAPES[item.kind].parts:
+        polygons = (parts or {}).get(number - 1, SHAPES[item.kind].parts)
+        _draw_object(canvas, canvas_draw, item, polygons, side)
+        for part in polygons:
             labels_draw.polygon(_to_canvas(part.points, item, size), fill=number)
     image = STYLES[graph.style](canvas.reduce(side // size), graph.detail_seed)
     return Scene(image=image, graph=graph, objects=_visible(graph, np.asarray(labels)))
+
+
+@lru_cache(maxsize=1)
+def _background(name: str, side: int, horizon: float, seed: int) -> Image.Image:
+    """The background alone, kept because the same scene is often drawn again with one object changed."""
+    return paint_background(name, side, horizon, seed)
 
 
 def _visible(graph: SceneGraph, labels: np.ndarray) -> tuple[VisibleObject, ...]:
@@ -133,8 +148,27 @@ def _paints(item: SceneObject) -> dict[str, tuple[int, int, int]]:
     return {**FIXED_PAINTS, **relative}  # type: ignore[dict-item]
 
 
-def _draw_object(canvas: Image.Image, canvas_draw: ImageDraw.ImageDraw, item: SceneObject, side: int) -> None:
-    """Draw an object's parts from back to front, its texture over those of its body."""
+def visible_parts(graph: SceneGraph, index: int, size: int = 128) -> dict[str, np.ndarray]:
+    """The named parts of object `index` that can be seen: by name, the mask [size, size] of where each is seen.
+
+    A part is seen where the picture would be another one without it. Too little of it must not be hidden by other
+    parts and objects or have the colour of what is behind it: the mask has at least LEAST_PART of the square of the
+    object's longer side.
+    """
+    whole, polygons = np.asarray(draw(graph, size).image, dtype=np.int16), SHAPES[graph.objects[index].kind].parts
+    found = {}
+    for name in SHAPES[graph.objects[index].kind].named_parts:
+        rest = draw(graph, size, parts={index: [part for part in polygons if part.name != name]})
+        mask = np.abs(whole - np.asarray(rest.image, dtype=np.int16)).max(axis=2) > SEEN_DIFFERENCE
+        if mask.sum() >= LEAST_PART * (graph.objects[index].size * size) ** 2:
+            found[name] = mask
+    return found
+
+
+def _draw_object(
+    canvas: Image.Image, canvas_draw: ImageDraw.ImageDraw, item: SceneObject, polygons: Sequence[Part], side: int
+) -> None:
+    """Draw an object's polygons from back to front, its texture over those of its body."""
     paints = _paints(item)
     pattern = None
     if item.texture != "plain":
@@ -142,7 +176,7 @@ def _draw_object(canvas: Image.Image, canvas_draw: ImageDraw.ImageDraw, item: Sc
         pattern = _pattern(item.texture, period, int(np.ceil(item.size * side)) + 2)
         light = item.colour in ("white", "yellow")
         second = _mix(paints["body"], (90, 90, 120) if light else (255, 255, 255), 0.55 if light else 0.7)
-    for part in SHAPES[item.kind].parts:
+    for part in polygons:
         xy = _to_canvas(part.points, item, side)
         canvas_draw.polygon(xy, fill=paints[part.paint])
         if pattern is not None and part.paint == "body":
