@@ -44,15 +44,17 @@ class Bench:
     sheets: Path | None = None
 
 
-def inpaint(bench: Bench, scene: Scene, box: Box, prompt: str, seed: int, *, is_object: bool = True) -> Tensor:
+def inpaint(
+    bench: Bench, scene: Scene, box: Box, prompt: str, seed: int, *, is_object: bool = True, replaces: bool = True
+) -> Tensor:
     """The scene with the box inpainted by the prompt, [3, H, W] in [0, 1], with the engine's own crop and paste.
 
-    is_object: whether the prompt names an object that replaces one. Then objects that reach into the box are kept, and
-    the new one is refined if the models have a refinement.
+    is_object: whether the prompt names an object. Then other objects that reach into the box are kept, and the new one
+    is refined if the models have a refinement. replaces: whether it replaces an object, which is not kept.
     """
     inpainter = bench.models.inpainter
     image, size = to_tensor(scene.image), inpainter.native_px
-    kept = neighbours(PictureView(image, bench.models), box, replaces=True) if is_object else None
+    kept = neighbours(PictureView(image, bench.models), box, replaces=replaces) if is_object else None
     mask = box_mask(box, image.shape[1:]) & ~kept if kept is not None else None
     steps, guidance = inpainter.recommended_steps, inpainter.recommended_guidance
     config = replace(ENGINE, steps=bench.steps).resolved(steps=steps, guidance_scale=guidance, batch_size=1, seed=seed)
