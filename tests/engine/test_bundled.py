@@ -16,7 +16,7 @@ from maskless.storybook.train import ASSETS
 
 TASKS = draw_tasks("validation", 8, offset=5_000)
 
-LEARNED = {"search": "learned", "anchors": 4}
+LEARNED = {"search": "learned", "anchors": 3}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def storybook() -> Editor:
 
 @pytest.fixture(scope="module")
 def results(storybook: Editor) -> list[EditResult]:
-    texts = [{"caption": task.caption, "prompt": task.prompt} for task in TASKS[:3]]
+    texts = [{"caption": task.caption, "prompt": task.prompt} for task in TASKS[:2]]
     return [storybook.edit(task.image, **each, **LEARNED) for task, each in zip(TASKS, texts, strict=False)]
 
 
