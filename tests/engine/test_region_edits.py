@@ -100,6 +100,23 @@ def test_neighbours_in_a_region_stay_bit_for_bit(make, picture):
     assert torch.equal(plain.candidates([2]).crops, candidates.crops[1:]), "a region without neighbours is unchanged"
 
 
+def test_a_displaced_edge_of_a_neighbour_does_not_stain_the_drawing(make):
+    """Colours are matched around the box, where the drawing is right, and not along the neighbour."""
+    neighbour = torch.zeros(128, 128, dtype=torch.bool)
+    neighbour[4:20, 30:40] = True
+    edits = make(find_neighbours=lambda box: neighbour)
+    pictures, masks = edits._windows([1], 64)
+    drawn = (pictures * 255).round().to(torch.uint8)
+    x0, y0, x1, _y1 = edits.windows_xyxy[1].tolist()
+    rows, columns = (
+        slice(*(round((v - start) * 64 / (x1 - x0)) for v in span)) for start, span in ((y0, (10, 18)), (x0, (31, 33)))
+    )
+    assert (masks[..., rows, columns] == 0).all(), "this is the neighbour's edge"
+    drawn[..., rows, columns] = 255 - drawn[..., rows, columns]
+    matched = edits._matched([1], drawn, pictures)
+    assert int((matched.int() - drawn.int()).abs().max()) <= 2
+
+
 def test_a_composite_of_a_large_picture_is_as_large_as_clip_looks_at(make, picture):
     edits = make(image=picture.repeat(1, 10, 10))
     edits([2])

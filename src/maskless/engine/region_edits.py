@@ -226,7 +226,7 @@ class RegionEdits:
             for cell, own in zip(cells, locked.alignments, strict=True):
                 x0, _y0, x1, _y1 = self.windows_xyxy[cell].tolist()
                 self._alignments[cell] = own and own.resized((x1 - x0) / pictures.shape[-1])
-        return _matched(drawn, pictures, masks)
+        return self._matched(cells, drawn, pictures)
 
     def _refined_crops(self, cells: list[int]) -> dict[int, Tensor]:
         """The refined edits so far and those of these cells, each [3, S, S] in 0..255, S = the redrawer's native_px."""
@@ -243,7 +243,7 @@ class RegionEdits:
                     self._models, pictures, masks, crops, *texts, seed=self._config.seed, batches=self._batches
                 )
                 self._refining_forwards += redrawer.unet_forwards - before
-            self._refined.update(zip(new_cells, _matched(drawn, pictures, masks), strict=True))
+            self._refined.update(zip(new_cells, self._matched(new_cells, drawn, pictures), strict=True))
         return self._refined
 
     def _windows(self, cells: list[int], side: int) -> tuple[Tensor, Tensor]:
@@ -256,6 +256,18 @@ class RegionEdits:
             if kept is not None:
                 mask *= ~crop_mask(kept, self._small_windows[cell].tolist(), side)
         return pictures, masks
+
+    def _matched(self, cells: list[int], drawn: Tensor, pictures: Tensor) -> Tensor:
+        """Drawn windows [n, 3, S, S] in 0..255 with their colours matched to the surroundings of the regions.
+
+        They are compared around the boxes only. Along the outline of a neighbour the slightest displacement of its edge
+        would count as another colour, which would then spread over the drawing.
+        """
+        fitted = []
+        for cell, new, old in zip(cells, drawn, pictures, strict=True):
+            box, window = self._regions.boxes_xyxy[cell].tolist(), self.windows_xyxy[cell].tolist()
+            fitted.append(match_surroundings(new / 255, old, window_mask(box, window, old.shape[-1]) > 0))
+        return (torch.stack(fitted) * 255).round().to(torch.uint8)
 
     def _kept(self, cell: int) -> Tensor | None:
         """The neighbours that reach into a region, at the size of `view.small`; None if there are none."""
@@ -285,11 +297,3 @@ class RegionEdits:
             return cell
         box = self._regions.boxes_xyxy[cell]
         return next(other for other in self._crops if torch.equal(self._regions.boxes_xyxy[other], box))
-
-
-def _matched(drawn: Tensor, pictures: Tensor, masks: Tensor) -> Tensor:
-    """Drawn windows [n, 3, S, S] in 0..255 with their colours matched to the surroundings in the pictures."""
-    fitted = [
-        match_surroundings(new / 255, old, mask > 0) for new, old, mask in zip(drawn, pictures, masks, strict=True)
-    ]
-    return (torch.stack(fitted) * 255).round().to(torch.uint8)

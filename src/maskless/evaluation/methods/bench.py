@@ -74,7 +74,8 @@ def inpaint(
     if is_object and bench.models.refinement is not None and bench.models.redrawer is not None:
         source, region = cropped(bench.models.redrawer.native_px)
         drawn = refine(bench.models, source[None], region[None], drawn, prompt, seed=seed, batches=Batches(1))
-    matched = match_surroundings(drawn[0] / 255, source, region > 0)
+    # As in engine/region_edits.py, colours are compared around the box and not along the outlines of what is kept.
+    matched = match_surroundings(drawn[0] / 255, source, window_mask(box, window, source.shape[-1]) > 0)
     return paste_back(image, matched, window, box, feather=ENGINE.feather, mask=mask)
 
 
