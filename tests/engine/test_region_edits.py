@@ -91,6 +91,7 @@ def test_neighbours_in_a_region_stay_bit_for_bit(make, picture):
     assert sorted(boxes) == sorted(tuple(BOXES[cell]) for cell in (1, 2)), "each region is looked at once"
     assert candidates.masks is not None and not (candidates.masks[0] & neighbour).any()
     assert int(candidates.masks[0].sum()) == 36 * 36 - 160 and int(candidates.masks[1].sum()) == 24 * 24
+    assert [candidates.kept_px(index) for index in (0, 1)] == [160, 0]
     composite = edits.composite(1)
     assert torch.equal(composite[:, neighbour], picture[:, neighbour])
     assert (composite != picture)[:, 10:30, 10:25].any()

@@ -76,7 +76,7 @@ def test_the_content_of_the_record(make_result, scene, tmp_path):
     assert record["order"] == list(result.order)
     assert len(record["candidates"]) == 9 and len(record["history"]) == 10
     for index, candidate in enumerate(record["candidates"]):
-        assert set(candidate) == {"anchor", "box_xyxy", "losses", "score", "alignment", "file"}
+        assert set(candidate) == {"anchor", "box_xyxy", "losses", "score", "alignment", "kept_px", "file"}
         assert candidate["box_xyxy"] == result.candidates.regions.boxes_xyxy[index].tolist()
         assert candidate["losses"]["total"] == pytest.approx(float(result.losses.total[index]))
         assert (tmp_path / "7_trees" / candidate["file"]).is_file()

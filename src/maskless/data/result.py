@@ -166,6 +166,14 @@ class Candidates:
         """How the candidate at this position lay on the picture; None if nothing was measured."""
         return self.alignments[index] if self.alignments else None
 
+    def kept_px(self, index: int) -> int:
+        """How many pixels in the box of the candidate at this position may not change, because its mask leaves them
+        out."""
+        if self.masks is None:
+            return 0
+        x0, y0, x1, y1 = corners(self.regions.boxes_xyxy[index])
+        return int((~self.masks[index, y0:y1, x0:x1]).sum())
+
     def __getitem__(self, index: list[int]) -> Candidates:
         """The candidates at these positions, in this order."""
         return Candidates(

@@ -272,14 +272,14 @@ def edit_record(result: EditResult, files: list[str], image_id: str, own: str) -
     request, regions, losses, learned = result.request, result.candidates.regions, result.losses, result.anchor_net
     candidates = []
     for index, file in enumerate(files):
-        alignment = result.candidates.alignment(index)
         candidates.append(
             {
                 "anchor": int(regions.anchor_index[index]),
                 "box_xyxy": regions.boxes_xyxy[index].tolist(),
                 "losses": {name: finite(value) for name, value in losses.of(index).items()},
                 "score": finite(float(result.scores[index])),
-                "alignment": None if alignment is None else alignment.to_dict(),
+                "alignment": (measured := result.candidates.alignment(index)) and measured.to_dict(),
+                "kept_px": result.candidates.kept_px(index),
                 "file": file,
             }
         )
