@@ -9,8 +9,9 @@ from torch import Tensor
 
 from maskless.data.boxes import Box
 from maskless.data.masks import box_mask
+from maskless.locating.objects import parts_in
 from maskless.locating.view import PictureView
-from maskless.method.object_masks import Part, salient_parts, separate_parts, whole_objects
+from maskless.method.object_masks import Part, separate_parts, whole_objects
 
 OWN_SHARE = 0.5
 """An object of which at least this share lies in a region belongs to the region."""
@@ -31,7 +32,7 @@ def neighbours(view: PictureView, box_xyxy: Box, *, replaces: bool) -> Bool[Tens
         replaces: whether the edit replaces an object. Then the one that covers most of the region is never a neighbour,
             because a region may be too small for its object.
     """
-    parts = view.cached("separate parts", lambda: separate_parts(salient_parts(view.cells)))
+    parts = view.cached("separate parts", lambda: separate_parts(parts_in(view)))
     region = box_mask(box_xyxy, view.small_yx)
     inside = [_share_inside(part, region) for part in parts]
     order = sorted(range(len(parts)), key=lambda index: -inside[index] * float(parts[index].sum()))

@@ -9,6 +9,7 @@ from torch import Tensor
 from maskless.data.instructions import phrases
 from maskless.locating.view import REGION_MARGIN, PictureView
 from maskless.method.object_masks import (
+    Part,
     all_objects,
     one_part_each,
     part_boxes,
@@ -24,6 +25,11 @@ def objects_in(view: PictureView) -> Bool[Tensor, "H W"]:
     return view.cached("objects", lambda: all_objects(view.cells, view.small, view.size_yx))
 
 
+def parts_in(view: PictureView) -> list[Part]:
+    """The salient parts of the picture, computed once."""
+    return view.cached("salient parts", lambda: salient_parts(view.cells))
+
+
 def named_objects(view: PictureView, caption: str) -> Bool[Tensor, "H W"]:
     """The mask of the objects that a caption names: for each of its phrases, the salient part that fits it best.
 
@@ -35,7 +41,7 @@ def named_objects(view: PictureView, caption: str) -> Bool[Tensor, "H W"]:
 def _named_objects(view: PictureView, caption: str) -> Tensor:
     named = phrases(caption)
     relevances = [view.relevance(phrase if len(named) > 1 else caption) for phrase in named]
-    parts = view.cached("salient parts", lambda: salient_parts(view.cells))
+    parts = parts_in(view)
     if not parts:
         squares = [square_around_peak(relevance, view.size_yx) for relevance in relevances]
         return torch.stack([torch.zeros(view.size_yx, dtype=torch.bool), *squares]).any(dim=0)
