@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -283,13 +282,13 @@ class RegionEdits:
         kept = [self._kept(cell) for cell in cells]
         if all(each is None for each in kept):
             return None
-        size_yx, masks = self._request.size_yx, []
-        for cell, each in zip(cells, kept, strict=True):
-            mask = box_mask(self._regions.boxes_xyxy[cell].tolist(), size_yx)
-            if each is not None:
-                mask &= ~(F.interpolate(each.to(torch.float32)[None, None], size=size_yx)[0, 0] > 0)
-            masks.append(mask)
-        return torch.stack(masks)
+        (height, width), (small_height, small_width) = self._request.size_yx, self._view.small_yx
+        masks = torch.zeros(len(cells), height, width, dtype=torch.bool)
+        for mask, cell, each in zip(masks, cells, kept, strict=True):
+            x0, y0, x1, y1 = self._regions.boxes_xyxy[cell].tolist()
+            ys, xs = torch.arange(y0, y1) * small_height // height, torch.arange(x0, x1) * small_width // width
+            mask[y0:y1, x0:x1] = True if each is None else ~each[ys][:, xs]  # only here, for a picture may be large
+        return masks
 
     def _inpainted_cell(self, cell: int) -> int:
         """The cell whose edit this region has: its own, or another one with the same box."""
