@@ -13,12 +13,9 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from maskless.data.errors import MasklessError
-from maskless.storybook.judge import Block
+from maskless.storybook.judge import Block, load_weights, save_weights
 from maskless.storybook.world.graph import KINDS
 from maskless.storybook.world.shapes import PARTS
 from maskless.storybook.world.sheets import to_tensor
@@ -92,23 +89,13 @@ class Critic:
         Raises:
             MasklessError: the weights are missing, damaged or of another architecture; it names the file.
         """
-        weights = Path(folder) / "model.safetensors"
-        if not weights.is_file():
-            raise MasklessError(f"{weights}: no such file (expected the critic's weights)")
         net = CriticNet()
-        try:
-            net.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
-        except (SafetensorError, RuntimeError, OSError) as error:
-            raise MasklessError(
-                f"{weights}: damaged, or not of the critic's architecture ({type(error).__name__})"
-            ) from error
+        load_weights(net, Path(folder), "critic")
         return cls(net)
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors, in 16 bits, and config.json, which lists the kinds and parts that it knows."""
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {k: v.half() if v.is_floating_point() else v for k, v in self.net.state_dict().items()}
-        save_file({k: v.contiguous().cpu() for k, v in state.items()}, folder / "model.safetensors")
+        save_weights(self.net, folder)
         description = {"kinds": KINDS, "parts": PARTS, "crop": CROP, "room": ROOM}
         (folder / "config.json").write_text(json.dumps(description, indent=2))
 

@@ -115,6 +115,30 @@ class Match:
     extra: int
 
 
+def load_weights(net: nn.Module, folder: Path, name: str) -> None:
+    """Load a network's model.safetensors from a folder. name: what the network is, for messages.
+
+    Raises:
+        MasklessError: the weights are missing, damaged or of another architecture; it names the file.
+    """
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise MasklessError(f"{weights}: no such file (expected the {name}'s weights)")
+    try:
+        net.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise MasklessError(
+            f"{weights}: damaged, or not of the {name}'s architecture ({type(error).__name__})"
+        ) from error
+
+
+def save_weights(net: nn.Module, folder: Path) -> None:
+    """Write a network's model.safetensors, in 16 bits, into a folder, which is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {key: value.half() if value.is_floating_point() else value for key, value in net.state_dict().items()}
+    save_file({key: value.contiguous().cpu() for key, value in state.items()}, folder / "model.safetensors")
+
+
 class Judge:
     """Detects objects in pictures of any size, which it resizes to 128 x 128 pixels.
 
@@ -131,23 +155,13 @@ class Judge:
         Raises:
             MasklessError: the weights are missing, damaged or of another architecture; it names the file.
         """
-        weights = Path(folder) / "model.safetensors"
-        if not weights.is_file():
-            raise MasklessError(f"{weights}: no such file (expected the judge's weights)")
         net = JudgeNet()
-        try:
-            net.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
-        except (SafetensorError, RuntimeError, OSError) as error:
-            raise MasklessError(
-                f"{weights}: damaged, or not of the judge's architecture ({type(error).__name__})"
-            ) from error
+        load_weights(net, Path(folder), "judge")
         return cls(net)
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors, in 16 bits, and config.json, which lists what the judge can recognise."""
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {k: v.half() if v.is_floating_point() else v for k, v in self.net.state_dict().items()}
-        save_file({k: v.contiguous().cpu() for k, v in state.items()}, folder / "model.safetensors")
+        save_weights(self.net, folder)
         description = {
             "kinds": KINDS,
             "colours": list(COLOURS),
