@@ -26,7 +26,8 @@ from maskless.batch.keys import Keys
 from maskless.batch.manifest import read_manifest
 from maskless.batch.rows import Row
 from maskless.batch.worker import Worker, WorkerSettings
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.data.options import OptionValue
 from maskless.engine.search_run import SearchRun

@@ -4,7 +4,8 @@ import shlex
 
 from maskless.batch.commands import edit_command
 from maskless.batch.rows import checked_row
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 
 

@@ -11,7 +11,8 @@ from batch_tools import write_pictures
 from maskless.batch import keys as module
 from maskless.batch.keys import MISSING, Keys, content_of, model_identity, row_name
 from maskless.batch.rows import checked_row
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 
 MODELS = {"dino": "a", "clip": "b", "inpainting": "c"}

@@ -12,7 +12,8 @@ from batch_tools import write_pictures
 from maskless.batch.keys import Keys, row_name
 from maskless.batch.rows import checked_row
 from maskless.batch.worker import Stopped, Worker, WorkerSettings
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 
 CONFIG = EditConfig(search="learned", steps=1, anchors=1, iterations=2, views=1)

@@ -5,8 +5,9 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from maskless.data.config import EditConfig, KeepOptions, ResolvedConfig
+from maskless.data.config import EditConfig, ResolvedConfig
 from maskless.data.errors import MasklessError
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 
 PUBLISHED = {

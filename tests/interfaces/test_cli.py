@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.records.checkpoints import load_checkpoint
 from quick_edit import LAST, QUICK, TEXTS, timeless

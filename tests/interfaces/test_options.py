@@ -7,8 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.data.tasks import TASKS
 from maskless.interfaces.options import TaskName, with_options

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maskless.data.config import KeepOptions
 from maskless.data.errors import MasklessError
+from maskless.data.keep_options import KeepOptions
 from maskless.records.checkpoints import checkpoint_content, checkpoint_parts, load_checkpoint, resume
 from maskless.records.keeping import kept
 

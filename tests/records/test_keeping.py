@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskless.data.config import KeepOptions
 from maskless.data.errors import MasklessError
+from maskless.data.keep_options import KeepOptions
 from maskless.records import keeping
 from maskless.records.checkpoints import load_checkpoint, resume
 from maskless.records.keeping import LOCK, continues_from, kept, require_free

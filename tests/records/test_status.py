@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskless.data.config import KeepOptions
+from maskless.data.keep_options import KeepOptions
 from maskless.data.processes import owner, process_start
 from maskless.records.keeping import kept
 from maskless.records.outputs import save_edit

@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from maskless.batch.rows import Row
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 
 if TYPE_CHECKING:

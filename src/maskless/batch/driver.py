@@ -20,9 +20,10 @@ from maskless.batch.rows import Row
 from maskless.batch.shards import Shard
 from maskless.batch.state import RunState, begin_state
 from maskless.batch.stores import Store, open_store
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError, require
 from maskless.data.files import require_writable, write_bytes
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.records.credentials import Signer
 

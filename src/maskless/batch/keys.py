@@ -15,8 +15,9 @@ from typing import Any
 
 from maskless.batch.places import digest, stamp
 from maskless.batch.rows import Row
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 
 VERSION = 1

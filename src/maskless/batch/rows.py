@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, cast
 
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError, require
 from maskless.data.instructions import Instruction, parse_instruction
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.data.options import OptionValue, checked_value
 from maskless.data.tasks import FACTS, TASKS

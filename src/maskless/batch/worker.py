@@ -27,8 +27,9 @@ from maskless.batch.places import is_url, read_bytes
 from maskless.batch.rows import Row
 from maskless.batch.stores import StorageError, open_store
 from maskless.data.choices import LEARNING_SEARCHES
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError, first_line
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.data.picture import SourceImage, load_image, output_suffix
 from maskless.data.result import EditResult, StepRecord

@@ -1,4 +1,4 @@
-"""The options of one edit, and of what a run keeps on the disk; those of loaded models are in model_options.py.
+"""The options of one edit; model_options.py has those of loaded models, keep_options.py those of what a run keeps.
 
 They are apart because they hold for different times. Each is one flat frozen dataclass that checks its values, and the
 flags of the command line derive from its fields.
@@ -14,7 +14,6 @@ from maskless.data.choices import (
     ESTIMATORS,
     LEARNING_SEARCHES,
     OURS,
-    PICTURE_FORMATS,
     PUBLISHED_GUIDANCE,
     PUBLISHED_STEPS,
     RANKINGS,
@@ -22,7 +21,6 @@ from maskless.data.choices import (
 )
 from maskless.data.errors import MasklessError
 from maskless.data.options import OptionValue, check_all, option, require_unicode
-from maskless.data.provenance import ProvenanceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,50 +347,3 @@ class ResolvedConfig(EditConfig):
         """The options of `other` that differ from these, by name."""
         mine = asdict(self)
         return {name: value for name, value in asdict(other).items() if value != mine[name]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeepOptions(ProvenanceOptions):
-    """The options of what a run keeps on the disk: its pictures and what they say, its checkpoints, its log.
-
-    Raises:
-        MasklessError: a value of the wrong type, out of range or not among the choices.
-    """
-
-    output_dir: str = option("output", group="Output", help="Folder that the pictures are written to.")
-    image_id: str = option("0", group="Output", help="How the names of files begin.")
-    draw_box: bool = option(False, group="Output", help="Also write the source with each box drawn on it.")
-    format: str | None = option(
-        None,
-        group="Output",
-        choices=PICTURE_FORMATS,
-        help="Format of the edited pictures; jpeg and avif change pixels everywhere a little [default: the source's "
-        "own if it keeps every pixel, else png].",
-    )
-    quality: int | None = option(
-        None,
-        group="Output",
-        minimum=1,
-        maximum=100,
-        help="Quality of jpeg (default 95), avif (default 90) or webp, which keeps every pixel without it.",
-    )
-    overwrite: bool = option(
-        False,
-        group="Output",
-        help="Write to the folder of the caption even if it holds another edit, in place of a numbered one.",
-    )
-    tensorboard: bool = option(
-        False, group="Output", help="Write curves for TensorBoard to tensorboard/ in the output folder, step by step."
-    )
-    checkpoint_dir: str = option(
-        "checkpoints", group="Checkpoints", help="Folder that checkpoints are written to, in a folder for each picture."
-    )
-    checkpoint_interval: int = option(
-        10, group="Checkpoints", minimum=1, maximum=1_000_000, help="Number of epochs between two numbered checkpoints."
-    )
-    slim_checkpoint: bool = option(
-        False, group="Checkpoints", help="Leave the weights of DINO, which are not trained, out of the checkpoints."
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()

@@ -13,8 +13,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from maskless.data.canvas import Extend
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.data.options import OptionValue
 from maskless.data.picture import ImageLike, load_image

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskless.batch.options import BatchOptions, ManifestOptions
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.interfaces.batch_console import BatchConsole
 from maskless.interfaces.options import (

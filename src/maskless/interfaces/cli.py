@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from maskless.data.collector import collector_paused
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError, MasklessWarning, one_line
 from maskless.data.instructions import parse_instruction, read_texts
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.data.tasks import FACTS
 from maskless.interfaces import commands, servers

@@ -13,7 +13,8 @@ import typer
 from rich.markup import escape
 
 from maskless.batch.options import BatchOptions, ManifestOptions
-from maskless.data.config import EditConfig, KeepOptions
+from maskless.data.config import EditConfig
+from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.data.provenance import ProvenanceOptions
 from maskless.data.tasks import TASKS

@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float
 from torch import Tensor
 
-from maskless.data.config import KeepOptions
 from maskless.data.errors import EditCancelled, MasklessError, one_line
 from maskless.data.files import one_line_write_errors, write_bytes
+from maskless.data.keep_options import KeepOptions
 from maskless.data.result import EditResult, StepRecord
 from maskless.engine.run import Run
 from maskless.method.search import State

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from maskless.data.config import KeepOptions
 from maskless.data.errors import MasklessError
+from maskless.data.keep_options import KeepOptions
 from maskless.data.result import StepRecord
 from maskless.engine.run import Run
 from maskless.records.names import safe_name

@@ -22,9 +22,9 @@ from typing import IO, Any, cast
 from jaxtyping import Float
 from torch import Tensor
 
-from maskless.data.config import KeepOptions
 from maskless.data.errors import EditCancelled, MasklessError
 from maskless.data.files import one_line_write_errors, write_bytes
+from maskless.data.keep_options import KeepOptions
 from maskless.data.provenance import ProvenanceOptions
 from maskless.data.result import EditResult, StepRecord
 from maskless.engine.editor import Editor
