@@ -57,6 +57,16 @@ def test_the_search_of_the_paper_leaves_out_what_this_package_adds_unless_it_is_
     ]
 
 
+def test_unchanged_pixels_are_kept_if_the_user_says_so_else_if_the_model_does_but_not_in_the_search_of_the_paper():
+    kept = [
+        config.resolved(keep_unchanged=recommended).keep_unchanged
+        for config in (EditConfig(), EditConfig(keep_unchanged=True), EditConfig(search="paper"),
+                       EditConfig(search="paper", keep_unchanged=True))
+        for recommended in (False, True)
+    ]  # fmt: skip
+    assert kept == [False, True, True, True, False, False, True, True]
+
+
 def test_an_option_belongs_to_models_or_to_an_edit_or_to_what_is_kept():
     names = [{option.name for option in fields(kind)} for kind in (EditConfig, ModelOptions, KeepOptions)]
     assert sum(map(len, names)) == len(set.union(*names))

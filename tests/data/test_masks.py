@@ -14,6 +14,7 @@ from maskless.data.masks import (
     components,
     crop_mask,
     dilate,
+    enlarge_mask,
     mask_box,
     mask_weight,
     seam_step,
@@ -152,3 +153,11 @@ def test_a_mask_of_any_size_has_its_seam_on_every_side(side):
     middle, edge = side // 2, round(0.02 * side)
     for row, column in ((edge, middle), (side - edge, middle), (middle, edge), (middle, side - edge)):
         assert 0 < float(weight[row, column]) < 0.3
+
+
+def test_a_mask_of_a_window_is_enlarged_to_the_box_in_the_picture() -> None:
+    """The window reaches beyond the picture on the left; its left half is in the mask."""
+    small = torch.zeros(8, 8, dtype=torch.bool)
+    small[:, :4] = True
+    found = enlarge_mask(small, (-16, 0, 48, 64), (0, 10, 40, 30))
+    assert found.shape == (20, 40) and found[:, :16].all() and not found[:, 16:].any()

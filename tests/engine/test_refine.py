@@ -93,6 +93,47 @@ def test_an_object_in_the_users_own_region_is_refined(models, scene, task):
     assert result.cost.unet_forwards == len(result.candidates) * (2 * 2 + STEPS)  # steps, guidance
 
 
+def test_the_unchanged_pixels_of_a_region_stay_if_the_models_recommend_it_or_the_user_asks(models, scene):
+    recommending = replace(models, refinement=replace(models.refinement, keep_unchanged=True))
+    options = {"caption": "an object", "anchors": 2, "iterations": 1}
+    for chosen, loaded, kept in (({}, recommending, True), ({"keep_unchanged": False}, recommending, False),
+                                 ({}, models, False), ({"keep_unchanged": True}, models, True),
+                                 ({"search": "paper"}, recommending, False)):  # fmt: skip
+        result = edit(loaded, scene, **options, **chosen)
+        assert result.used.keep_unchanged is kept
+        if kept:
+            masks = torch.stack([result.edited(index).touched() for index in result.order])
+            x0, y0, x1, y1 = result.best.box_xyxy
+            assert masks[0].any() and not masks[0, y0:y1, x0:x1].all()
+            assert torch.equal(result.best.tensor()[:, ~masks[0]], scene[:, ~masks[0]])
+
+
+@pytest.mark.parametrize("task", ["replace", "add"])
+def test_each_candidate_in_the_users_own_region_keeps_what_it_does_not_change(models, scene, task):
+    own = torch.zeros(1, 128, 128)
+    own[:, 40:88, 36:88] = 1
+    result = edit(models, scene, task=task, mask=own, keep_unchanged=True)
+    masks = result.candidates.masks
+    assert masks is not None and masks.any(dim=(1, 2)).all() and not (masks & (own == 0)).any()
+    assert int(masks[0].sum()) < int(own.sum()) and not torch.equal(masks[0], masks[1])
+    for index, mask in enumerate(masks):
+        assert torch.equal(result.edited(index).tensor()[:, ~mask], scene[:, ~mask])
+        assert result.candidates.kept_px(index) == 48 * 52 - int(mask.sum())
+    grey = own * 0.7
+    soft = edit(models, scene, task=task, mask=grey, soft_mask=True, keep_unchanged=True)
+    assert torch.equal(soft.candidates.masks[0], own[0] > 0), "a soft mask says itself what is kept"
+
+
+def test_parts_of_a_region_keep_what_they_do_not_change(models, scene):
+    own = torch.zeros(1, 128, 128)
+    own[:, 4:24, 4:24] = own[:, 100:124, 100:124] = 1
+    result = edit(models, scene, task="add", mask=own, each_part=True, keep_unchanged=True)
+    for index in range(len(result.candidates)):
+        mask = result.edited(index).touched()
+        assert mask[:30, :30].any() and mask[98:, 98:].any() and not (mask & (own[0] == 0)).any()
+        assert torch.equal(result.edited(index).tensor()[:, ~mask], scene[:, ~mask])
+
+
 @pytest.mark.parametrize(
     "task, options",
     [

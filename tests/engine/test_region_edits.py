@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from maskless.data.errors import MasklessError
+from maskless.data.result import EditedImage
 from maskless.data.types import Regions
 from maskless.engine.region_edits import RegionEdits
 from maskless.engine.run import resolved
@@ -23,7 +24,7 @@ def make(editor, picture):
     """Edits of BOXES, with nothing drawn yet."""
 
     def make(
-        prompt: str = "a blue house", image: torch.Tensor = picture, find_neighbours=None, **options
+        prompt: str = "a blue house", image: torch.Tensor = picture, find_neighbours=None, find_replaced=None, **options
     ) -> RegionEdits:
         request = editor.request(image, caption="a red square", prompt=prompt)
         config = resolved(replace(editor.config, **options), request, editor.models)
@@ -33,7 +34,7 @@ def make(editor, picture):
             size_index=torch.tensor([0, 1, 0, 1]),
         )
         view = PictureView(request.image, editor.models)
-        return RegionEdits(request, view, regions, editor.models, config, Stopwatch(), find_neighbours)
+        return RegionEdits(request, view, regions, editor.models, config, Stopwatch(), find_neighbours, find_replaced)
 
     return make
 
@@ -99,6 +100,30 @@ def test_neighbours_in_a_region_stay_bit_for_bit(make, picture):
     plain([1, 2])
     assert plain.candidates([1, 2]).masks is None
     assert torch.equal(plain.candidates([2]).crops, candidates.crops[1:]), "a region without neighbours is unchanged"
+
+
+def test_what_a_drawing_does_not_change_stays_bit_for_bit(make, picture):
+    """A white square on the window as it was; the replaced object beside it counts as changed with its surroundings."""
+    neighbour, replaced = torch.zeros(2, *picture.shape[1:], dtype=torch.bool)
+    neighbour[4:20, 30:40] = True
+    replaced[10:20, 4:10] = True
+    edits = make(
+        keep_unchanged=True, feather=0.1, find_neighbours=lambda box: neighbour, find_replaced=lambda box: replaced
+    )
+    drawn, _masks = edits._windows([1], 96)
+    x0, y0, x1, y1 = edits.windows_xyxy[1].tolist()
+    rows, columns = (
+        slice(*(round((v - start) * 96 / (x1 - x0)) for v in span)) for start, span in ((y0, (8, 26)), (x0, (10, 28)))
+    )
+    drawn[..., rows, columns] = 1.0
+    edits._crops[1] = (drawn[0] * 255).round().to(torch.uint8)
+    candidates = edits.candidates([1])
+    (mask,) = candidates.masks
+    assert mask[9:25, 11:27].all() and mask[11:19, 6:10].all()
+    assert not (mask & neighbour).any() and not mask[30:].any() and not mask[:, 34:].any()
+    assert candidates.feather == 0.02
+    edited = EditedImage.of(edits._request, candidates, 0).tensor()
+    assert torch.equal(edited[:, ~mask], picture[:, ~mask]) and float(edited[:, 14:20, 15:24].min()) > 0.95
 
 
 def test_a_displaced_edge_of_a_neighbour_does_not_stain_the_drawing(make):

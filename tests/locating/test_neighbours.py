@@ -6,7 +6,7 @@ import torch
 
 from maskless.data.masks import box_mask
 from maskless.engine.editor import Editor
-from maskless.locating.neighbours import neighbours
+from maskless.locating.neighbours import neighbours, replaced_object
 from maskless.locating.view import PictureView
 from maskless.storybook.world.graph import SceneGraph, SceneObject
 from maskless.storybook.world.scenes import Scene, draw
@@ -41,6 +41,15 @@ def test_what_reaches_into_a_region_is_found_and_its_own_object_is_not() -> None
     reaching = cactus & box_mask(region, SIZE_YX)
     assert int(reaching.sum()) > 100 and float(found[reaching].float().mean()) > 0.9
     assert not (found & car).any() and not (found & ~box_mask(region, SIZE_YX)).any()
+
+
+def test_the_object_that_covers_most_of_a_region_is_the_replaced_one() -> None:
+    scene = _scene()
+    view = _view(scene)
+    car, cactus = (torch.from_numpy(item.mask) for item in scene.objects)
+    found = replaced_object(view, _region(scene, 0.4))
+    assert found is not None and float(found[car].float().mean()) > 0.9 and not (found & cactus).any()
+    assert replaced_object(view, (0, 0, 40, 30)) is None, "only the sky is there"
 
 
 def test_a_region_without_neighbours_keeps_nothing() -> None:

@@ -235,6 +235,11 @@ class EditConfig:
         0.06, group="Inpainting", minimum=0.0, maximum=0.5,
         help="Width of the blended seam inside a region, as a fraction of its side.",
     )  # fmt: skip
+    keep_unchanged: bool | None = option(
+        None, group="Inpainting",
+        help="Keep those pixels of a region where the drawing of an object shows what was there before, such as the "
+        "background around it [default: what the model recommends, else no; no with --search paper].",
+    )  # fmt: skip
     whole_window: bool = option(
         False, group="Inpainting",
         help="Let a model that takes the picture (Kontext, Qwen-Image-Edit …) redraw its whole window; align that.",
@@ -290,6 +295,7 @@ class EditConfig:
         *,
         steps: int | None = None,
         guidance_scale: float | None = None,
+        keep_unchanged: bool = False,
         batch_size: int = 1,
         seed: int | None = None,
     ) -> ResolvedConfig:
@@ -297,6 +303,7 @@ class EditConfig:
 
         Args:
             steps, guidance_scale: what the model recommends; the published number where it recommends nothing.
+            keep_unchanged: what the model recommends.
             batch_size: how many candidates fit the memory. seed: the request's own; None leaves the config's.
         """
         chosen = asdict(self)
@@ -308,6 +315,8 @@ class EditConfig:
         chosen["steps"] = self.steps if self.steps is not None else steps or PUBLISHED_STEPS
         if self.guidance_scale is None:
             chosen["guidance_scale"] = guidance_scale or PUBLISHED_GUIDANCE
+        if chosen["keep_unchanged"] is None:
+            chosen["keep_unchanged"] = keep_unchanged
         chosen["batch_size"] = self.batch_size or batch_size
         chosen["seed"] = self.seed if seed is None else seed
         return ResolvedConfig(**chosen)
@@ -341,6 +350,7 @@ class ResolvedConfig(EditConfig):
     ranking: str
     steps: int
     guidance_scale: float
+    keep_unchanged: bool
     batch_size: int
 
     def differences(self, other: ResolvedConfig) -> dict[str, OptionValue]:

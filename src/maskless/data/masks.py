@@ -30,6 +30,17 @@ def crop_mask(mask: Bool[Tensor, "H W"], window_xyxy: Box, size_px: int) -> Bool
     return F.interpolate(whole[None], size=(size_px, size_px), mode="area")[0] > 1e-4
 
 
+def enlarge_mask(mask: Bool[Tensor, "S S"], window_xyxy: Box, box_xyxy: Box) -> Bool[Tensor, "h w"]:
+    """The part of a resized window's mask that lies in a box, at the picture's resolution [box height, box width].
+
+    window_xyxy, box_xyxy: in pixels of the picture; the box lies in the window.
+    """
+    (left, top, right, bottom), (x0, y0, x1, y1) = (tuple(int(v) for v in each) for each in (window_xyxy, box_xyxy))
+    grey = mask[None, None].to(torch.uint8) * 255  # a quarter of the memory of floats
+    whole = F.interpolate(grey, size=(bottom - top, right - left), mode="bilinear")[0, 0]
+    return whole[y0 - top : y1 - top, x0 - left : x1 - left] > 127
+
+
 def crop_amount(amount: Float[Tensor, "H W"], window_xyxy: Box, size_px: int) -> Float[Tensor, "1 S S"]:
     """The values of a soft mask, 0 to 1, in the resized window; 1 outside of the picture."""
     x0, y0, x1, y1 = (int(v) for v in window_xyxy)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from maskless.data.alignment import Alignment, worst
-from maskless.data.boxes import scale_boxes, square_window
+from maskless.data.boxes import Box, corners, scale_boxes, square_window
 from maskless.data.config import ResolvedConfig
-from maskless.data.masks import crop_amount, crop_mask, mask_box, seam_step
+from maskless.data.masks import crop_mask, mask_box, seam_step
 from maskless.data.paste import (
     crop_window,
     match_surroundings,
@@ -26,14 +26,17 @@ from maskless.data.paste import (
 from maskless.data.result import Candidates, DrawnStep, EditedImage, EditResult, StepRecord
 from maskless.data.types import EditRequest, Losses, Regions
 from maskless.engine.batching import Batches
-from maskless.engine.painters import FillPlan, Paint, painter
+from maskless.engine.fill_canvas import Canvas, Locate, NamedRegion
+from maskless.engine.painters import FillPlan, painter
 from maskless.engine.refine import refine
 from maskless.engine.region_lock import given_masks, lock, redraws_window
 from maskless.engine.run import Steps, cannot_resume, cost_of, gradients
 from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
 from maskless.engine.tiles import Tile, blend_tiles, tiles_over, whole_tile
+from maskless.locating.neighbours import replaced_object
 from maskless.locating.view import VIEW_PX, PictureView
+from maskless.method.changes import SEAM
 from maskless.method.losses import join
 from maskless.method.ranking import Ranking, aligned_first, rank_fills
 from maskless.method.search import State
@@ -47,38 +50,6 @@ MIN_TILED_SIDE = 1.25
 MAX_FILL_SIDE, MAX_FINE_SIDE = 2, 4
 """Maximum side of a window that is drawn in tiles, in multiples of the model's own side: for a fill; and for thin marks
 or a plan with a larger scale."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class NamedRegion:
-    """A request with its mask and the prompt that the model gets, and the maps that the mask was found with, if any."""
-
-    request: EditRequest
-    attention: Float[Tensor, "h w"] | None = None
-    relevance: Float[Tensor, "rows columns"] | None = None
-
-
-Locate = Callable[[PictureView, EditRequest], NamedRegion]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Canvas:
-    """Everything that drawing a candidate needs, once the region is known.
-
-    mask: the pixels that may change. box_xyxy: the bounding box of the mask. window_xyxy: the square that the model
-    gets, which may extend beyond the picture; both half-open, in pixels. picture: the picture to draw on, in [0, 1]; if
-    the plan erases, the surroundings are already continued under the mask. direction: the embedding of the prompt, or
-    for a redrawing its difference from that of the caption; candidates are ranked by their product with it.
-    """
-
-    region: NamedRegion
-    mask: Bool[Tensor, "H W"]
-    box_xyxy: tuple[int, int, int, int]
-    window_xyxy: tuple[int, int, int, int]
-    picture: Float[Tensor, "3 H W"]
-    scorer: ClipScorer
-    direction: Float[Tensor, " D"]
-    paint: Paint
 
 
 class FillRun:
@@ -113,6 +84,7 @@ class FillRun:
         self._crops: list[Tensor] = []
         self._pieces: list[Alignment | None] = []
         self._alignments: list[Alignment | None] = []
+        self._masks: list[Tensor] = []
         self._losses: list[Losses] = []
         self._signs: list[tuple[float, float]] = []
         self._preview: Tensor | None = None
@@ -231,8 +203,15 @@ class FillRun:
         direction = scorer.prompt if plan.redraw is None else scorer.prompt - scorer.caption
         return Canvas(
             region=region, mask=request.mask, box_xyxy=box, window_xyxy=window, picture=picture, scorer=scorer,
-            direction=direction, paint=paint,
+            direction=direction, paint=paint, replaced=self._replaced(box) if self._trims else None,
         )  # fmt: skip
+
+    def _replaced(self, box_xyxy: Box) -> Bool[Tensor, "H W"] | None:
+        """The object that a new one in this box replaces; None if it replaces none."""
+        view, size = self._view, self.request.size_yx
+        box = scale_boxes(torch.tensor([box_xyxy]), size, view.small_yx)[0]
+        found = replaced_object(view, corners(box)) if self.request.task == "replace" else None
+        return None if found is None else F.interpolate(found[None, None].to(torch.uint8), size=size)[0, 0] > 0
 
     def _ranked(self, canvas: Canvas, losses: Losses) -> Ranking:
         text, fit = torch.tensor(self._signs).unbind(1)
@@ -259,21 +238,22 @@ class FillRun:
             windows_xyxy=torch.tensor([canvas.window_xyxy] * count),
             crops=torch.stack(self._crops),
             seeds=tuple(self.plan.sampling(self.used, number).seed for number in range(count)),
-            feather=self.used.feather,
-            masks=canvas.mask.expand(count, -1, -1),
+            feather=self._feather,
+            masks=torch.stack(self._masks) if self._trims else canvas.mask.expand(count, -1, -1),
             alignments=tuple(self._alignments),
         )
 
     def _score(self, canvas: Canvas, number: int, crop: Tensor) -> None:
         """Keep a drawn candidate, with its losses and the signs that it is ranked by. A candidate whose step was
         interrupted here is replaced."""
+        mask = canvas.changed_by(crop) if self._trims else canvas.mask
         edited = EditedImage(
             request=canvas.region.request,
             box_xyxy=canvas.box_xyxy,
             window_xyxy=canvas.window_xyxy,
             crop=crop,
-            feather=self.used.feather,
-            mask=canvas.mask,
+            feather=self._feather,
+            mask=mask,
         )
         picture = edited.tensor()
         small = shrunk_to(picture, VIEW_PX)
@@ -287,8 +267,9 @@ class FillRun:
             self._preview = small
         self._crops[number:] = [crop]
         self._alignments[number:] = [worst(self._pieces)]
+        self._masks[number:] = [mask]
         self._losses[number:] = [losses]
-        self._signs[number:] = [(float(embedding @ canvas.direction), -seam_step(picture, canvas.mask))]
+        self._signs[number:] = [(float(embedding @ canvas.direction), -seam_step(picture, mask))]
 
     def _draw(self, canvas: Canvas, number: int) -> UInt8[Tensor, "3 S S"]:
         """One candidate: the drawn window, first as a whole, then refined if it is an object and the models have a
@@ -297,7 +278,8 @@ class FillRun:
         self._pieces = []
         side, drawn = self._drawn_side(canvas), None
         if not (self.plan.thin_marks or self.plan.redraw) or side == native:
-            drawn = self._paint(canvas, *self._crop(canvas, native), [whole_tile(native)], sampling)[0]
+            window, mask = canvas.crop(native, self.models.inpainter.cell_px)
+            drawn = self._paint(canvas, window, mask, [whole_tile(native)], sampling)[0]
         if drawn is not None and self.plan.refine and self.models.refinement is not None:
             drawn = self._refine(canvas, drawn, sampling.seed)
         elif side > native:
@@ -313,13 +295,23 @@ class FillRun:
         """The drawn window as the redrawer refines it, S = the redrawer's native_px."""
         redrawer, request = self.models.redrawer, canvas.region.request
         assert redrawer is not None
-        window, mask = self._crop(canvas, redrawer.native_px)
+        window, mask = canvas.crop(redrawer.native_px, self.models.inpainter.cell_px)
         as_bytes = (drawn * 255).round().to(torch.uint8)
         texts, before = (request.prompt, self.used.negative_prompt), redrawer.unet_forwards
         masks = (mask > 0).to(mask)[None]
         refined = refine(self.models, window[None], masks, as_bytes[None], *texts, seed=seed, batches=self._batches)
         self._forwards += redrawer.unet_forwards - before
         return refined[0].to(torch.float32) / 255
+
+    @property
+    def _trims(self) -> bool:
+        """Whether only the pixels are pasted that show something new: of objects, if `keep_unchanged` is chosen. A soft
+        mask says itself what is kept."""
+        return self.plan.refine and self.used.keep_unchanged and self.request.amount is None
+
+    @property
+    def _feather(self) -> float:
+        return min(self.used.feather, SEAM) if self._trims else self.used.feather
 
     def _drawn_side(self, canvas: Canvas) -> int:
         """The side in pixels that the window is drawn at, a multiple of the cell; native_px if it needs no tiles."""
@@ -328,19 +320,6 @@ class FillRun:
         largest = native * (MAX_FINE_SIDE if scale > 1 or self.plan.thin_marks else MAX_FILL_SIDE)
         side = scale * (canvas.window_xyxy[2] - canvas.window_xyxy[0])
         return native if side < native * MIN_TILED_SIDE else min(side, largest) // cell * cell
-
-    def _crop(self, canvas: Canvas, side: int) -> tuple[Tensor, Tensor]:
-        """The window resized to this side, [3, S, S] in [0, 1], and the mask in it, [1, S, S] of 0 and 1, or with
-        values between them if the mask is soft."""
-        cell = self.models.inpainter.cell_px
-        mask = crop_mask(canvas.mask, canvas.window_xyxy, side).to(torch.float32)
-        amount = canvas.region.request.amount
-        if amount is not None:
-            mask = mask * crop_amount(amount, canvas.window_xyxy, side).clamp(min=1e-3)
-        # The model draws whole cells of the latents, so the mask includes every cell that it touches.
-        cells = F.max_pool2d(mask[None], cell, ceil_mode=True)
-        whole = F.interpolate(cells, scale_factor=cell)[0, :, :side, :side]
-        return crop_window(canvas.picture, canvas.window_xyxy, side), whole
 
     def _paint(
         self,
@@ -381,7 +360,7 @@ class FillRun:
         whole: the window as drawn in one piece, whose layout the tiles keep; None draws directly on the picture.
         """
         inpainter = self.models.inpainter
-        picture, mask = self._crop(canvas, side)
+        picture, mask = canvas.crop(side, inpainter.cell_px)
         if whole is not None:
             picture = torch.where(mask > 0, resize(whole, (side, side)), picture)
             sampling = replace(sampling, strength=min(sampling.strength, DETAIL_STRENGTH))

@@ -16,7 +16,8 @@ from maskless.data.config import ResolvedConfig
 from maskless.data.masks import components, mask_box
 from maskless.data.result import Candidates, EditResult, StepRecord
 from maskless.data.types import EditRequest, Losses, Regions
-from maskless.engine.fill_run import FillRun, Locate, NamedRegion
+from maskless.engine.fill_canvas import Locate, NamedRegion
+from maskless.engine.fill_run import FillRun
 from maskless.engine.painters import FillPlan
 from maskless.engine.run import Steps, cannot_resume, gradients, total_cost
 from maskless.locating.view import PictureView
@@ -106,7 +107,12 @@ class PartsRun:
             crops=torch.stack([_joined(region.request, results, rank, box) for rank in range(count)]),
             seeds=tuple(first.candidates.seeds[index] for index in first.order),
             feather=0.0,  # the seams are in the crops already
-            masks=region.request.mask.expand(count, -1, -1),
+            masks=torch.stack(
+                [
+                    torch.stack([each.edited(each.order[rank]).touched() for each in results]).any(dim=0)
+                    for rank in range(count)
+                ]
+            ),
             alignments=tuple(
                 worst(result.candidates.alignment(result.order[rank]) for result in results) for rank in range(count)
             ),

@@ -13,7 +13,7 @@ from maskless.data.alignment import Alignment
 from maskless.data.boxes import Box, context_window, corners
 from maskless.data.config import ResolvedConfig
 from maskless.data.errors import MasklessError
-from maskless.data.masks import box_mask, crop_mask, soft_box_mask, window_mask
+from maskless.data.masks import box_mask, crop_mask, enlarge_mask, soft_box_mask, window_mask
 from maskless.data.paste import crop_window, match_surroundings, paste_back
 from maskless.data.result import Candidates
 from maskless.data.types import EditRequest, Losses, Regions, Scores
@@ -23,12 +23,14 @@ from maskless.engine.region_lock import given_masks, lock, redraws_window
 from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
 from maskless.locating.view import PictureView
+from maskless.method.changes import SEAM, changed
 from maskless.method.losses import NAMES
 from maskless.method.search import State
 from maskless.models.inpainters.denoising import Sampling, predicted_picture
 from maskless.models.pretrained import EditModels
 
-FindNeighbours = Callable[[Box], Bool[Tensor, "h w"] | None]
+FindMask = Callable[[Box], Bool[Tensor, "h w"] | None]
+"""Finds something in the picture for a box of `view.small`, as a mask of its size; None if it is not there."""
 SOFT_EDGE_SHARE = 1 / 64
 """Softness of the straight-through masks' edges, as a share of the picture's shorter side."""
 
@@ -42,7 +44,7 @@ class RegionEdits:
 
     windows_xyxy: the square of context around each region, half-open, in pixels.
 
-    `find_neighbours` finds what an edit of a region leaves as it is: from a box of `view.small` to a mask of its size.
+    `find_neighbours` finds what an edit of a region leaves as it is, `find_replaced` the object that it replaces.
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class RegionEdits:
         models: EditModels,
         config: ResolvedConfig,
         stopwatch: Stopwatch,
-        find_neighbours: FindNeighbours | None = None,
+        find_neighbours: FindMask | None = None,
+        find_replaced: FindMask | None = None,
     ) -> None:
         self._request, self._view, self._regions = request, view, regions
         self._models, self._config, self._stopwatch = models, config, stopwatch
@@ -63,7 +66,7 @@ class RegionEdits:
         self._batches = Batches(config.batch_size, models.memory)
         self._small_boxes = view.scaled(regions.boxes_xyxy)
         self._small_windows = view.scaled(self.windows_xyxy)
-        self._find_neighbours = find_neighbours
+        self._find_neighbours, self._find_replaced = find_neighbours, find_replaced
         self._neighbours: dict[int, Tensor | None] = {}
         self._inpainting_forwards = self._refining_forwards = 0
         self._crops: dict[int, Tensor] = {}
@@ -110,13 +113,14 @@ class RegionEdits:
         the region was drawn from pure noise."""
         refined = self._models.refinement is not None and self._config.strength >= 1
         crops = self._refined_crops(cells) if refined else self._crops
+        feather, trimmed = self._config.feather, self._config.keep_unchanged
         return Candidates(
             regions=self._regions[cells],
             windows_xyxy=self.windows_xyxy[cells],
             crops=torch.stack([crops[cell] for cell in cells]),
             seeds=(self._config.seed,) * len(cells),
-            feather=self._config.feather,
-            masks=self._masks(cells),
+            feather=min(feather, SEAM) if trimmed else feather,
+            masks=self._masks(cells, [self._changed(cell, crops[cell]) if trimmed else None for cell in cells]),
             alignments=tuple(self._alignments.get(cell) for cell in cells),
         )
 
@@ -277,17 +281,32 @@ class RegionEdits:
                 self._neighbours[cell] = self._find_neighbours(corners(self._small_boxes[cell]))
         return self._neighbours[cell]
 
-    def _masks(self, cells: list[int]) -> Bool[Tensor, "n H W"] | None:
-        """The pixels that the edits of these regions may change; None if that is each region's whole box."""
+    def _changed(self, cell: int, crop: UInt8[Tensor, "3 S S"]) -> Bool[Tensor, "h w"]:
+        """Where the edit of a region shows something else than the source, in the region's box at full size."""
+        pictures, masks = self._windows([cell], crop.shape[-1])
+        box, window = self._regions.boxes_xyxy[cell].tolist(), self._small_windows[cell].tolist()
+        found = None if self._find_replaced is None else self._find_replaced(corners(self._small_boxes[cell]))
+        replaced = None if found is None else crop_mask(found, window, crop.shape[-1])[0]
+        mask = changed(pictures[0], crop.to(torch.float32) / 255, masks[0, 0] > 0, replaced)
+        return enlarge_mask(mask, self.windows_xyxy[cell].tolist(), box)
+
+    def _masks(self, cells: list[int], changes: Sequence[Bool[Tensor, "_ _"] | None]) -> Bool[Tensor, "n H W"] | None:
+        """The pixels that the edits of these regions may change; None if that is each region's whole box.
+
+        changes: where each edit changes anything, in its box; None if that does not matter.
+        """
         kept = [self._kept(cell) for cell in cells]
-        if all(each is None for each in kept):
+        if all(each is None for each in (*kept, *changes)):
             return None
         (height, width), (small_height, small_width) = self._request.size_yx, self._view.small_yx
         masks = torch.zeros(len(cells), height, width, dtype=torch.bool)
-        for mask, cell, each in zip(masks, cells, kept, strict=True):
+        for mask, cell, each, new in zip(masks, cells, kept, changes, strict=True):
             x0, y0, x1, y1 = self._regions.boxes_xyxy[cell].tolist()
             ys, xs = torch.arange(y0, y1) * small_height // height, torch.arange(x0, x1) * small_width // width
-            mask[y0:y1, x0:x1] = True if each is None else ~each[ys][:, xs]  # only here, for a picture may be large
+            inside = mask[y0:y1, x0:x1]  # only here, because the picture may be large
+            inside[:] = True if each is None else ~each[ys][:, xs]
+            if new is not None and bool((inside & new).any()):
+                inside &= new
         return masks
 
     def _inpainted_cell(self, cell: int) -> int:

@@ -133,6 +133,7 @@ def resolved(config: EditConfig, request: EditRequest, models: EditModels) -> Re
     return config.resolved(
         steps=inpainter.recommended_steps,
         guidance_scale=inpainter.recommended_guidance,
+        keep_unchanged=models.refinement is not None and models.refinement.keep_unchanged,
         batch_size=batch_size_for(models.device, inpainter.native_px, models.memory),
         seed=request.seed,
     )

@@ -23,7 +23,7 @@ from maskless.engine.region_edits import RegionEdits
 from maskless.engine.run import Run, Steps, cost_of, gradients
 from maskless.engine.stopwatch import Stopwatch
 from maskless.locating.location import Location, Proposals, is_clear, locate, looks_like, propose
-from maskless.locating.neighbours import neighbours
+from maskless.locating.neighbours import neighbours, replaced_object
 from maskless.locating.view import PictureView
 from maskless.method.anchor_net import frozen_projection, region_features, standardised
 from maskless.method.anchors import find_free_anchors
@@ -318,6 +318,7 @@ class SearchRun:
                 config,
                 self._stopwatch,
                 partial(neighbours, view, replaces=avoided is None) if config.search == "placed" else None,
+                partial(replaced_object, view) if avoided is None else None,
             ),
             search=start_search(
                 standardised(pooled),

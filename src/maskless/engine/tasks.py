@@ -19,7 +19,8 @@ from maskless.data.instructions import phrases
 from maskless.data.masks import dilate
 from maskless.data.options import OptionValue
 from maskless.data.types import EditRequest
-from maskless.engine.fill_run import FillRun, NamedRegion
+from maskless.engine.fill_canvas import NamedRegion
+from maskless.engine.fill_run import FillRun
 from maskless.engine.painters import FillPlan, RedrawPlan
 from maskless.engine.parts_run import PartsRun
 from maskless.engine.run import Run, resolved

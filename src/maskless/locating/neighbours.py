@@ -1,4 +1,4 @@
-"""Neighbours: objects that reach into a region but do not belong to it, whose pixels an edit of the region keeps."""
+"""The objects of a region: the one that an edit replaces, and neighbours that reach into it, whose pixels are kept."""
 
 from __future__ import annotations
 
@@ -32,10 +32,8 @@ def neighbours(view: PictureView, box_xyxy: Box, *, replaces: bool) -> Bool[Tens
         replaces: whether the edit replaces an object. Then the one that covers most of the region is never a neighbour,
             because a region may be too small for its object.
     """
-    parts = view.cached("separate parts", lambda: separate_parts(parts_in(view)))
+    parts, inside, order = _by_coverage(view, box_xyxy)
     region = box_mask(box_xyxy, view.small_yx)
-    inside = [_share_inside(part, region) for part in parts]
-    order = sorted(range(len(parts)), key=lambda index: -inside[index] * float(parts[index].sum()))
     own, others = order[:replaces], order[replaces:]
     outlines = [_outline(view, index, parts) for index in others if 0 < inside[index] < OWN_SHARE]
     if not outlines:
@@ -45,6 +43,24 @@ def neighbours(view: PictureView, box_xyxy: Box, *, replaces: bool) -> Bool[Tens
         found &= ~_outline(view, index, parts)
     share = int(found.sum()) / int(region.sum())
     return found if 0 < share <= MAX_SHARE else None
+
+
+def replaced_object(view: PictureView, box_xyxy: Box) -> Bool[Tensor, "h w"] | None:
+    """The pixels of the object that covers most of a region, inside and outside of it; None if there is none.
+
+    view, box_xyxy: as in `neighbours`.
+    """
+    parts, inside, order = _by_coverage(view, box_xyxy)
+    return _outline(view, order[0], parts) if order and inside[order[0]] > 0 else None
+
+
+def _by_coverage(view: PictureView, box_xyxy: Box) -> tuple[list[Part], list[float], list[int]]:
+    """The separate salient parts, the share of each that lies in a region, and their positions in the order of how
+    much of the region they cover."""
+    parts = view.cached("separate parts", lambda: separate_parts(parts_in(view)))
+    region = box_mask(box_xyxy, view.small_yx)
+    inside = [_share_inside(part, region) for part in parts]
+    return parts, inside, sorted(range(len(parts)), key=lambda index: -inside[index] * float(parts[index].sum()))
 
 
 def _share_inside(part: Bool[Tensor, "rows columns"], region: Bool[Tensor, "h w"]) -> float:

@@ -51,12 +51,13 @@ class Refinement:
 
     steps: number of denoising steps from pure noise. guidance_scale: scale of classifier-free guidance; at 1 it is off.
     strength: share of the steps that are made, above 0 and up to 1; below 1 the redrawer starts from the drawing's own
-    latents.
+    latents. keep_unchanged: recommended value of the option of this name.
     """
 
     steps: int
     guidance_scale: float
     strength: float = 1.0
+    keep_unchanged: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.guidance_scale < 1 or not 0 < self.strength <= 1:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
-from maskless.data.boxes import context_window
 from maskless.data.config import EditConfig
-from maskless.data.masks import box_mask, crop_mask, window_mask
-from maskless.data.paste import crop_window, match_surroundings, paste_back
-from maskless.engine.batching import Batches
-from maskless.engine.refine import refine
+from maskless.data.result import EditedImage
+from maskless.data.types import EditRequest, Regions
+from maskless.engine.region_edits import RegionEdits
+from maskless.engine.run import resolved
+from maskless.engine.stopwatch import Stopwatch
 from maskless.evaluation.measures.metrics import centre_in
 from maskless.evaluation.methods.cases import Box
-from maskless.locating.neighbours import neighbours
+from maskless.locating.neighbours import neighbours, replaced_object
 from maskless.locating.view import PictureView
-from maskless.models.inpainters.denoising import Sampling
 from maskless.models.pretrained import EditModels
 from maskless.storybook.critic import Critic
 from maskless.storybook.judge import Detection, Judge, Verdict
@@ -47,36 +48,28 @@ class Bench:
 def inpaint(
     bench: Bench, scene: Scene, box: Box, prompt: str, seed: int, *, is_object: bool = True, replaces: bool = True
 ) -> Tensor:
-    """The scene with the box inpainted by the prompt, [3, H, W] in [0, 1], with the engine's own crop and paste.
+    """The scene with the box inpainted by the prompt, [3, H, W] in [0, 1], as the engine edits a region that it found.
 
-    is_object: whether the prompt names an object. Then other objects that reach into the box are kept, and the new one
-    is refined if the models have a refinement. replaces: whether it replaces an object, which is not kept.
+    is_object: whether the prompt names an object. Then other objects that reach into the box are kept, and if the
+    models have a refinement, the new one is refined and the unchanged background is kept as well, if they recommend
+    that. replaces: whether it replaces an object, which is not kept.
     """
-    inpainter = bench.models.inpainter
-    image, size = to_tensor(scene.image), inpainter.native_px
-    kept = neighbours(PictureView(image, bench.models), box, replaces=replaces) if is_object else None
-    mask = box_mask(box, image.shape[1:]) & ~kept if kept is not None else None
-    steps, guidance = inpainter.recommended_steps, inpainter.recommended_guidance
-    config = replace(ENGINE, steps=bench.steps).resolved(steps=steps, guidance_scale=guidance, batch_size=1, seed=seed)
-    window = context_window(box, (image.shape[1], image.shape[2]), context=ENGINE.context)
-
-    def cropped(side: int) -> tuple[Tensor, Tensor]:
-        region = window_mask(box, window, side)
-        return crop_window(image, window, side), region if kept is None else region * ~crop_mask(kept, window, side)
-
-    source, region = cropped(size)
-    drawn = inpainter.inpaint(
-        source[None],
-        region[None],
-        inpainter.encode_prompt(prompt),
-        Sampling(seed=seed, steps=config.steps, guidance_scale=config.guidance_scale),
+    models = bench.models if is_object else replace(bench.models, refinement=None)
+    request = EditRequest(image=to_tensor(scene.image), caption="", prompt=prompt, seed=seed)
+    config, view = resolved(replace(ENGINE, steps=bench.steps), request, models), PictureView(request.image, models)
+    one = torch.zeros(1, dtype=torch.long)
+    edits = RegionEdits(
+        request,
+        view,
+        Regions(boxes_xyxy=torch.tensor([box]), anchor_index=one, size_index=one),
+        models,
+        config,
+        Stopwatch(),
+        partial(neighbours, view, replaces=replaces) if is_object else None,
+        partial(replaced_object, view) if is_object and replaces else None,
     )
-    if is_object and bench.models.refinement is not None and bench.models.redrawer is not None:
-        source, region = cropped(bench.models.redrawer.native_px)
-        drawn = refine(bench.models, source[None], region[None], drawn, prompt, seed=seed, batches=Batches(1))
-    # As in engine/region_edits.py, colours are compared around the box and not along the outlines of what is kept.
-    matched = match_surroundings(drawn[0] / 255, source, window_mask(box, window, source.shape[-1]) > 0)
-    return paste_back(image, matched, window, box, feather=ENGINE.feather, mask=mask)
+    edits([0])
+    return EditedImage.of(request, edits.candidates([0]), 0).tensor()
 
 
 def objects_in(verdict: Verdict, box: Sequence[float]) -> list[Detection]:
