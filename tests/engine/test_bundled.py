@@ -37,14 +37,14 @@ def test_anchor_net_learns_on_every_scene(results):
 
 
 @pytest.mark.slow
-def test_only_the_winning_region_changes(results):
+def test_only_the_winning_region_changes_and_there_only_what_the_drawing_changes(results):
     for task, result in zip(TASKS, results, strict=False):
         before, after = np.asarray(task.image), np.asarray(result.best.pil())
         x0, y0, x1, y1 = result.best.box_xyxy
-        changed = (before != after).any(axis=2)
-        assert changed[y0:y1, x0:x1].mean() > 0.5
-        changed[y0:y1, x0:x1] = False
-        assert not changed.any()
+        changed, touched = (before != after).any(axis=2), result.best.touched().numpy()
+        assert changed[touched].mean() > 0.9 and not changed[~touched].any()
+        assert 0.2 < touched[y0:y1, x0:x1].mean() < 1
+        assert touched.sum() == touched[y0:y1, x0:x1].sum()
 
 
 @pytest.mark.slow

@@ -24,7 +24,6 @@ OURS: dict[str, OptionValue] = {
 """The defaults of the options that add something to the paper."""
 AS_IN_THE_PAPER: dict[str, OptionValue] = {
     "anchor_source": "attention", "fit_edges": False, "delta": 0.0, "location_weight": 0.0, "ranking": "paper",
-    "keep_unchanged": False,
 }  # fmt: skip
 """The same options without what this package adds, the defaults of the search "paper"."""
 PUBLISHED_STEPS, PUBLISHED_GUIDANCE = 50, 7.5

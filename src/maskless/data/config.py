@@ -303,7 +303,7 @@ class EditConfig:
 
         Args:
             steps, guidance_scale: what the model recommends; the published number where it recommends nothing.
-            keep_unchanged: what the model recommends.
+            keep_unchanged: what the model recommends; the paper's search keeps nothing inside a region.
             batch_size: how many candidates fit the memory. seed: the request's own; None leaves the config's.
         """
         chosen = asdict(self)
@@ -316,7 +316,7 @@ class EditConfig:
         if self.guidance_scale is None:
             chosen["guidance_scale"] = guidance_scale or PUBLISHED_GUIDANCE
         if chosen["keep_unchanged"] is None:
-            chosen["keep_unchanged"] = keep_unchanged
+            chosen["keep_unchanged"] = keep_unchanged and self.search != "paper"
         chosen["batch_size"] = self.batch_size or batch_size
         chosen["seed"] = self.seed if seed is None else seed
         return ResolvedConfig(**chosen)
