@@ -48,10 +48,18 @@ def test_a_halo_around_the_object_has_not_changed() -> None:
 def test_all_of_a_replaced_object_has_changed_although_a_part_of_it_changes_less() -> None:
     """The lower half of the old object is slightly darker than the background that is drawn over it."""
     old = (20, 20, 44, 44)
-    source = picture(old=(old, 0.1), lower=((20, 34, 44, 44), 0.4))
+    source = picture(old=(old, 0.1), lower=((20, 34, 44, 44), 0.42))
     drawn = picture(new=((26, 20, 38, 34), 0.9))
     assert share(changed(source, drawn, REGION, box_mask(old, (SIDE, SIDE))), old) == 1
     assert share(changed(source, drawn, REGION), (20, 40, 44, 44)) < 0.5
+
+
+def test_nothing_remains_of_an_old_object_that_was_not_found() -> None:
+    """The drawing has a haze beside the new object, where the old one was: less different from it than the new one."""
+    old = (22, 28, 26, 36)
+    drawn = picture(haze=((20, 24, 44, 40), 0.4), new=((26, 24, 40, 40), 0.9))
+    assert share(changed(picture(old=(old, 0.25)), drawn, REGION), old) == 1
+    assert share(changed(picture(old=(old, 0.5)), drawn, REGION), (22, 28, 24, 36)) == 0, "a halo on the background"
 
 
 def test_weak_specks_do_not_count_and_holes_in_an_object_do() -> None:

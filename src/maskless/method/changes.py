@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from maskless.data.masks import components, without_holes
+from maskless.method.foreground import colour_outliers
 
 SLIGHT, CLEAR = 24 / 255, 50 / 255
 """A pixel has not changed if it differs less than SLIGHT. One that differs more has changed if it is connected, by
@@ -35,13 +36,16 @@ def changed(
 
     Args:
         source, drawn: the same window, RGB in [0, 1]. region: the pixels that were drawn.
-        replaced: the object of the source that the drawing replaces. A slight change counts there, so that no part of
-            the object remains beside the new one.
+        replaced: the object of the source that the drawing replaces. Any change counts there, so that no part of the
+            object remains beside the new one. Where the colours of the source do not continue outside of the region,
+            any change counts that is not slight, because an outline may be incomplete.
     """
     difference = _mean_of_nine((drawn - source).abs().amax(dim=0)) * region
     reach = max(1, round(HALO_REACH * float(region.sum()) ** 0.5))
     nearby = F.max_pool2d(difference[None, None], 2 * reach + 1, stride=1, padding=reach)[0, 0]
     differs = difference > (HALO_SHARE * nearby).clamp(min=SLIGHT)
+    foreign = _grown(colour_outliers(source, region, ~region))
+    differs |= foreign & (difference > SLIGHT)
     if replaced is not None:
         differs |= replaced & region
     clear = differs & (difference > CLEAR)
