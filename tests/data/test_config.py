@@ -118,10 +118,6 @@ def test_a_config_survives_being_written_down():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_models_and_what_is_kept_are_checked_as_well():
+def test_the_options_of_models_are_checked_as_well():
     with pytest.raises(MasklessError, match="memory must be one of full, balanced"):
         ModelOptions(memory="huge")
-    with pytest.raises(MasklessError, match="checkpoint_interval must be from 1"):
-        KeepOptions(checkpoint_interval=0)
-    with pytest.raises(MasklessError, match="slim_checkpoint must be true or false"):
-        KeepOptions(slim_checkpoint=1)
