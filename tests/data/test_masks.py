@@ -56,6 +56,9 @@ def test_connected_parts_are_ordered_by_size():
     parts = components(mask)
     assert [int(part.sum()) for part in parts] == [9, 2]
     assert torch.equal(torch.stack(parts).any(dim=0), mask) and components(torch.zeros_like(mask)) == []
+    mask[0, 3] = mask[0, 5] = mask[2, 4] = True
+    alone = [tuple(part.nonzero()[0].tolist()) for part in components(mask)[2:]]
+    assert alone == [(0, 3), (0, 5), (2, 4)], "parts of one size are ordered by their last pixel"
 
 
 def test_small_holes_are_filled():

@@ -29,6 +29,7 @@ from maskless.models.inpainters.overflow import is_finite, leave_float16, not_fi
 from maskless.models.inpainters.previews import PreviewDecoder
 from maskless.models.inpainters.schedulers import choose_scheduler, clean_latents, set_steps, start_at, step_options
 from maskless.models.inpainters.weighting import WeightedPiece, weighted_pieces, with_weights
+from maskless.models.memory import execution_device
 from maskless.models.parts import one_line_model_errors
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class StableDiffusionInpainter:
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline._execution_device
+        return execution_device(self.unet)  # the pipeline's own property looks through all modules, for 5 ms
 
     @property
     def denoiser(self) -> StableDiffusionInpainter:
@@ -244,9 +245,10 @@ class StableDiffusionInpainter:
         self, run: Denoising, scaled: Tensor, timestep: Tensor, prompt: PromptEmbedding, guidance_scale: float
     ) -> Tensor:
         """The UNet's prediction for scaled latents. If it overflows in float16, the UNet leaves float16 for good."""
-        with self._in_float16 if self.unet.dtype == torch.float16 else nullcontext():
+        half = self.unet.dtype == torch.float16  # diffusers looks through all modules for it
+        with self._in_float16 if half else nullcontext():
             prediction = self._guided(run, scaled, timestep, prompt, guidance_scale)
-            if self.unet.dtype == torch.float16 and not is_finite(prediction):
+            if half and self.unet.dtype == torch.float16 and not is_finite(prediction):
                 leave_float16([self.unet])
                 prediction = self._guided(run, scaled, timestep, prompt, guidance_scale)
         return prediction
@@ -258,9 +260,8 @@ class StableDiffusionInpainter:
         guided = guidance_scale > 1 and not self._takes_guidance
         arguments = self._unet_arguments(prompt, len(scaled), guided, guidance_scale)
         inputs = torch.cat([scaled, *self._extra_channels(run)], dim=1)
-        inputs = (torch.cat([inputs, inputs]) if guided else inputs).to(
-            self.unet.dtype, memory_format=torch.channels_last
-        )
+        dtype = arguments["encoder_hidden_states"].dtype
+        inputs = (torch.cat([inputs, inputs]) if guided else inputs).to(dtype, memory_format=torch.channels_last)
         prediction = self.unet(inputs, timestep, **arguments).sample.float()
         self.unet_forwards += inputs.shape[0]
         if not guided:
