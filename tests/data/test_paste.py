@@ -15,6 +15,8 @@ from maskless.data.masks import (
     crop_mask,
 )
 from maskless.data.paste import (
+    LARGE_PX,
+    averaged,
     continue_outwards,
     crop_window,
     match_surroundings,
@@ -22,6 +24,7 @@ from maskless.data.paste import (
     paste_back,
     paste_pixels,
     paste_small,
+    resize,
     shrunk_to,
 )
 from maskless.data.picture import BAND_ROWS
@@ -140,6 +143,42 @@ def test_a_picture_is_shrunk_and_never_enlarged():
     picture = torch.rand(3, 60, 120, generator=torch.Generator().manual_seed(0))
     assert shrunk_to(picture, 120) is picture and shrunk_to(picture, 500) is picture
     assert shrunk_to(picture, 40).shape == (3, 20, 40)
+
+
+def test_a_large_picture_is_averaged_over_whole_squares_of_pixels():
+    picture = torch.rand(3, 62, 95, generator=torch.Generator().manual_seed(0))
+    assert averaged(picture, 32) is picture and averaged(picture) is picture
+    even = picture[:, :, :94]
+    assert torch.allclose(averaged(even, 31), even.reshape(3, 31, 2, 47, 2).mean(dim=(2, 4)), atol=1e-6)
+    odd = averaged(picture, 31)
+    assert odd.shape == (3, 31, 47) and float(odd.mean()) == pytest.approx(float(picture.mean()), abs=1e-5)
+    learned = picture.clone().requires_grad_()
+    assert averaged(learned, 31) is learned, "gradients flow through the picture itself"
+
+
+def test_large_pictures_and_windows_are_shrunk_as_the_bicubic_kernel_would():
+    down, across = torch.meshgrid(
+        torch.linspace(0, 1, 2 * LARGE_PX), torch.linspace(0, 1, 2 * LARGE_PX + 96), indexing="ij"
+    )
+    picture = torch.stack([down, across, (down + across) / 2])
+    assert torch.allclose(shrunk_to(picture, 200), resize(picture, (194, 200)), atol=2e-3)
+    assert torch.allclose(
+        crop_window(picture, (90, 0, 3162, 3072), 64), resize(picture[:, :, 90:3162], (64, 64)), atol=2e-3
+    )
+    small = picture[:, :3000, :3000]
+    assert torch.equal(crop_window(small, (0, 0, 3000, 3000), 64), resize(small, (64, 64))), (
+        "below the limit nothing changes"
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(20, 200), st.integers(20, 200), st.floats(0, 0.9), st.floats(0, 0.9))
+def test_of_a_window_only_the_needed_columns_are_computed_and_they_are_the_same(width, height, left, top):
+    picture, crop = torch.zeros(3, 220, 220), torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0))
+    box = (5 + int(left * width), 7 + int(top * height), 5 + width, 7 + height)
+    found = paste_back(picture, crop, (5, 7, 5 + width, 7 + height), box, feather=0.0)
+    whole = resize(crop, (height, width))
+    assert torch.equal(found[:, box[1] : box[3], box[0] : box[2]], whole[:, box[1] - 7 :, box[0] - 5 :])
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])

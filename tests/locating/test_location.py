@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from maskless.data.boxes import box_iou, propose_regions
+from maskless.data.paste import LARGE_PX
 from maskless.data.picture import load_image
 from maskless.data.types import Detections
 from maskless.engine.editor import Editor
 from maskless.engine.finder import Finder
 from maskless.evaluation.suites.search_study import draw_tasks, is_clean
 from maskless.locating.location import LIKELY, SAMPLED, detected_boxes, locate, location_scores, propose
+from maskless.locating.named_mask import named_mask
+from maskless.locating.view import PictureView
 from maskless.method.box_fitting import PROMISING
 from maskless.method.ranking import location_score
 
@@ -35,6 +38,25 @@ def test_the_named_thing_is_outlined_and_its_middle_is_the_first_anchor(storyboo
         inside += x0 <= x < x1 and y0 <= y < y1
         assert len(found.anchors) == storybook.config.resolved().anchors
     assert sum(overlaps) / len(overlaps) > 0.5 and inside >= 7
+
+
+def test_in_a_large_picture_the_named_thing_is_found_where_it_is_in_a_small_one(storybook):
+    task = draw_tasks("validation", 1, offset=41_000)[0]
+    image = load_image(task.image).rgb
+    side = 3 * LARGE_PX
+    large = torch.nn.functional.interpolate(image[None], size=(side, side), mode="bicubic")[0].clamp(0, 1)
+    config = storybook.config.resolved()
+    small_view, large_view = (PictureView(each, storybook.models) for each in (image, large))
+    found, found_large = (locate(view, task.caption, config) for view in (small_view, large_view))
+    assert found_large.outline is not None and tuple(found_large.outline.shape) == (LARGE_PX, LARGE_PX)
+    box = [round(edge * side / image.shape[1]) for edge in found.outline_xyxy]
+    assert float(box_iou(torch.tensor([found_large.outline_xyxy]), box)[0]) > 0.9
+    assert torch.equal(found_large.anchors.points_yx[0], found.anchors.points_yx[0])
+    mask = named_mask(large_view, task.caption, found_large)
+    assert tuple(mask.shape) == (side, side)
+    small_mask = named_mask(small_view, task.caption, found)
+    shrunk = torch.nn.functional.interpolate(mask[None, None].float(), size=small_mask.shape, mode="area")[0, 0] > 0.5
+    assert float((shrunk & small_mask).sum()) > 0.9 * float((shrunk | small_mask).sum())
 
 
 def test_without_a_caption_or_by_the_papers_rule_attention_alone_decides(storybook):

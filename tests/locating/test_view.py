@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskless.data.paste import LARGE_PX
 from maskless.locating.view import VIEW_PX, PictureView, with_margin
 
 
@@ -41,6 +42,17 @@ def test_the_small_picture_is_the_picture_itself_where_it_is_not_large(editor, v
     assert large.small_yx == (50, VIEW_PX) and large.small_view.image is large.small
     assert large.scaled(torch.tensor([[0, 0, 2 * VIEW_PX, 100]])).tolist() == [[0, 0, VIEW_PX, 50]]
     assert large.shrunk(128).shape == (3, 12, 128)
+
+
+def test_of_a_large_picture_the_models_get_copies_of_one_average(editor, view, monkeypatch):
+    assert view.reduced is view.image
+    large = PictureView(torch.rand(3, 2 * LARGE_PX, 2 * LARGE_PX + 2), editor.models)
+    assert large.reduced_yx == (LARGE_PX, LARGE_PX + 1) and large.size_yx == (2 * LARGE_PX, 2 * LARGE_PX + 2)
+    given = []
+    original = editor.models.dino.features
+    monkeypatch.setattr(editor.models.dino, "features", lambda image: given.append(image) or original(image))
+    assert large.cells.grid_yx == large.features.grid_yx and given == [large.reduced]
+    assert torch.allclose(large.cells.colours, torch.full((), 0.5), atol=0.05)
 
 
 def test_without_a_caption_there_are_no_signs(view):

@@ -20,6 +20,9 @@ Region: TypeAlias = Bool[Tensor, "H W"] | Float[Tensor, "H W"]
 """The pixels that may change, or for a soft mask how much each may, 0 to 1."""
 SOFT_EDGE = 0.25
 """Where a soft mask has a smaller value, what was drawn is blended with the picture, so that no outline is visible."""
+LARGE_PX = 1536
+"""A picture or window whose shorter side is at least twice this is first averaged over squares of pixels, down to this
+shorter side or a little more, before it is resized to the input of a model."""
 RING_PX = 2
 """Width of the ring around a mask in which `match_surroundings` compares the edit with the source."""
 
@@ -32,7 +35,7 @@ def crop_window(image: Float[Tensor, "3 H W"], window_xyxy: Box, size_px: int) -
     if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
         ys, xs = torch.arange(y0, y1).clamp(0, height - 1), torch.arange(x0, x1).clamp(0, width - 1)
         return resize(image[:, ys][:, :, xs], (size_px, size_px))
-    return resize(image[:, y0:y1, x0:x1], (size_px, size_px))
+    return resize(averaged(image[:, y0:y1, x0:x1], max(LARGE_PX, 2 * size_px)), (size_px, size_px))
 
 
 def resize(image: Float[Tensor, "C H W"], size_yx: tuple[int, int]) -> Float[Tensor, "C h w"]:
@@ -43,8 +46,26 @@ def resize(image: Float[Tensor, "C H W"], size_yx: tuple[int, int]) -> Float[Ten
     return resized.clamp(0, 1) if resized.requires_grad else resized.clamp_(0, 1)
 
 
+def averaged(image: Float[Tensor, "3 H W"], shorter_px: int = LARGE_PX) -> Float[Tensor, "3 h w"]:
+    """The image averaged over squares of as many whole pixels as leave a shorter side of at least `shorter_px`.
+
+    It is the same tensor if its shorter side is less than twice that, or if gradients flow through it. To average a
+    large picture takes a quarter of the time of bicubic resizing.
+    """
+    height, width = image.shape[1:]
+    factor = min(height, width) // shorter_px
+    if factor < 2 or image.requires_grad:
+        return image
+    import cv2  # only large pictures need it
+
+    size_xy = width // factor, height // factor
+    planes = [cv2.resize(plane.numpy(), size_xy, interpolation=cv2.INTER_AREA) for plane in image]
+    return torch.from_numpy(np.stack(planes))
+
+
 def shrunk_to(image: Float[Tensor, "3 H W"], longer_px: int) -> Float[Tensor, "3 h w"]:
     """The image with its longer side reduced to `longer_px`, or the same tensor if it is not longer than that."""
+    image = averaged(image, max(LARGE_PX, 2 * longer_px))
     height, width = image.shape[1:]
     scale = min(1.0, longer_px / max(height, width))
     return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
@@ -210,8 +231,14 @@ def _box_of_window(crop: Tensor, window_xyxy: Box, box_xyxy: Box) -> Tensor:
     """
     x0, y0, x1, y1 = (int(v) for v in box_xyxy)
     left, top, right, bottom = (int(v) for v in window_xyxy)
-    window = resize(crop, (bottom - top, right - left))
-    return window[:, y0 - top : y1 - top, x0 - left : x1 - left]
+    size, rows, columns = (bottom - top, right - left), slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+    if crop.requires_grad or right - left <= crop.shape[2]:
+        return resize(crop, size)[:, rows, columns]
+    # Resizing is separable, so the columns that are not needed can be left out before the rows are computed.
+    wide = F.interpolate(crop[None], size=(crop.shape[1], size[1]), mode="bicubic", antialias=True)[..., columns]
+    if size[0] != crop.shape[1]:
+        wide = F.interpolate(wide, size=(size[0], x1 - x0), mode="bicubic", antialias=True)
+    return wide[0, :, rows].clamp_(0, 1)
 
 
 def _weight(mask: Tensor | None, box_xyxy: Box, size_yx: tuple[int, int], feather: float) -> Tensor:

@@ -32,18 +32,22 @@ class Location:
     """Where the object that the caption names is, if it is known, and where to edit.
 
     relevance: relevance of each part of the picture to the caption, from 0 to 1. outline: mask of the object that the
-    caption names. Both are None if the caption is empty or is not used. anchors: the cells of DINO's grid around which
-    the regions lie.
+    caption names, at the size of `view.reduced`. Both are None if the caption is empty or is not used. anchors: the
+    cells of DINO's grid around which the regions lie. size_yx: height and width of the picture.
     """
 
     relevance: Float[Tensor, "rows columns"] | None
-    outline: Bool[Tensor, "H W"] | None
+    outline: Bool[Tensor, "h w"] | None
     anchors: Anchors
+    size_yx: tuple[int, int]
 
     @cached_property
     def outline_xyxy(self) -> Box | None:
-        """The box of the outline, in pixels, half-open; None if the outline is empty or unknown."""
-        return mask_box(self.outline) if self.outline is not None and bool(self.outline.any()) else None
+        """The box of the outline, in pixels of the picture, half-open; None if the outline is empty or unknown."""
+        if self.outline is None or not bool(self.outline.any()):
+            return None
+        height, width = self.outline.shape
+        return corners(scale_boxes(torch.tensor([mask_box(self.outline)]), (height, width), self.size_yx)[0])
 
 
 def locate(view: PictureView, caption: str, config: ResolvedConfig) -> Location:
@@ -56,14 +60,16 @@ def locate(view: PictureView, caption: str, config: ResolvedConfig) -> Location:
     attention, count, source = view.features.attention, config.anchors, config.anchor_source
     if source == "attention" or not caption.strip():
         anchors = find_anchors(attention, None, count=count, source=source)
-        return Location(relevance=None, outline=None, anchors=anchors)
+        return Location(relevance=None, outline=None, anchors=anchors, size_yx=view.size_yx)
     relevance, outline = view.relevance(caption), named_objects(view, caption)
     detected = detected_boxes(view, caption)
     middle = None
-    if len(detected) or bool(outline.any()):
-        middle = _middle(corners(detected[0]) if len(detected) else mask_box(outline), view)
+    if len(detected):
+        middle = _middle(corners(detected[0]), view.size_yx, view.features.grid_yx)
+    elif bool(outline.any()):
+        middle = _middle(mask_box(outline), view.reduced_yx, view.features.grid_yx)
     anchors = find_anchors(attention, relevance, count=count, source=source, first_yx=middle)
-    return Location(relevance=relevance, outline=outline, anchors=anchors)
+    return Location(relevance=relevance, outline=outline, anchors=anchors, size_yx=view.size_yx)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,7 +185,7 @@ def detected_boxes(view: PictureView, caption: str) -> Int[Tensor, "N 4"]:
     return torch.cat([starts, starts + allowed], dim=1)
 
 
-def _middle(box_xyxy: Box, view: PictureView) -> tuple[int, int]:
-    """The cell of DINO's grid that contains the middle of a box, (row, column)."""
-    (x0, y0, x1, y1), (height, width), (rows, columns) = box_xyxy, view.size_yx, view.features.grid_yx
+def _middle(box_xyxy: Box, size_yx: tuple[int, int], grid_yx: tuple[int, int]) -> tuple[int, int]:
+    """The cell of a grid over a picture of this size that contains the middle of a box, (row, column)."""
+    (x0, y0, x1, y1), (height, width), (rows, columns) = box_xyxy, size_yx, grid_yx
     return (y0 + y1) * rows // (2 * height), (x0 + x1) * columns // (2 * width)

@@ -62,7 +62,14 @@ def named_mask(
     # A threshold below a half dilates the added parts a little, so that they touch the outline at full resolution.
     completed = F.interpolate(missed, size=view.size_yx, mode="bilinear")[0, 0] > 0.25
     beyond = F.interpolate(_parts_inside(outlined, regions.any(dim=0))[None, None], size=view.size_yx)[0, 0] > 0
-    return (location.outline & (in_regions | beyond)) | completed
+    return (_at_size(location.outline, view.size_yx) & (in_regions | beyond)) | completed
+
+
+def _at_size(mask: Bool[Tensor, "h w"], size_yx: tuple[int, int]) -> Bool[Tensor, "H W"]:
+    """A mask resized to this size, with smooth outlines; the mask itself if it has this size."""
+    if tuple(mask.shape) == size_yx:
+        return mask
+    return F.interpolate(mask.to(torch.float32)[None, None], size=size_yx, mode="bilinear")[0, 0] > 0.5
 
 
 def _parts_inside(outline: Bool[Tensor, "h w"], inside: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:

@@ -30,10 +30,11 @@ def parts_in(view: PictureView) -> list[Part]:
     return view.cached("salient parts", lambda: salient_parts(view.cells))
 
 
-def named_objects(view: PictureView, caption: str) -> Bool[Tensor, "H W"]:
+def named_objects(view: PictureView, caption: str) -> Bool[Tensor, "h w"]:
     """The mask of the objects that a caption names: for each of its phrases, the salient part that fits it best.
 
     If nothing in the picture is salient, it is a square around the location that is most relevant to each phrase.
+    The mask has the size of `view.reduced`.
     """
     return view.cached(f"objects named {caption}", lambda: _named_objects(view, caption))
 
@@ -43,11 +44,11 @@ def _named_objects(view: PictureView, caption: str) -> Tensor:
     relevances = [view.relevance(phrase if len(named) > 1 else caption) for phrase in named]
     parts = parts_in(view)
     if not parts:
-        squares = [square_around_peak(relevance, view.size_yx) for relevance in relevances]
-        return torch.stack([torch.zeros(view.size_yx, dtype=torch.bool), *squares]).any(dim=0)
+        squares = [square_around_peak(relevance, view.reduced_yx) for relevance in relevances]
+        return torch.stack([torch.zeros(view.reduced_yx, dtype=torch.bool), *squares]).any(dim=0)
     boxes = part_boxes(parts, view.small_yx, margin=REGION_MARGIN)
     scores: list[Float[Tensor, " N"]] = [
         location_score(view.signs(boxes, phrase, relevance=relevance))
         for phrase, relevance in zip(named, relevances, strict=True)
     ]
-    return whole_objects(one_part_each(scores, parts), view.cells, view.small, view.size_yx)
+    return whole_objects(one_part_each(scores, parts), view.cells, view.small, view.reduced_yx)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskless.data.boxes import Box, box_iou, corners, inside_less_outside, scale_boxes
 from maskless.data.instructions import phrases
-from maskless.data.paste import shrunk_to
+from maskless.data.paste import averaged, shrunk_to
 from maskless.data.picture import SourceImage
 from maskless.data.types import Detections, LocationSigns, PatchFeatures
 from maskless.method.object_masks import Cells
@@ -77,7 +77,20 @@ class PictureView:
 
     def shrunk(self, longer_px: int) -> Float[Tensor, "3 h w"]:
         """The picture, resized to a longer side of `longer_px` if it is larger."""
-        return self.cached(f"shrunk to {longer_px}", lambda: _outside_inference_mode(shrunk_to(self.image, longer_px)))
+        return self.cached(
+            f"shrunk to {longer_px}", lambda: _outside_inference_mode(shrunk_to(self.reduced, longer_px))
+        )
+
+    @property
+    def reduced(self) -> Float[Tensor, "3 h w"]:
+        """The picture itself, or a large one averaged over squares of pixels (`averaged`), from which all that the
+        models get is computed."""
+        return self.cached("reduced", lambda: averaged(self.image))
+
+    @property
+    def reduced_yx(self) -> tuple[int, int]:
+        """Height and width of `reduced`."""
+        return self.reduced.shape[1], self.reduced.shape[2]
 
     @property
     def small(self) -> Float[Tensor, "3 h w"]:
@@ -103,7 +116,7 @@ class PictureView:
     @property
     def features(self) -> PatchFeatures:
         """DINO's patch features and attention (method step 1)."""
-        return self.cached("features", lambda: self._models.dino.features(self.image))
+        return self.cached("features", lambda: self._models.dino.features(self.reduced))
 
     @property
     def cells(self) -> Cells:
@@ -111,7 +124,7 @@ class PictureView:
         return self.cached("cells", self._cells)
 
     def _cells(self) -> Cells:
-        colours = F.interpolate(self.image[None], size=self.features.grid_yx, mode="area")[0]
+        colours = F.interpolate(self.reduced[None], size=self.features.grid_yx, mode="area")[0]
         return Cells(features=self.features.features, colours=colours)
 
     @property
@@ -131,7 +144,7 @@ class PictureView:
     @property
     def relevance_crops(self) -> RelevanceCrops:
         """CLIP's embeddings of the crops that the relevance to any caption is computed from."""
-        return self.cached("relevance crops", lambda: self.clip.relevance_crops(self.image))
+        return self.cached("relevance crops", lambda: self.clip.relevance_crops(self.reduced))
 
     def location_signs(
         self, boxes_xyxy: Int[Tensor, "N 4"], caption: str, *, outline_xyxy: Box | None = None, encode: bool = True
