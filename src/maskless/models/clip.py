@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 BATCH, BATCH_ON_CPU = 64, 16
 """Maximum number of pictures that are encoded at once. On the CPU larger batches only take more memory and time."""
-CROP_SHARES = (0.25, 0.4, 0.6)
+CROP_SHARES = (0.3, 0.6)
 """Sides of the crops that `relevance` compares with the caption, as shares of the picture's shorter side."""
-CROP_STRIDE = 0.5
-"""Distance between neighbouring crops, as a share of their side."""
+CROP_STRIDE = 0.6
+"""Distance between neighbouring crops, as a share of their side (docs/search.md has the measurements)."""
+CELL_SHARE = 1 / 16
+"""Side of a cell of the map of the relevance, as a share of the picture's shorter side."""
 MAX_CROPS = 400
 """Maximum number of crops. On long pictures the crops are further apart."""
 GENERIC_TEXTS = ("a picture", "a background", "nothing", "an empty place")
@@ -193,7 +195,7 @@ class Clip:
         """The crops of an image in [0, 1] that `relevance` compares with a text."""
         height, width = image.shape[1:]
         shorter = min(height, width)
-        cell = max(1.0, shorter * CROP_SHARES[0] / 4)
+        cell = max(1.0, shorter * CELL_SHARE)
         rows, columns = max(1, round(height / cell)), max(1, round(width / cell))
         enough_px = round(self.image_px / CROP_SHARES[0])  # at this size the smallest crop fills CLIP's input
         if shorter > enough_px:
@@ -219,7 +221,7 @@ class Clip:
             crops: of the image, from `relevance_crops`; they serve for any number of texts.
             text: embedding of the text, from `encode_text`.
         Returns:
-            Relevance from 0 to 1, on a grid whose cells have a quarter of the smallest crop's side.
+            Relevance from 0 to 1, on a grid whose cells have CELL_SHARE of the picture's shorter side.
         """
         scores = self.contrast(crops.embeddings, text)
         (height, width), (rows, columns) = crops.size_yx, crops.grid_yx
