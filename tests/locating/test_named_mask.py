@@ -60,9 +60,9 @@ def test_a_speck_of_a_mask_gives_way_to_the_region(storybook, monkeypatch):
 
 
 def test_what_stays_before_a_new_background_is_whole(storybook):
-    """The outline alone holds over 0.8 of every thing in three of these eight scenes (docs/search.md has 24)."""
+    """Of these 24 scenes the mask holds over 0.8 of every object in 19, the outline alone in fewer than half."""
     by_outline, whole, taken = [], [], []
-    for job in draw_jobs("background", "validation", 8, 240_000):
+    for job in draw_jobs("background", "validation", 24, 240_000):
         view = storybook.look(job.image)
         found = locate(view, job.caption, storybook.config.resolved())
         kept = named_mask(view, job.caption, found, salient=objects_in(view))
@@ -70,7 +70,7 @@ def test_what_stays_before_a_new_background_is_whole(storybook):
         by_outline.append(min(float(found.outline[mask].float().mean()) for mask in masks))
         whole.append(min(float(kept[mask].float().mean()) for mask in masks))
         taken.append(float(kept[~torch.stack(masks).any(dim=0)].float().mean()))
-    assert sum(share > 0.8 for share in whole) >= 6 > sum(share > 0.8 for share in by_outline)
+    assert sum(share > 0.8 for share in whole) >= 18 and sum(share > 0.8 for share in by_outline) < 12
     assert sum(taken) / len(taken) < 0.05
 
 
