@@ -85,3 +85,11 @@ def test_gradients_reach_every_term_through_the_pictures(scorer, edited):
     assert pictures.grad is not None and bool(pictures.grad.isfinite().all())
     assert all(float(pictures.grad[position].abs().max()) > 0 for position in (0, 1))
     assert not scorer.source.embedding.requires_grad, "the source is encoded once, without a gradient"
+
+
+def test_edits_of_one_picture_share_the_views_of_the_source(view):
+    first, again = (ClipScorer(view, view.small, ("a red square", prompt), CONFIG) for prompt in ("a fish", "a cup"))
+    assert again.source is first.source
+    assert ClipScorer(view, view.small, TEXTS, replace(CONFIG, seed=7)).source is not first.source
+    continued = ClipScorer(view, view.small * 0.9, TEXTS, CONFIG)
+    assert not torch.equal(continued.source.embedding, first.source.embedding), "a fill may have erased its region"

@@ -11,7 +11,7 @@ from maskless.data.paste import crop_window
 from maskless.data.types import Losses
 from maskless.locating.view import PictureView, with_margin
 from maskless.method.losses import Encodings, weighted
-from maskless.models.clip import draw_views
+from maskless.models.clip import ViewEncoding, draw_views
 from maskless.models.inpainters.weighting import without_weights
 
 
@@ -38,7 +38,14 @@ class ClipScorer:
         self._views = draw_views(config.views, torch.Generator().manual_seed(config.seed))
         self.caption, self.prompt = (view.text(without_weights(text)) for text in texts)
         with torch.no_grad():
-            self.source = self._clip.encode_views(picture[None], self._views)
+            self.source = self._source(view, picture)
+
+    def _source(self, view: PictureView, picture: Float[Tensor, "3 h w"]) -> ViewEncoding:
+        """The encoding of the source picture's augmented views. Edits of the same picture share it."""
+        if picture is not view.small:
+            return self._clip.encode_views(picture[None], self._views)
+        key = f"{self._config.views} views by seed {self._config.seed}"
+        return view.cached(key, lambda: self._clip.encode_views(picture[None], self._views))
 
     def losses(self, pictures: Float[Tensor, "N 3 h w"], boxes_xyxy: Int[Tensor, "N 4"]) -> Losses:
         """The losses (method step 8) of composites in [0, 1]; gradients flow back to the pictures.
