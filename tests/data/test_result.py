@@ -1,5 +1,7 @@
 """The result of an edit: candidates in any order, each pasted into its region, and steps that can be saved."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,9 @@ def test_an_edited_image_changes_its_region_and_nothing_else(masked):
     assert np.array_equal(changed, edited.touched().numpy())
     assert int(changed.sum()) == (20 if masked else 256)
     assert torch.allclose(edited.tensor()[:, 11, 11], torch.full((3,), 50 / 255), atol=1e-6)
+    assert int(edited.region().sum()) == 256 and edited.region()[8:24, 8:24].all(), "what is kept belongs to the region"
+    of_a_mask = EditedImage.of(replace(request, mask=masks[0]), candidates(2, masks=masks & (masks.cumsum(2) > 3)), 1)
+    assert torch.equal(of_a_mask.region(), masks[0]) and int(of_a_mask.touched().sum()) == 14
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,10 @@ class EditedImage:
         """The mask, or its grey values if it is soft."""
         return self.mask if self.request.amount is None else self.request.amount
 
+    def region(self) -> Bool[Tensor, "H W"]:
+        """The region that was drawn: the request's mask, or else the box. What is kept inside it belongs to it, too."""
+        return self.request.mask if self.request.mask is not None else box_mask(self.box_xyxy, self.request.size_yx)
+
     def touched(self) -> Bool[Tensor, "H W"]:
         """Where the candidate may differ from the original."""
         if self.mask is not None:

@@ -254,13 +254,13 @@ def _best_of(case: Case, regions: Regions, *, seeds: Sequence[int] | None = None
     which, cell = divmod(best, len(cells))
     edited = EditedImage.of(request, evaluators[which].candidates([cell]), 0)
     made = sum(evaluate.inpaintings for evaluate in evaluators)
-    return Outcome(pixels=np.asarray(edited.pil()), region=edited.touched(), inpaintings=made)
+    return Outcome(pixels=np.asarray(edited.pil()), region=edited.region(), inpaintings=made)
 
 
 def _finished(run: Run) -> Outcome:
     result = run.result()
     return Outcome(
-        pixels=np.asarray(result.best.pil()), region=result.best.touched(), inpaintings=result.cost.inpaintings
+        pixels=np.asarray(result.best.pil()), region=result.best.region(), inpaintings=result.cost.inpaintings
     )
 
 

@@ -210,7 +210,7 @@ class LentRegions:
     def _figures(self, edited: EditedImage, losses: Float[Tensor, " 4"], inpaintings: int) -> Figures:
         """The figures of a picked region."""
         truth, box = self.case.truth_xyxy, edited.box_xyxy
-        region = edited.touched()
+        region = edited.region()
         if box not in self._verdicts:
             self._verdicts[box] = self.judge.detect([edited.pil()])[0]
         parts = judged(self.job, self._verdicts[box], self._before)

@@ -224,7 +224,7 @@ def _edited(editor: Editor, item: BenchItem, copy: Path | None) -> Made | None:
         figures.UNET_FORWARDS: float(result.cost.unet_forwards),
         figures.SECONDS: seconds,
     }
-    return Made(pixels=pixels, region=result.best.touched(), cost=cost)
+    return Made(pixels=pixels, region=result.best.region(), cost=cost)
 
 
 def _instructed(instruction: str) -> dict[str, Any] | None:
