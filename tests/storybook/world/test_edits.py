@@ -10,13 +10,15 @@ import numpy as np
 from maskless.storybook.world.edits import (
     LARGE,
     choose_other,
+    facing_one_way,
     graph_of_window,
     random_edit,
     share_inside,
     window_around,
     with_new_textures,
+    with_weighted_kinds,
 )
-from maskless.storybook.world.graph import TEXTURES, sample
+from maskless.storybook.world.graph import KINDS, TEXTURES, sample
 from maskless.storybook.world.scenes import render
 
 
@@ -72,3 +74,27 @@ def test_new_textures_are_of_every_kind_and_on_large_objects_only() -> None:
                 seen[now.texture] += 1
             assert now == dataclasses.replace(was, texture=now.texture if was.size > LARGE else was.texture)
     assert set(seen) == set(TEXTURES) and max(seen.values()) < 1.5 * min(seen.values())
+
+
+def test_kinds_are_drawn_by_their_weights_and_all_else_stays() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(400):
+        graph = sample(seed)
+        weighted = with_weighted_kinds(graph, {"fish": 23.0}, np.random.default_rng(seed))
+        counts.update(item.kind for item in weighted.objects)
+        changed = [dataclasses.replace(item, kind="fish") for item in weighted.objects]
+        assert changed == [dataclasses.replace(item, kind="fish") for item in graph.objects]
+        assert dataclasses.replace(weighted, objects=graph.objects) == graph
+    assert 0.4 < counts["fish"] / counts.total() < 0.6, "its weight is that of the 23 others together"
+    assert set(counts) == set(KINDS)
+
+
+def test_facing_one_way_no_object_is_mirrored_and_all_else_stays() -> None:
+    graphs = [sample(seed) for seed in range(50)]
+    assert any(item.flip for graph in graphs for item in graph.objects)
+    for graph in graphs:
+        turned = facing_one_way(graph)
+        assert not any(item.flip for item in turned.objects)
+        flips = [item.flip for item in graph.objects]
+        restored = [dataclasses.replace(item, flip=flip) for item, flip in zip(turned.objects, flips, strict=True)]
+        assert dataclasses.replace(turned, objects=tuple(restored)) == graph

@@ -6,6 +6,7 @@ Training and evaluation both use them. A window is a half-open box (x0, y0, x1, 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -56,6 +57,20 @@ def with_new_textures(graph: SceneGraph, rng: np.random.Generator) -> SceneGraph
         if item.size > LARGE:
             graph = graph.replace_object(index, texture=str(rng.choice(TEXTURES)))
     return graph
+
+
+def with_weighted_kinds(graph: SceneGraph, weights: Mapping[str, float], rng: np.random.Generator) -> SceneGraph:
+    """The same scene with another random kind for every object. weights: how often each kind is drawn, relative to 1,
+    the weight of a kind that is not named."""
+    odds = np.array([weights.get(kind, 1.0) for kind in KINDS])
+    for index in range(len(graph.objects)):
+        graph = graph.replace_object(index, kind=str(rng.choice(KINDS, p=odds / odds.sum())))
+    return graph
+
+
+def facing_one_way(graph: SceneGraph) -> SceneGraph:
+    """The same scene with no object mirrored, so that all fish face the same way."""
+    return dataclasses.replace(graph, objects=tuple(dataclasses.replace(item, flip=False) for item in graph.objects))
 
 
 def window_around(item: VisibleObject, side: int, rng: np.random.Generator, tight: bool = False) -> Window:

@@ -30,16 +30,16 @@ def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
     """
     side, choice = scene.image.width, rng.random()
     whole = (0, 0, side, side)
-    if choice < 0.52 and scene.objects:
+    if choice < 0.66 and scene.objects:
         return _object_hole(scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
-    if choice < 0.8:
+    if choice < 0.86:
         return _empty_hole(scene, rng)
-    if choice < 0.87:
+    if choice < 0.92:
         return Hole(window=whole, mask=_border(side, rng), text=_scene_text(scene, rng))
-    if choice < 0.9:
+    if choice < 0.94:
         text = "" if rng.random() < 0.5 else _scene_text(scene, rng)
         return Hole(window=whole, mask=_scratches(side, rng), text=text)
-    if choice < 0.96 and scene.objects:
+    if choice < 0.98 and scene.objects:
         return _surroundings_hole(scene, rng)
     return Hole(window=whole, mask=np.ones((side, side), dtype=bool), text=_scene_text(scene, rng))
 
