@@ -38,7 +38,7 @@ FIRST_SEED = 300_000_000
 EXPORT = "redraw/unet"
 STEPS, GUIDANCE = 5, 2.0
 # how it refines what the inpainter has drawn
-REFINEMENT = {"steps": 5, "guidance_scale": 2.0, "strength": 0.4, "keep_unchanged": True}
+REFINEMENT = {"steps": 5, "guidance_scale": 2.0, "strength": 0.2, "keep_unchanged": True}
 STYLE_SHARE = 0.35  # of the scenes with large objects, the share whose style changes; in the others textures change
 DOUBLE_SIZE = 0.2  # share of the scenes drawn at twice the usual size
 WITHOUT_TEXT = 0.1  # share of the pairs without a text, which guidance needs
