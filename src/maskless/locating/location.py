@@ -23,7 +23,7 @@ AGREEMENT, LARGE = 0.5, 0.3
 """A region is clearly the right one if it has this intersection over union with the outline's box, and covers at most
 this share of the picture."""
 
-LIKELY, SAMPLED = 8, 6
+LIKELY, SAMPLED = 12, 10
 """How many regions CLIP encodes for a placed search: the likeliest, and a sample of the others (docs/search.md)."""
 
 
