@@ -82,9 +82,9 @@ def test_edit_region_leaves_every_float_outside_the_mask(nodes, image, found):
         nodes["MasklessEditRegion"], image=image, caption="a red car", prompt="a blue house", task="replace", seed=3,
         steps=2, mask=found[0], models="storybook",
     )  # fmt: skip
-    outside = mask[0] == 0
-    assert edited.shape == image.shape and torch.equal(mask, found[0])
-    assert torch.equal(edited[0][outside], image[0][outside]) and not torch.equal(edited, image)
+    unchanged, outside = mask[0] == 0, found[0][0] == 0
+    assert edited.shape == image.shape and mask.any() and not (mask[0].bool() & outside).any()
+    assert torch.equal(edited[0][unchanged], image[0][unchanged]) and not torch.equal(edited, image)
     assert torch.equal(candidates[0], edited[0]) and len(json.loads(report)[0]) == len(candidates)
     assert all(torch.equal(each[outside], image[0][outside]) for each in candidates)
 

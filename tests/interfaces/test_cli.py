@@ -112,7 +112,7 @@ class TestEdit:
                 "format": "webp", "quality": 60}  # fmt: skip
         switches = {"slim_checkpoint": True, "offline": True, "allow_pickle": True, "fit_edges": False,
                     "draw_box": True, "tensorboard": True, "keep_alpha": True, "overwrite": True,
-                    "each_part": True, "align": False}  # fmt: skip
+                    "each_part": True, "align": False, "keep_unchanged": True}  # fmt: skip
         flags = [
             text
             for name, value in (given | of_models | kept).items()
@@ -125,6 +125,7 @@ class TestEdit:
         record = json.loads(out)
         assert status == 0 and record["config"] == given | {
             "fit_edges": False, "keep_alpha": True, "each_part": True, "align": False, "whole_window": False,
+            "keep_unchanged": True,
         }  # fmt: skip
         assert set(record["config"]) == {option.name for option in fields(EditConfig)}
         loaded = of_models | {"offline": True, "allow_pickle": True, "models": str(tiny_models)}
