@@ -15,9 +15,9 @@ from maskless.data.masks import components, without_holes
 from maskless.method.foreground import colour_outliers
 
 SLIGHT, CLEAR = 24 / 255, 50 / 255
-"""A pixel has not changed if it differs less than SLIGHT. One that differs more has changed if it is connected, by
-others of its kind, with one that differs more than CLEAR (two thresholds, as in Canny's edge detector). The values were
-chosen on validation scenes (docs/training-log.md)."""
+"""A pixel has not changed if it differs less than SLIGHT. One that differs more has changed if other such pixels
+connect it with one that differs more than CLEAR (two thresholds, as in Canny's edge detector). The values were chosen
+on validation scenes (docs/training-log.md)."""
 HALO_SHARE, HALO_REACH = 0.5, 0.08
 """A pixel that differs less than HALO_SHARE of the largest difference nearby belongs to a halo or a shadow of what was
 drawn there. HALO_REACH: how far that is, as a share of the square root of the region's area."""
