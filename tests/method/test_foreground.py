@@ -2,7 +2,7 @@
 
 import torch
 
-from maskless.method.foreground import colour_outliers, outline, salience, snap_to_edges, threshold
+from maskless.method.foreground import colour_outliers, guided_filter, outline, salience, snap_to_edges, threshold
 
 
 def planted(top: int = 6, left: int = 8, height: int = 5, width: int = 4):
@@ -64,6 +64,30 @@ def test_a_coarse_outline_moves_to_the_pictures_edges():
     assert after > before + 0.05
     flat = torch.full((3, 96, 96), 0.5)
     assert float((snap_to_edges(coarse, flat) - coarse).abs().mean()) < 0.1, "without edges the mask hardly changes"
+
+
+def test_the_guided_filter_follows_its_formula():
+    generator = torch.Generator().manual_seed(0)
+    guide, values = torch.rand(3, 12, 15, generator=generator), torch.rand(12, 15, generator=generator)
+    reach, epsilon = 2, 0.01
+    around = torch.nn.functional.pad(torch.cat([guide, values[None]]), (2 * reach,) * 4, mode="reflect").double()
+    rows, columns = 12 + 2 * reach, 15 + 2 * reach  # with the windows around the mirrored border
+    slopes, offsets = torch.zeros(rows, columns, 3).double(), torch.zeros(rows, columns).double()
+    for y in range(rows):
+        for x in range(columns):
+            window = around[:, y : y + 2 * reach + 1, x : x + 2 * reach + 1].flatten(1)
+            colours, given = window[:3], window[3]
+            sigma = torch.cov(colours, correction=0) + epsilon * torch.eye(3).double()
+            both = ((colours - colours.mean(dim=1, keepdim=True)) * (given - given.mean())).mean(dim=1)
+            slopes[y, x] = torch.linalg.inv(sigma) @ both
+            offsets[y, x] = given.mean() - slopes[y, x] @ colours.mean(dim=1)
+    expected = torch.zeros(12, 15)
+    for y in range(12):
+        for x in range(15):
+            within = (slice(y, y + 2 * reach + 1), slice(x, x + 2 * reach + 1))
+            mean_slope = slopes[within].flatten(0, 1).mean(dim=0)
+            expected[y, x] = mean_slope @ guide[:, y, x].double() + offsets[within].mean()
+    assert torch.allclose(guided_filter(values, guide, reach, epsilon), expected, atol=1e-4)
 
 
 def test_pixels_with_a_colour_that_the_surroundings_lack_are_found():

@@ -113,6 +113,23 @@ def box_iou(boxes_xyxy: Int[Tensor, "N 4"], box_xyxy: Box) -> Float[Tensor, " N"
     return shared / (areas - shared)
 
 
+def without_overlaps(
+    boxes_xyxy: Int[Tensor, "N 4"], score: Float[Tensor, " N"], *, max_iou: float, count: int
+) -> list[int]:
+    """The positions of the best `count` boxes by their score that overlap each other by at most max_iou, best first.
+
+    This is greedy non-maximum suppression: a box that overlaps a better one by more is left out, so there may be fewer
+    than `count`. max_iou: intersection over union, below 1.
+    """
+    kept: list[int] = []
+    remaining = score.argsort(descending=True, stable=True)
+    while len(remaining) and len(kept) < count:
+        best = int(remaining[0])
+        kept.append(best)
+        remaining = remaining[box_iou(boxes_xyxy[remaining], corners(boxes_xyxy[best])) <= max_iou]
+    return kept
+
+
 def scale_boxes(boxes_xyxy: Int[Tensor, "N 4"], from_yx: tuple[int, int], to_yx: tuple[int, int]) -> Int[Tensor, "N 4"]:
     """Boxes of a picture for a copy of it at another resolution: rounded, inside, and at least one pixel wide and high.
 

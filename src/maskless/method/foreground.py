@@ -1,7 +1,8 @@
-"""Outlines of objects: which cells of a region belong to the object, by DINO's features and by colour. Pure torch."""
+"""Outlines of objects: which cells of a region belong to the object, by DINO's features and by colour."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -20,8 +21,9 @@ EDGE_WINDOW_SHARE, EDGE_VARIANCE = 0.1, 1e-4
 variance up to which a window counts as free of edges."""
 SCENERY_SHARE = 0.06
 """A cell of the scenery has similar cells in about this share of the picture; a cell of an object has fewer."""
-PIXEL_COLOUR_SCALE, MAX_SURROUNDINGS = 0.08, 1024
-"""For `colour_outliers`: COLOUR_SCALE of single pixels, and the maximum number of surrounding pixels to compare."""
+PIXEL_COLOUR_SCALE, MAX_SURROUNDINGS, PIXELS_AT_ONCE = 0.08, 1024, 2048
+"""For `colour_outliers`: COLOUR_SCALE of single pixels, the maximum number of surrounding pixels to compare, and how
+many pixels of the region are compared with them at once."""
 
 
 def outline(
@@ -79,7 +81,8 @@ def _similarity(
 ) -> Float[Tensor, "n m"]:
     """Mean of the cosine of two cells' features and of the similarity of their colours, -1/2 to 1."""
     distance = torch.cdist(first_rgb, second_rgb) / COLOUR_SCALE
-    return (first @ second.T + torch.exp(-distance.square())) / 2
+    of_colours = distance.square_().neg_().exp_()  # in place, because a picture has a thousand cells and more
+    return of_colours.add_(first @ second.T).div_(2)
 
 
 def _nearest(similarity: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
@@ -99,9 +102,16 @@ def colour_outliers(
     outliers = torch.zeros_like(region)
     if len(outside) and len(inside):
         sample = outside[:: -(-len(outside) // MAX_SURROUNDINGS)]  # evenly, with the step rounded up
-        similarity = torch.exp(-(torch.cdist(inside, sample) / PIXEL_COLOUR_SCALE).square())
-        outliers[region] = _nearest(similarity) < 0.5
+        # In parts, because all distances of a large region at once would take most of the memory of an edit.
+        distances = [_nearest_distances(part, sample) for part in inside.split(PIXELS_AT_ONCE)]
+        similarity = torch.exp(-(torch.cat(distances) / PIXEL_COLOUR_SCALE).square())
+        outliers[region] = similarity.mean(dim=1) < 0.5
     return outliers
+
+
+def _nearest_distances(first: Float[Tensor, "n D"], second: Float[Tensor, "m D"]) -> Float[Tensor, "n k"]:
+    """The NEAREST smallest distances of each row of `first` to rows of `second`."""
+    return torch.cdist(first, second).topk(min(NEAREST, len(second)), dim=1, largest=False).values
 
 
 def salience(features: Float[Tensor, "D h w"], colours: Float[Tensor, "3 h w"]) -> Float[Tensor, "h w"]:
@@ -117,26 +127,53 @@ def salience(features: Float[Tensor, "D h w"], colours: Float[Tensor, "3 h w"]) 
     rows, columns = features.shape[1:]
     cells = F.normalize((features - features.mean(dim=(1, 2), keepdim=True)).flatten(1).T, dim=1)
     rgb = colours.flatten(1).T
-    y = torch.arange(rows).repeat_interleave(columns)
-    x = torch.arange(columns).repeat(rows)
+    y = torch.arange(rows, dtype=torch.int16).repeat_interleave(columns)
+    x = torch.arange(columns, dtype=torch.int16).repeat(rows)
     same_height = (y[:, None] - y[None, :]).abs() <= rows // 8
     far_sideways = (x[:, None] - x[None, :]).abs() > columns // 4
-    similarity = _similarity(cells, cells, rgb, rgb).masked_fill(~(same_height & far_sideways), -1.0)
+    similarity = _similarity(cells, cells, rgb, rgb).masked_fill_(~(same_height & far_sideways), -1.0)
     count = max(1, round(rows * columns * SCENERY_SHARE))
     return 1 - similarity.topk(min(count, rows * columns), dim=1).values.mean(dim=1).reshape(rows, columns)
 
 
 def snap_to_edges(coarse: Float[Tensor, "H W"], image: Float[Tensor, "3 H W"]) -> Float[Tensor, "H W"]:
-    """A coarse mask with its outline moved to the picture's nearby edges, by the guided filter (He et al., ECCV 2010).
+    """A coarse mask with its outline moved to the picture's nearby edges, by the guided filter.
 
     docs/search.md says how much this improves outlines. coarse: 0 to 1. image: RGB in [0, 1]. Returns a soft mask,
     about 0 to 1, above a half in the object.
     """
-    from kornia.filters import guided_blur
-
     reach = max(1, round(EDGE_WINDOW_SHARE * min(coarse.shape) / 2))
     reach = min(reach, (min(coarse.shape) - 1) // 2)
-    return guided_blur(image[None], coarse[None, None], 2 * reach + 1, EDGE_VARIANCE, separable=True)[0, 0]
+    return guided_filter(coarse, image, reach, EDGE_VARIANCE)
+
+
+def guided_filter(
+    values: Float[Tensor, "H W"], guide: Float[Tensor, "3 H W"], reach_px: int, epsilon: float
+) -> Float[Tensor, "H W"]:
+    """A map smoothed everywhere but at the edges of a colour picture (He et al., Guided Image Filtering, ECCV 2010).
+
+    In each square window the map is approximated by a linear function of the colours, q = a . I + b, where
+    a = (Sigma + epsilon U)^-1 cov(I, p) and b = mean(p) - a . mean(I) (equations 14 and 15); the coefficients of all
+    windows that contain a pixel are averaged (equation 16). The picture is mirrored at its borders.
+
+    values: p. guide: I, RGB. reach_px: from the middle of a window to its sides. epsilon: the variance of colours up to
+    which a window counts as free of edges, in squared units of the guide.
+    """
+    import cv2  # opencv-contrib has this filter, but its wheels conflict with the usual ones
+
+    def mean(map_: np.ndarray) -> np.ndarray:
+        side = 2 * reach_px + 1
+        return cv2.boxFilter(map_, -1, (side, side), borderType=cv2.BORDER_REFLECT_101)
+
+    colours, given = np.ascontiguousarray(guide.permute(1, 2, 0).numpy()), values.contiguous().numpy()
+    mean_colours, mean_given = mean(colours), mean(given)
+    covariance = mean(colours * given[..., None]) - mean_colours * mean_given[..., None]
+    sigma = np.stack([mean(colours * colours[..., i, None]) for i in range(3)], axis=-1)
+    sigma -= mean_colours[..., :, None] * mean_colours[..., None, :]
+    sigma += np.float32(epsilon) * np.eye(3, dtype=np.float32)
+    slopes = torch.linalg.solve(torch.from_numpy(sigma), torch.from_numpy(covariance)).numpy()
+    offsets = mean_given - (slopes * mean_colours).sum(axis=-1)
+    return torch.from_numpy((mean(slopes) * colours).sum(axis=-1) + mean(offsets))
 
 
 def threshold(scores: Tensor) -> float:

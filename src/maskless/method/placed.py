@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from maskless.data.boxes import without_overlaps
 from maskless.data.config import EditConfig
 from maskless.data.result import DrawnStep, Placement
 from maskless.method.search import Evaluate, SearchState, SoftLosses, count_evaluated_regions, evaluate_cells
@@ -88,6 +89,4 @@ def best_different(score: Float[Tensor, " N"], boxes_xyxy: Int[Tensor, "N 4"], c
 
     boxes_xyxy: half-open. There are fewer than `count` if there are not enough different boxes.
     """
-    from kornia.geometry.bbox import nms  # kornia imports 430 modules, which many requests do not need
-
-    return nms(boxes_xyxy.to(torch.float32), score, MAX_OVERLAP)[:count].tolist()
+    return without_overlaps(boxes_xyxy, score, max_iou=MAX_OVERLAP, count=count)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskless.data.types import PatchFeatures
 from maskless.models.memory import execution_device
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
 MAX_GRID = 2
 """Maximum number of patches, as a multiple of a square picture's. The cost of attention grows with its square."""
-KEY_LAYERS = ("k_proj", "key")
-"""Names of a block's key projection in transformers: in the current version and in earlier ones."""
+QUERY_LAYERS, KEY_LAYERS = ("q_proj", "query"), ("k_proj", "key")
+"""Names of a block's projections in transformers: in the current version and in earlier ones."""
 FAILED = "the DINO model cannot be computed, its settings and files do not fit together"
 
 
@@ -38,13 +40,10 @@ class Dino:
         """model: a ViTModel (DINO), a Dinov2Model or a Dinov2WithRegistersModel. mean, std: of RGB in [0, 1], for
         normalisation. shorter_px: shorter side of the input in pixels.
 
-        The last block computes its attention eagerly, because its weights are needed. The others use the fused kernel,
-        which gives the same values up to rounding in a third of the memory."""
+        All blocks use the fused attention kernel, which keeps no weights. Those of the CLS token in the last block are
+        computed from its query and the keys, since the weights of all tokens would take most of DINO's memory."""
         self.model = model.eval().requires_grad_(False)
         self.model.set_attn_implementation("sdpa")
-        self._last_attention = self._attention_modules()[-1]
-        self._last_attention.config = copy.deepcopy(model.config)
-        self._last_attention.config._attn_implementation = "eager"
         self.patch_px = int(model.config.patch_size)
         # The CLS token comes first, then the register tokens; neither belongs to a patch.
         self._before_patches = 1 + int(getattr(model.config, "num_register_tokens", 0))
@@ -87,9 +86,9 @@ class Dino:
         """
         pixels = self.preprocess(image).to(self.device)
         rows, columns = pixels.shape[2] // self.patch_px, pixels.shape[3] // self.patch_px
-        hidden, attentions = self._run(pixels)
-        tokens = hidden[0, self._before_patches :]
-        attention = attentions[0, :, 0, self._before_patches :].mean(dim=0)
+        with self._last_outputs(QUERY_LAYERS) as queries, self._last_outputs(KEY_LAYERS) as keys:
+            tokens = self._forward(pixels).last_hidden_state[0, self._before_patches :]
+        attention = self._attention_of_cls(queries[0][0], keys[0][0])[:, self._before_patches :].mean(dim=0)
         attention = attention / attention.sum()
         return PatchFeatures(
             features=tokens.T.reshape(-1, rows, columns).float().cpu(),
@@ -104,31 +103,35 @@ class Dino:
 
         The structure distance of Splice (arXiv 2201.00424) compares them. image: RGB in [0, 1].
         """
-        layers = [part for name, part in self.model.named_modules() if name.rpartition(".")[2] in KEY_LAYERS]
-        outputs: list[Tensor] = []
-        hook = layers[-1].register_forward_hook(lambda _layer, _given, keys: outputs.append(keys))
-        try:
+        with self._last_outputs(KEY_LAYERS) as keys:
             self._forward(self.preprocess(image).to(self.device))
-        finally:
-            hook.remove()
-        return outputs[0][0].float().cpu()
+        return keys[0][0].float().cpu()
 
-    def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens [1, T, D] and the last block's attention [1, heads, T, T].
+    @contextmanager
+    def _last_outputs(self, names: tuple[str, ...]) -> Iterator[list[Tensor]]:
+        """A list that receives the outputs [1, T, D] of the model's last layer of one of these names, as long as the
+        context is open. Other threads that compute with the model at the same time have lists of their own."""
+        layers = [part for name, part in self.model.named_modules() if name.rpartition(".")[2] in names]
+        outputs: list[Tensor] = []
+        thread = get_ident()
 
-        With `output_attentions` the model would keep the attention of all blocks in memory; the hook only keeps one.
-        """
-        kept: list[Tensor] = []
-        hook = self._last_attention.register_forward_hook(lambda _module, _inputs, output: kept.append(output[1]))
+        def keep(_layer: nn.Module, _given: tuple[Tensor, ...], output: Tensor) -> None:
+            if get_ident() == thread:
+                outputs.append(output)
+
+        hook = layers[-1].register_forward_hook(keep)
         try:
-            output = self._forward(pixels)
+            yield outputs
         finally:
             hook.remove()
-        return output.last_hidden_state, kept[0]
 
-    def _attention_modules(self) -> list[Any]:
-        kind = self.model._can_record_outputs["attentions"]
-        return [module for module in self.model.modules() if isinstance(module, kind)]
+    def _attention_of_cls(self, queries: Float[Tensor, "T D"], keys: Float[Tensor, "T D"]) -> Float[Tensor, "heads T"]:
+        """softmax(q_CLS K^T / sqrt(d)) of each head, where d is its width; the CLS token is the first of the T tokens.
+
+        The attention of the ViT (Dosovitskiy et al., ICLR 2021, equation 6)."""
+        heads = int(self.model.config.num_attention_heads)
+        query, of_heads = queries[0].reshape(heads, -1), keys.reshape(len(keys), heads, -1)
+        return (torch.einsum("hd,thd->ht", query, of_heads) / math.sqrt(query.shape[1])).softmax(dim=1)
 
     def _forward(self, pixels: Tensor) -> Any:
         # DINOv2 always interpolates its position embeddings to the input's size; DINO's ViT needs the argument.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from maskless.data.boxes import scale_boxes
+from maskless.data.boxes import scale_boxes, without_overlaps
 from maskless.data.errors import MasklessError, shown
 from maskless.data.masks import components, mask_box
 from maskless.data.paste import resize
@@ -168,13 +168,9 @@ def _corners(boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
 
 def _in_pixels(boxes: Float[Tensor, "N 4"], scores: Float[Tensor, " N"], size_yx: tuple[int, int]) -> Detections:
     """The best boxes that do not overlap much, in pixels of a picture of this size. boxes: as shares of its sides."""
-    from kornia.geometry.bbox import nms
-
     boxes = boxes.clamp(0, 1)
     good = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1) & scores.isfinite()
-    boxes, scores = boxes[good], scores[good].to(torch.float32)
-    if not len(boxes):
-        return Detections(boxes_xyxy=torch.zeros(0, 4, dtype=torch.long), score=torch.zeros(0))
-    kept = nms(boxes.to(torch.float32), scores, MAX_OVERLAP)[:MAX_DETECTIONS]
-    fine = (boxes[kept].to(torch.float64) * 2**20).round().to(torch.long)
-    return Detections(boxes_xyxy=scale_boxes(fine, (2**20, 2**20), size_yx), score=scores[kept])
+    fine = (boxes[good].to(torch.float64) * 2**20).round().to(torch.long)
+    scores = scores[good].to(torch.float32)
+    kept = without_overlaps(fine, scores, max_iou=MAX_OVERLAP, count=MAX_DETECTIONS)
+    return Detections(boxes_xyxy=scale_boxes(fine[kept], (2**20, 2**20), size_yx), score=scores[kept])

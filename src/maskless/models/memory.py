@@ -74,6 +74,18 @@ def arrange(
     return "; ".join(done)
 
 
+def store_in_float16(networks: Sequence[Any]) -> None:
+    """Store the weights of denoisers that compute in float32 in float16, where that changes none of them.
+
+    Half of the memory of the weights is saved. Each layer's are converted whenever it computes, so this is for networks
+    that are computed seldom. Weights that were published in half precision stay exactly what they are.
+    """
+    for network in _unpacked_denoisers(networks):
+        weights = list(network.parameters())
+        if all(each.dtype == torch.float32 and torch.equal(each, each.half().float()) for each in weights):
+            network.enable_layerwise_casting(storage_dtype=torch.float16, compute_dtype=torch.float32)
+
+
 def is_packed(weight: Tensor | nn.Module | None) -> bool:
     """Whether a weight is quantized, as diffusers keeps those of a GGUF file: in bytes that a layer dequantizes while
     it computes."""
@@ -196,8 +208,13 @@ def _store_in_float8(networks: Sequence[Any], device: torch.device, dtype: torch
     """Store the denoiser's weights in float8, if the device supports it, and describe what was done."""
     if device.type == "mps":
         return "no float8 on mps"
-    denoisers = [each for each in networks if hasattr(each, "enable_layerwise_casting") and not hasattr(each, "decode")]
-    plain = [network for network in denoisers if not any(map(is_packed, network.parameters()))]
+    plain = _unpacked_denoisers(networks)
     for network in plain:
         network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
     return "the denoiser's weights in float8" if plain else "the denoiser's weights quantized as in their file"
+
+
+def _unpacked_denoisers(networks: Sequence[Any]) -> list[Any]:
+    """The denoisers among networks whose weights are not quantized."""
+    denoisers = [each for each in networks if hasattr(each, "enable_layerwise_casting") and not hasattr(each, "decode")]
+    return [network for network in denoisers if not any(map(is_packed, network.parameters()))]

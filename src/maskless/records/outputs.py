@@ -47,7 +47,6 @@ LIBRARIES = (
     "diffusers",
     "transformers",
     "tokenizers",
-    "kornia",
     "opencv-python-headless",
     "numpy",
     "pillow",
