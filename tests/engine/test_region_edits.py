@@ -9,6 +9,7 @@ import torch
 from maskless.data.errors import MasklessError
 from maskless.data.result import EditedImage
 from maskless.data.types import Regions
+from maskless.engine import region_edits
 from maskless.engine.region_edits import RegionEdits
 from maskless.engine.run import resolved
 from maskless.engine.stopwatch import Stopwatch
@@ -124,6 +125,16 @@ def test_what_a_drawing_does_not_change_stays_bit_for_bit(make, picture):
     assert candidates.feather == 0.02
     edited = EditedImage.of(edits._request, candidates, 0).tensor()
     assert torch.equal(edited[:, ~mask], picture[:, ~mask]) and float(edited[:, 14:20, 15:24].min()) > 0.95
+
+
+def test_the_window_of_a_candidate_is_read_once_for_each_size(make, monkeypatch):
+    read = []
+    crop = region_edits.crop_window
+    monkeypatch.setattr(region_edits, "crop_window", lambda *given: read.append(given[2]) or crop(*given))
+    edits = make(keep_unchanged=True)
+    edits([0, 1])
+    edits.candidates([1])
+    assert read == [edits._models.inpainter.native_px] * 2
 
 
 def test_a_displaced_edge_of_a_neighbour_does_not_stain_the_drawing(make):

@@ -1,5 +1,6 @@
 """Outlines on planted features: an object in front of scenery that continues around it."""
 
+import pytest
 import torch
 
 from maskless.method.foreground import colour_outliers, guided_filter, outline, salience, snap_to_edges, threshold
@@ -90,7 +91,9 @@ def test_the_guided_filter_follows_its_formula():
     assert torch.allclose(guided_filter(values, guide, reach, epsilon), expected, atol=1e-4)
 
 
-def test_pixels_with_a_colour_that_the_surroundings_lack_are_found():
+@pytest.mark.parametrize("at_once", [5, 10_000])
+def test_pixels_with_a_colour_that_the_surroundings_lack_are_found(monkeypatch, at_once):
+    monkeypatch.setattr("maskless.method.foreground.PIXELS_AT_ONCE", at_once)
     picture = torch.full((3, 24, 24), 0.5)
     picture[:, :, 12:] = 0.9  # scenery in two colours
     picture[0, 8:16, 8:16] = 0.0

@@ -1,7 +1,11 @@
 """DINO's features equal those of transformers; sizes and aspects are kept."""
 
+from threading import Thread
+
 import pytest
 import torch
+
+from maskless.models.dino import KEY_LAYERS
 
 
 def test_features_and_attention_equal_those_of_transformers(tiny_models, editor):
@@ -48,3 +52,15 @@ def test_keys_are_those_of_the_last_block_of_all_tokens(editor):
     before = [part for name, part in dino.model.named_modules() if name.endswith("layernorm_before")][-1]
     assert torch.allclose(last(before(states[-2]))[0], keys, atol=1e-4)
     assert not last._forward_hooks
+
+
+def test_a_thread_does_not_get_what_another_one_computes(editor):
+    dino = editor.models.dino
+    first, second = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).unbind()
+    expected = dino.keys(first)
+    with dino._last_outputs(KEY_LAYERS) as own:
+        other = Thread(target=dino.features, args=(second,))
+        other.start()
+        other.join()
+        assert own == []
+    assert torch.equal(dino.keys(first), expected)

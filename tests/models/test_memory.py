@@ -12,7 +12,15 @@ from maskless.data.errors import MasklessError
 from maskless.data.model_options import ModelOptions
 from maskless.models.inpainters.denoising import Sampling
 from maskless.models.inpainters.loading import load_pipeline
-from maskless.models.memory import LEVELS, _offload_by_layer, arrange, execution_device, is_out_of_memory, memory_advice
+from maskless.models.memory import (
+    LEVELS,
+    _offload_by_layer,
+    arrange,
+    execution_device,
+    is_out_of_memory,
+    memory_advice,
+    store_in_float16,
+)
 from maskless.models.pretrained import EditModels, load_models
 
 ACCELERATOR = torch.device("meta")
@@ -45,6 +53,30 @@ def test_the_bundled_models_work_in_less_memory(memory):
     full = inpainted(load_models(ModelOptions(device="cpu", dtype="float32")))
     less = inpainted(load_models(ModelOptions(device="cpu", dtype="float32", memory=memory)))
     assert float((full.float() - less.float()).abs().mean()) < 12
+
+
+def test_the_bundled_redrawer_keeps_its_weights_in_half_precision_and_draws_the_same(monkeypatch):
+    models = load_models(ModelOptions(device="cpu", dtype="float32"))
+    monkeypatch.setattr("maskless.models.pretrained.store_in_float16", lambda networks: None)
+    whole = load_models(ModelOptions(device="cpu", dtype="float32"))
+    sizes = [
+        sum(each.numel() * each.element_size() for each in loaded.redrawer.unet.parameters())
+        for loaded in (models, whole)
+    ]
+    assert sizes[0] < 0.51 * sizes[1] and models.redrawer.unet.dtype == torch.float32
+    assert torch.equal(*(inpainted(loaded.for_redrawing()) for loaded in (models, whole)))
+    assert {weight.dtype for weight in models.inpainter.unet.parameters()} == {torch.float32}
+
+
+def test_weights_that_float16_would_change_stay_as_they_are(family_folder):
+    unet = load_pipeline(str(family_folder("StableDiffusionInpaintPipeline"))).unet
+    store_in_float16([unet])
+    assert {weight.dtype for weight in unet.parameters()} == {torch.float32}
+    with torch.no_grad():
+        for weight in unet.parameters():
+            weight.copy_(weight.half())
+    store_in_float16([unet])
+    assert torch.float16 in {weight.dtype for weight in unet.parameters()} and unet.dtype == torch.float32
 
 
 def test_low_slices_and_minimal_stores_the_denoiser_in_float8(tiny_models):
@@ -102,8 +134,8 @@ def use_all(models: EditModels, *, encoders: bool) -> list[str]:
         whole.append(" ".join(name for name, network in networks.items() if on_accelerator(network)))
 
     if encoders:
-        hidden, attention = dino._run(dino.preprocess(torch.rand(3, 64, 64)).to(dino.device))
-        assert hidden.device == attention.device == ACCELERATOR
+        hidden = dino._forward(dino.preprocess(torch.rand(3, 64, 64)).to(dino.device)).last_hidden_state
+        assert hidden.device == ACCELERATOR
         note()
     prompt = model.encode_prompt("a blue house").prompt
     note()

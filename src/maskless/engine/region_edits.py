@@ -73,6 +73,7 @@ class RegionEdits:
         self._alignments: dict[int, Alignment | None] = {}
         self._refined: dict[int, Tensor] = {}
         self._losses: dict[int, Tensor] = {}
+        self._read: dict[tuple[int, int], Tensor] = {}
         self._drawn_cell: int | None = None
         with stopwatch.stage("losses"):
             self._scorer = ClipScorer(view, view.small, (request.caption, request.prompt), config)
@@ -252,13 +253,20 @@ class RegionEdits:
     def _windows(self, cells: list[int], side: int) -> tuple[Tensor, Tensor]:
         """The windows of regions, [n, 3, side, side] in [0, 1], and masks of the regions in them, 0 or 1."""
         boxes, windows = self._regions.boxes_xyxy[cells].tolist(), self.windows_xyxy[cells].tolist()
-        pictures = torch.stack([crop_window(self._request.image, window, side) for window in windows])
+        pictures = torch.stack([self._window(cell, side) for cell in cells])
         masks = torch.stack([window_mask(box, window, side) for box, window in zip(boxes, windows, strict=True)])
         for mask, cell in zip(masks, cells, strict=True):
             kept = self._kept(cell)
             if kept is not None:
                 mask *= ~crop_mask(kept, self._small_windows[cell].tolist(), side)
         return pictures, masks
+
+    def _window(self, cell: int, side: int) -> Float[Tensor, "3 side side"]:
+        """The window of a region in [0, 1], read once for each side, which takes a while in a large picture."""
+        if (cell, side) not in self._read:
+            window = self.windows_xyxy[cell].tolist()
+            self._read[cell, side] = crop_window(self._request.image, window, side)
+        return self._read[cell, side]
 
     def _matched(self, cells: list[int], drawn: Tensor, pictures: Tensor) -> Tensor:
         """Drawn windows [n, 3, S, S] in 0..255 with their colours matched to the surroundings of the regions.

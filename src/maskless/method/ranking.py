@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from maskless.data.alignment import Alignment
@@ -89,6 +89,16 @@ def location_score(signs: LocationSigns, among: LocationSigns | None = None) -> 
     units = among or signs
     score = sum(_standardised(getattr(signs, name), getattr(units, name)) for name in ("shown", "focus"))
     return score + FIT_WEIGHT * _standardised(signs.fit, units.fit) + DETECTED_WEIGHT * signs.detected
+
+
+def behind(
+    cheap: Float[Tensor, " N"], better: Float[Tensor, " n"], positions: Int[Tensor, " n"]
+) -> Float[Tensor, " N"]:
+    """The better scores of some regions, at their positions; all others rank behind them, in the order of the cheaper
+    score."""
+    score = cheap - cheap.max() + better.min()
+    score[positions] = better
+    return score
 
 
 def standardised_signs(signs: LocationSigns) -> dict[str, Float[Tensor, " N"]]:

@@ -30,9 +30,9 @@ def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
     """
     side, choice = scene.image.width, rng.random()
     whole = (0, 0, side, side)
-    if choice < 0.66 and scene.objects:
+    if choice < 0.48 and scene.objects:
         return _object_hole(scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
-    if choice < 0.86:
+    if choice < 0.84:
         return _empty_hole(scene, rng)
     if choice < 0.92:
         return Hole(window=whole, mask=_border(side, rng), text=_scene_text(scene, rng))
