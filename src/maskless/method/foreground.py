@@ -21,7 +21,7 @@ EDGE_WINDOW_SHARE, EDGE_VARIANCE = 0.1, 1e-4
 variance up to which a window counts as free of edges."""
 SCENERY_SHARE = 0.06
 """A cell of the scenery has similar cells in about this share of the picture; a cell of an object has fewer."""
-PIXEL_COLOUR_SCALE, MAX_SURROUNDINGS, PIXELS_AT_ONCE = 0.08, 1024, 2048
+PIXEL_COLOUR_SCALE, MAX_SURROUNDINGS, PIXELS_AT_ONCE = 0.08, 1024, 512
 """For `colour_outliers`: COLOUR_SCALE of single pixels, the maximum number of surrounding pixels to compare, and how
 many pixels of the region are compared with them at once."""
 

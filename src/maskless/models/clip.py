@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -132,26 +132,31 @@ class Clip:
 
     def encode(self, images: Float[Tensor, "N 3 H W"]) -> ImageEncoding:
         """Embeddings and patch tokens of images in [0, 1], on the CPU; gradients flow back to the images."""
-        return self._encode_inputs(self.preprocess(images))
+        return self._encoded(self.preprocess(batch) for batch in images.split(self._at_once))
+
+    def encode_views(self, images: Float[Tensor, "N 3 H W"], views: Sequence[View]) -> ViewEncoding:
+        """Embeddings of every view of images in [0, 1], on the CPU; gradients flow back to the images."""
+        inputs = torch.cat([self.preprocess(_apply_view(view, images)) for view in views])
+        # All views together, because fewer pictures at a time take longer each.
+        encoded = self._encoded(inputs.split(self._at_once))
+        of_views = encoded.embedding.reshape(len(views), len(images), -1)
+        return ViewEncoding(embedding=of_views.transpose(0, 1), tokens=encoded.tokens[: len(images)])
+
+    @property
+    def _at_once(self) -> int:
+        return BATCH_ON_CPU if self.device.type == "cpu" else BATCH
 
     @one_line_model_errors(FAILED)
-    def _encode_inputs(self, inputs: Float[Tensor, "N 3 S S"]) -> ImageEncoding:
-        """`encode` for images that have been preprocessed."""
+    def _encoded(self, batches: Iterable[Float[Tensor, "N 3 S S"]]) -> ImageEncoding:
+        """The encoding of all pictures of some batches, which `preprocess` has prepared."""
         embeddings, tokens = [], []
-        for batch in inputs.split(BATCH_ON_CPU if self.device.type == "cpu" else BATCH):
+        for batch in batches:
             output = self.model.vision_model(pixel_values=batch.to(self.device))
             pooled = output.pooler_output
             projected = pooled if self._siglip else self.model.visual_projection(pooled)
             embeddings.append(F.normalize(projected.float(), dim=-1).cpu())
             tokens.append(output.last_hidden_state[:, 0 if self._siglip else 1 :].float().cpu())
         return ImageEncoding(embedding=torch.cat(embeddings), tokens=torch.cat(tokens))
-
-    def encode_views(self, images: Float[Tensor, "N 3 H W"], views: Sequence[View]) -> ViewEncoding:
-        """Embeddings of every view of images in [0, 1], on the CPU; gradients flow back to the images."""
-        inputs = [self.preprocess(_apply_view(view, images)) for view in views]
-        encoded = self._encode_inputs(torch.cat(inputs))  # together, because few pictures at a time take longer each
-        of_views = encoded.embedding.reshape(len(views), len(images), -1)
-        return ViewEncoding(embedding=of_views.transpose(0, 1), tokens=encoded.tokens[: len(images)])
 
     @one_line_model_errors(FAILED)
     @torch.no_grad()
