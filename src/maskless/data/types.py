@@ -5,7 +5,7 @@ image + texts -> PatchFeatures -> Anchors -> Regions -> Losses and Scores; the e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -235,12 +235,6 @@ class LocationSigns:
     focus: Float[Tensor, " N"]
     fit: Float[Tensor, " N"]
     detected: Float[Tensor, " N"]
-
-    def with_others(self, others: LocationSigns) -> LocationSigns:
-        """The signs of these regions, followed by those of other regions."""
-        return LocationSigns(
-            **{sign.name: torch.cat([getattr(each, sign.name) for each in (self, others)]) for sign in fields(self)}
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,8 +23,8 @@ AGREEMENT, LARGE = 0.5, 0.3
 """A region is clearly the right one if it has this intersection over union with the outline's box, and covers at most
 this share of the picture."""
 
-LIKELY = 12
-"""How many regions CLIP encodes for a placed search (docs/search.md)."""
+LIKELY, SAMPLED = 12, 10
+"""How many regions CLIP encodes for a placed search: the likeliest, and a sample of the others (docs/search.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,25 +90,23 @@ def propose(view: PictureView, caption: str, location: Location, config: Resolve
     With the option `fit_edges` and a caption, the edges of the square with the highest location score, or of a box that
     a grounder found and that has a higher one, are then moved to fit the object.
 
-    The placed search edits only a few regions, so CLIP only encodes those that the other signs put first. The units of
-    the score are then those of these regions and of the crops that the relevance was computed from. All other regions
-    rank behind them, in the order of the other signs.
+    The placed search edits only a few regions, so CLIP only encodes those that the other signs put first, and some of
+    the rest, from which the units of the score follow. All others rank behind them, in the order of the other signs.
     """
     regions = propose_regions(location.anchors, config.sizes, view.size_yx)
     boxes, outline = regions.boxes_xyxy, location.outline_xyxy
     if not caption.strip():
         return Proposals(regions=regions, score=torch.zeros(len(boxes)))
     cheap = view.location_signs(boxes, caption, outline_xyxy=outline, encode=False)
-    placed = config.search == "placed"
-    encoded = _likeliest(location_score(cheap), boxes) if placed else torch.arange(len(boxes))
+    score = location_score(cheap)
+    encoded = _worth_encoding(score, boxes) if config.search == "placed" else torch.arange(len(boxes))
     signs = view.location_signs(boxes[encoded], caption, outline_xyxy=outline)
-    units = signs.with_others(view.signs_of_crops(caption, outline_xyxy=outline)) if placed else signs
-    score = behind(location_score(cheap), location_score(signs, among=units), encoded)
+    score = behind(score, location_score(signs), encoded)
     if not config.fit_edges or float(score.max()) == float(score.min()):
         return Proposals(regions=regions, score=score)
 
     def score_among(boxes: Int[Tensor, "N 4"]) -> Float[Tensor, " N"]:
-        return location_score(view.location_signs(boxes, caption, outline_xyxy=outline), among=units)
+        return location_score(view.location_signs(boxes, caption, outline_xyxy=outline), among=signs)
 
     def cheap_score(boxes: Int[Tensor, "N 4"]) -> Float[Tensor, " N"]:
         return location_score(view.location_signs(boxes, caption, outline_xyxy=outline, encode=False), among=cheap)
@@ -126,12 +124,15 @@ def propose(view: PictureView, caption: str, location: Location, config: Resolve
     return Proposals(regions=replace(regions, boxes_xyxy=boxes), score=score)
 
 
-def _likeliest(score: Float[Tensor, " N"], boxes_xyxy: Int[Tensor, "N 4"]) -> Int[Tensor, " n"]:
-    """The positions of the LIKELY different boxes with the highest score."""
+def _worth_encoding(cheap_score: Float[Tensor, " N"], boxes_xyxy: Int[Tensor, "N 4"]) -> Int[Tensor, " n"]:
+    """The positions of the LIKELY different boxes with the highest score, and of SAMPLED others over the whole range of
+    scores."""
     first_of: dict[tuple[int, ...], int] = {}
-    for position in score.argsort(descending=True, stable=True).tolist():
+    for position in cheap_score.argsort(descending=True, stable=True).tolist():
         first_of.setdefault(corners(boxes_xyxy[position]), position)
-    return torch.tensor(list(first_of.values())[:LIKELY])
+    order = list(first_of.values())
+    rest = order[LIKELY:]
+    return torch.tensor(order[:LIKELY] + rest[:: max(1, len(rest) // SAMPLED)][:SAMPLED])
 
 
 def looks_like(view: PictureView, caption: str, proposals: Proposals) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -146,13 +145,6 @@ class PictureView:
     def relevance_crops(self) -> RelevanceCrops:
         """CLIP's embeddings of the crops that the relevance to any caption is computed from."""
         return self.cached("relevance crops", lambda: self.clip.relevance_crops(self.reduced))
-
-    def signs_of_crops(self, caption: str, *, outline_xyxy: Box | None = None) -> LocationSigns:
-        """`location_signs` of the crops that the relevance is computed from, which CLIP has encoded already."""
-        crops = self.relevance_crops
-        boxes = scale_boxes(crops.boxes_xyxy, crops.size_yx, self.size_yx)
-        signs = self.location_signs(boxes, caption, outline_xyxy=outline_xyxy, encode=False)
-        return replace(signs, shown=crops.embeddings @ self.text(caption))
 
     def location_signs(
         self, boxes_xyxy: Int[Tensor, "N 4"], caption: str, *, outline_xyxy: Box | None = None, encode: bool = True
