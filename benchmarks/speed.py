@@ -128,8 +128,11 @@ def large_rows(clock: Callable[[], float]) -> list[dict[str, Any]]:
 
     clock: time.process_time on a machine that does other work as well.
 
-    One region is inpainted, as where it is clearly the right one: random weights say nothing about that.
+    One region is inpainted, as where it is clearly the right one: random weights say nothing about that, and a search
+    that finds nothing that looks like the caption would compare nine regions.
     """
+    from unittest.mock import patch
+
     from full_size import build_models
 
     from maskless.data.config import EditConfig
@@ -142,11 +145,17 @@ def large_rows(clock: Callable[[], float]) -> list[dict[str, Any]]:
     for steps in (2, 4):
         editor = Editor(models, EditConfig(steps=steps, guidance_scale=7.5, budget=1))
         plain = plain_inpainting(plain_pipeline(editor), 512, steps, 7.5)
-        times["ours"].append(seconds(partial(editor.edit, picture, caption=CAPTION, prompt=PROMPT), clock))
+        with patch("maskless.engine.search_run.looks_like", return_value=True):
+            times["ours"].append(seconds(partial(_one_region, editor, picture), clock))
         times["theirs"].append(seconds(plain, clock))
     at_20 = {name: two + (four - two) / 2 * 18 for name, (two, four) in times.items()}
     return [ratio("SD2 with random weights: seconds of an edit of one region / of a plain inpainting, 20 steps",
                   [at_20["ours"]], [at_20["theirs"]], "≤ 1.3")]  # fmt: skip
+
+
+def _one_region(editor: Editor, picture: Image.Image) -> None:
+    inpaintings = editor.edit(picture, caption=CAPTION, prompt=PROMPT).cost.inpaintings
+    assert inpaintings == 1, f"{inpaintings} regions were inpainted"
 
 
 def memory_rows() -> list[dict[str, Any]]:

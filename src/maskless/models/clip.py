@@ -147,8 +147,8 @@ class Clip:
         return BATCH_ON_CPU if self.device.type == "cpu" else BATCH
 
     @one_line_model_errors(FAILED)
-    def _encoded(self, batches: Iterable[Float[Tensor, "N 3 S S"]]) -> ImageEncoding:
-        """The encoding of all pictures of some batches, which `preprocess` has prepared."""
+    def _encoded(self, batches: Iterable[Tensor]) -> ImageEncoding:
+        """The encoding of all pictures of batches [N, 3, S, S] that `preprocess` has prepared."""
         embeddings, tokens = [], []
         for batch in batches:
             output = self.model.vision_model(pixel_values=batch.to(self.device))
