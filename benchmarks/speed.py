@@ -181,7 +181,7 @@ def print_peak(kind: str) -> None:
             ASSETS / "storybook" / "inpainting", safety_checker=None, requires_safety_checker=False
         )
         pipe.set_progress_bar_config(disable=True)
-        plain_inpainting(pipe, pipe.unet.config.sample_size * 4, 5, 2.5)()
+        plain_inpainting(pipe, pipe.unet.config.sample_size * 4, 5, 3.0)()
     status = Path("/proc/self/status").read_text("ascii")  # getrusage would include the memory of the parent
     print(float(status.split("VmHWM:")[1].split()[0]) / 1024)
 
