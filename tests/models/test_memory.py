@@ -69,7 +69,7 @@ def test_the_bundled_redrawer_keeps_its_weights_in_half_precision_and_draws_the_
 
 
 def test_weights_that_float16_would_change_stay_as_they_are(family_folder):
-    unet = load_pipeline(str(family_folder("StableDiffusionInpaintPipeline"))).unet
+    unet = load_pipeline(str(family_folder("sd"))).unet
     store_in_float16([unet])
     assert {weight.dtype for weight in unet.parameters()} == {torch.float32}
     with torch.no_grad():
