@@ -24,7 +24,7 @@ from maskless.engine.scoring import ClipScorer
 from maskless.engine.stopwatch import Stopwatch
 from maskless.locating.view import PictureView
 from maskless.method.changes import SEAM, changed
-from maskless.method.losses import NAMES, weighted
+from maskless.method.losses import NAMES
 from maskless.method.search import State
 from maskless.models.inpainters.denoising import Sampling, predicted_picture
 from maskless.models.pretrained import EditModels
@@ -73,7 +73,6 @@ class RegionEdits:
         self._alignments: dict[int, Alignment | None] = {}
         self._refined: dict[int, Tensor] = {}
         self._losses: dict[int, Tensor] = {}
-        self._embeddings: dict[int, Tensor] = {}
         self._read: dict[tuple[int, int], Tensor] = {}
         self._drawn_cell: int | None = None
         with stopwatch.stage("losses"):
@@ -102,10 +101,8 @@ class RegionEdits:
             self._crops.update(zip(new_cells, crops, strict=True))
             with self._stopwatch.stage("losses"), torch.no_grad():
                 pictures = torch.stack([self.composite(cell) for cell in new_cells])
-                encodings = self._scorer.encodings(pictures, self._small_boxes[new_cells])
-                found = weighted(encodings, self._config)
+                found = self._scorer.losses(pictures, self._small_boxes[new_cells])
             self._losses.update(zip(new_cells, found.rows, strict=True))
-            self._embeddings.update(zip(new_cells, encodings.candidates[:, 0], strict=True))
         return self.losses(cells).total
 
     def losses(self, cells: Sequence[int]) -> Losses:
@@ -170,11 +167,11 @@ class RegionEdits:
     def scores(self, cells: list[int], location: Float[Tensor, " R"]) -> Scores:
         """The scores that a ranking uses, of regions that have an edit. location: `location_score` of all regions."""
         scorer, clip = self._scorer, self._models.clip
-        embedding = torch.stack([self._embedding(cell) for cell in cells])
+        composites = torch.stack([self.composite(cell) for cell in cells])
+        embedding = clip.encode(composites).embedding
         gone = torch.zeros(len(cells))
         if self._request.caption.strip() and len(cells) > 1:
             boxes = self._small_boxes[cells]
-            composites = [self.composite(cell) for cell in cells]
             edited = [clip.encode_crops(each, box[None])[0] for each, box in zip(composites, boxes, strict=True)]
             gone = -(torch.stack(edited) @ scorer.caption)
         return Scores(
@@ -183,12 +180,6 @@ class RegionEdits:
             location=location[cells],
             gone=gone,
         )
-
-    def _embedding(self, cell: int) -> Float[Tensor, " D"]:
-        """CLIP's embedding of a whole composite: from its losses, where they were computed in this run."""
-        if cell not in self._embeddings:
-            self._embeddings[cell] = self._models.clip.encode(self.composite(cell)[None]).embedding[0]
-        return self._embeddings[cell]
 
     def to_dict(self) -> State:
         """All edits and their losses, as plain values and tensors; refined edits are made again."""
@@ -219,7 +210,7 @@ class RegionEdits:
         self._alignments = {
             cell: None if own is None else Alignment.from_dict(own) for cell, own in saved.get("alignments", {}).items()
         }
-        self._refined, self._embeddings = {}, {}
+        self._refined = {}
         self._batches.size, self._inpainting_forwards = saved["batch_size"], saved["unet_forwards"]
 
     def _inpaint(self, cells: list[int]) -> Tensor:

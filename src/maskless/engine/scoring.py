@@ -52,12 +52,8 @@ class ClipScorer:
 
         boxes_xyxy: the edited box of each picture, half-open, in its pixels.
         """
-        return weighted(self.encodings(pictures, boxes_xyxy), self._config)
-
-    def encodings(self, pictures: Float[Tensor, "N 3 h w"], boxes_xyxy: Int[Tensor, "N 4"]) -> Encodings:
-        """What `losses` are computed from, by `method.losses.weighted`."""
         views = self._clip.encode_views(pictures, self._views)
-        return Encodings(
+        encodings = Encodings(
             candidates=views.embedding,
             candidate_tokens=views.tokens,
             regions=self.regions(pictures, boxes_xyxy),
@@ -66,6 +62,7 @@ class ClipScorer:
             prompt=self.prompt,
             caption=self.caption,
         )
+        return weighted(encodings, self._config)
 
     def regions(self, pictures: Float[Tensor, "N 3 h w"], boxes_xyxy: Int[Tensor, "N 4"]) -> Float[Tensor, "N D"]:
         """The embedding of each picture's box with a margin around it; gradients flow back to the pictures."""
