@@ -70,6 +70,21 @@ def test_weak_specks_do_not_count_and_holes_in_an_object_do() -> None:
     assert share(found, speck) == 0
 
 
+def test_a_new_object_has_no_cracks_where_it_covers_background_beside_a_contrasting_old_one() -> None:
+    """The new object differs by 0.38 from the background and by 0.88 from the old object, which is next to it."""
+    new, bar = (16, 20, 48, 48), (16, 28, 48, 34)
+    source = picture(upper=((16, 20, 48, 28), 0.0), lower=((16, 34, 48, 48), 0.0))
+    found = changed(source, picture(new=(new, 0.88)), REGION)
+    assert share(found, bar) == 1
+
+
+def test_a_narrow_gap_is_closed_and_a_wide_one_is_not() -> None:
+    halves = {"upper": ((20, 16, 44, 26), 0.9), "lower": ((20, 36, 44, 48), 0.9)}
+    assert share(changed(picture(), picture(**halves), REGION), (20, 26, 44, 36)) < 0.6
+    near = halves | {"lower": ((20, 31, 44, 48), 0.9)}
+    assert share(changed(picture(), picture(**near), REGION), (22, 26, 42, 31)) == 1
+
+
 def test_nothing_outside_the_region_counts_and_without_a_change_the_whole_region_does() -> None:
     found = changed(picture(), picture(new=((0, 0, 30, 30), 0.9)), REGION)
     assert bool(found.any()) and not bool((found & ~REGION).any())

@@ -21,6 +21,11 @@ on validation scenes (docs/training-log.md)."""
 HALO_SHARE, HALO_REACH = 0.5, 0.08
 """A pixel that differs less than HALO_SHARE of the largest difference nearby belongs to a halo or a shadow of what was
 drawn there. HALO_REACH: how far that is, as a share of the square root of the region's area."""
+STRONG = 0.35
+"""A pixel that differs more than this has changed, however large the differences nearby are: where the old object
+contrasted strongly with the new one, the background beside it did not, and is covered by the new one all the same."""
+GAP = 2
+"""Gaps in what has changed are closed if they are at most twice as wide as this, in pixels of the window."""
 SEAM = 0.02
 """Maximum width of the blended seam around what has changed, as a share of the square root of its area."""
 
@@ -43,7 +48,7 @@ def changed(
     difference = _mean_of_nine((drawn - source).abs().amax(dim=0)) * region
     reach = max(1, round(HALO_REACH * float(region.sum()) ** 0.5))
     nearby = F.max_pool2d(difference[None, None], 2 * reach + 1, stride=1, padding=reach)[0, 0]
-    differs = difference > (HALO_SHARE * nearby).clamp(min=SLIGHT)
+    differs = difference > (HALO_SHARE * nearby).clamp(min=SLIGHT, max=STRONG)
     foreign = _grown(colour_outliers(source, region, ~region))
     differs |= foreign & (difference > SLIGHT)
     if replaced is not None:
@@ -52,7 +57,7 @@ def changed(
     if not bool(clear.any()):
         return region
     found = torch.stack([part for part in components(differs) if bool((part & clear).any())]).any(dim=0)
-    found = _grown(_shrunk(without_holes(found, 1.0)), 2)
+    found = _shrunk(_grown(_shrunk(without_holes(found, 1.0)), 2 + GAP), GAP)
     return found & region if bool(found.any()) else region
 
 
@@ -64,5 +69,5 @@ def _grown(mask: Bool[Tensor, "h w"], pixels: int = 1) -> Bool[Tensor, "h w"]:
     return F.max_pool2d(mask[None, None].to(torch.float32), 2 * pixels + 1, stride=1, padding=pixels)[0, 0] > 0
 
 
-def _shrunk(mask: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    return ~_grown(~mask)
+def _shrunk(mask: Bool[Tensor, "h w"], pixels: int = 1) -> Bool[Tensor, "h w"]:
+    return ~_grown(~mask, pixels)
