@@ -10,7 +10,7 @@ from PIL import Image
 
 from maskless.data.errors import MasklessError
 from maskless.engine.run import resolved
-from maskless.engine.search_run import OCCUPIED_COST, SearchPlan, SearchRun, fingerprint
+from maskless.engine.search_run import BORDER_COST, BORDER_SHARE, OCCUPIED_COST, SearchPlan, SearchRun, fingerprint
 
 TEXTS = {"caption": "a red square", "prompt": "a blue house"}
 FAST = {"search": "learned", "iterations": 2, "updates": 5, "anchors": 4}
@@ -201,6 +201,16 @@ class TestThePlan:
             float(run.edits.losses([costly]).total[0] + OCCUPIED_COST * shares[costly]), abs=1e-5
         )
         assert not run.setup.search.location_cost.any(), "a new object does not belong where the caption's object is"
+
+    def test_a_region_for_a_new_object_loses_at_the_border(self, search):
+        """Nothing is occupied, so only the area counts and whether the region is close to the border."""
+        run = search(SearchPlan(avoid=lambda _view: torch.zeros(72, 120)))
+        prior = run.setup.search.prior.flatten()
+        x0, y0, x1, y1 = run.regions.boxes_xyxy.unbind(1)
+        to_border = torch.stack([x0, y0, 120 - x1, 72 - y1]).min(dim=0).values
+        area, inside = (x1 - x0) * (y1 - y0), to_border >= BORDER_SHARE * 72
+        assert bool(inside.any()) and not bool(inside.all())
+        assert torch.allclose(prior, area / area.max() - BORDER_COST * (~inside).float())
 
     def test_candidates_on_free_ground_come_first(self, search):
         avoided = torch.zeros(72, 120)

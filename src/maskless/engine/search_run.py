@@ -50,6 +50,9 @@ MODEL_OPTIONS = ("scheduler", "lora", "dtype", "grounder")
 """Those of the ModelOptions that influence the pictures."""
 OCCUPIED_COST = 3.0
 """Cost that is added to the losses of a region in proportion to the share of it that is occupied by objects."""
+BORDER_COST, BORDER_SHARE = 0.5, 0.02
+"""Cost of a region for a new object, as a share of the largest region's area, if it comes closer to the picture's border
+than BORDER_SHARE of the shorter side: objects are drawn better inside the picture (docs/training-log.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -304,6 +307,7 @@ class SearchRun:
         pooled = region_features(view.features.features, boxes, projection, len(location.anchors))
         costly = avoided is None and config.location_weight > 0 and bool(caption.strip())
         occupied = _occupied_shares(regions, avoided)
+        prior = proposals.score if avoided is None else _room_for_new_object(regions, occupied, view.size_yx)
         setup = SearchSetup(
             location=location,
             proposals=proposals,
@@ -328,7 +332,7 @@ class SearchRun:
                 location_cost=location_cost(proposals.score, len(config.sizes), config.location_weight)
                 if costly
                 else None,
-                prior=_prior(proposals.score, regions, occupied).reshape(len(location.anchors), -1),
+                prior=prior.reshape(len(location.anchors), -1),
                 found=avoided is not None or looks_like(view, caption, proposals),
                 clear=avoided is None and is_clear(view, location, proposals),
             ),
@@ -345,17 +349,19 @@ class SearchRun:
             setup.search.anchor_net.load_state_dict(self._state["anchor_net"])
 
 
-def _prior(location: Float[Tensor, " R"], regions: Regions, occupied: Float[Tensor, " R"]) -> Float[Tensor, " R"]:
-    """How well each region fits before anything is inpainted: by the caption, or by its free area where there is none.
+def _room_for_new_object(
+    regions: Regions, occupied: Float[Tensor, " R"], size_yx: tuple[int, int]
+) -> Float[Tensor, " R"]:
+    """How well a new object would fit into each region before anything is drawn: larger, free and not at the border.
 
-    location: `location_score` of each region; 0 for all without a caption. occupied: share of each region that the edit
-    should avoid.
+    occupied: share of each region that the edit should avoid. size_yx: height and width of the picture.
     """
-    if bool(occupied.any()):
-        x0, y0, x1, y1 = regions.boxes_xyxy.unbind(1)
-        area = ((x1 - x0) * (y1 - y0)).to(torch.float32)
-        return area / area.max() - OCCUPIED_COST * occupied
-    return location
+    height, width = size_yx
+    x0, y0, x1, y1 = regions.boxes_xyxy.unbind(1)
+    area = ((x1 - x0) * (y1 - y0)).to(torch.float32)
+    to_border = torch.stack([x0, y0, width - x1, height - y1]).min(dim=0).values
+    near = (to_border < BORDER_SHARE * min(size_yx)).to(torch.float32)
+    return area / area.max() - OCCUPIED_COST * occupied - BORDER_COST * near
 
 
 def _occupied_shares(regions: Regions, avoided: Float[Tensor, "H W"] | None) -> Float[Tensor, " R"]:
