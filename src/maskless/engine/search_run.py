@@ -51,8 +51,8 @@ MODEL_OPTIONS = ("scheduler", "lora", "dtype", "grounder")
 OCCUPIED_COST = 3.0
 """Cost that is added to the losses of a region in proportion to the share of it that is occupied by objects."""
 BORDER_COST, BORDER_SHARE = 0.5, 0.02
-"""Cost of a region for a new object, as a share of the largest region's area, if it comes closer to the picture's border
-than BORDER_SHARE of the shorter side: objects are drawn better inside the picture (docs/training-log.md)."""
+"""Cost of a region for a new object, as a share of the largest region's area, if it comes closer to the picture's
+border than BORDER_SHARE of the shorter side: objects are drawn better inside the picture (docs/training-log.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

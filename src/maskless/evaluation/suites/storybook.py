@@ -6,14 +6,14 @@ one page that shows all methods side by side. A plot shows the success of every 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from maskless.data.files import write_bytes
 from maskless.evaluation.measures import side_by_side
-from maskless.evaluation.measures.figures import FIGURES, SUCCESS, UNET_FORWARDS
+from maskless.evaluation.measures.cost_plot import draw_success_against_cost
+from maskless.evaluation.measures.figures import FIGURES, SUCCESS
 from maskless.evaluation.measures.ledger import decoded
 from maskless.evaluation.measures.rows import Figures, Row, RowNames, difference_row, rows_of_figures, share_row
 from maskless.evaluation.methods import trials
@@ -21,7 +21,6 @@ from maskless.evaluation.methods.baselines import METHODS
 from maskless.evaluation.methods.trials import case_of, measure
 from maskless.evaluation.requests.jobs import Job, draw_jobs
 from maskless.evaluation.suite import SuiteOptions, chosen, prepare
-from maskless.records.overview import ACCENT, FAINT, INK, STYLE
 
 TAKES = (
     "split", "requests", "limit", "seed_offset", "models", "methods", "steps", "iterations", "anchors", "ledger",
@@ -31,6 +30,7 @@ REQUESTS = 100
 TASK = "replace"
 PICTURED = 10
 OURS = "maskless"
+KNOWS_THE_TRUTH = ("oracle_box",)
 
 
 def run(options: SuiteOptions) -> list[Row]:
@@ -57,7 +57,7 @@ def run(options: SuiteOptions) -> list[Row]:
     rows = rows_of(found)
     if options.sheets is not None:
         file = options.sheets / "success-against-cost.png"
-        write_bytes(file, draw_success_against_cost(rows))
+        write_bytes(file, draw_success_against_cost(rows, ours=OURS, knows_the_truth=KNOWS_THE_TRUTH))
         options.note(f"Success against cost: {file}")
     return rows
 
@@ -79,40 +79,6 @@ def rows_of(found: Mapping[str, Sequence[Figures]]) -> list[Row]:
         rows += rows_of_figures(parts, dict.fromkeys(name for one in parts for name in one), **names)
         rows += rows_of_figures(each, [metric for metric in FIGURES if metric != SUCCESS], **names)
     return rows
-
-
-def draw_success_against_cost(rows: Sequence[Row]) -> bytes:
-    """A PNG: the success of each method with its 95 % interval, against its UNet forwards for one request."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    at: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        at.setdefault(row["method"], {}).setdefault(row["metric"], row)
-    measured = {name: each for name, each in at.items() if UNET_FORWARDS in each}
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 5.5), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        for number, (name, each) in enumerate(measured.items()):
-            x, value, ours = each[UNET_FORWARDS]["value"], each[SUCCESS], name == OURS
-            bar = [100 * value["low"], 100 * value["high"]]
-            axes.plot([x, x], bar, color=ACCENT if ours else FAINT, linewidth=1.2, zorder=1)
-            axes.plot(
-                x, 100 * value["value"], "o", color=ACCENT if ours else INK, markersize=6 if ours else 4, zorder=2
-            )
-            label = name.replace("_", " ")
-            offset = ((6, 4), (6, -11))[number % 2]
-            axes.annotate(label, (x, 100 * value["value"]), xytext=offset, textcoords="offset points", fontsize=8)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _position: f"{value:g}")
-        axes.set_xlabel("UNet forwards for one request, mean")
-        axes.set_ylabel("success, %")
-        axes.set_title("Success against cost, with 95 % intervals")
-        out = io.BytesIO()
-        figure.savefig(out, format="png", dpi=110)
-    return out.getvalue()
 
 
 def draw_page(jobs: Sequence[Job], found: Mapping[str, Sequence[Figures]], file: Path) -> None:
