@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 Point = tuple[float, float]
 """The UNet forwards of a method for one request, and its success in percent."""
-PLACES_PT = ((7, 4, "left"), (7, -11, "left"), (-7, 4, "right"), (-7, -11, "right"), (7, 14, "left"), (7, -21, "left"),
-             (-7, 14, "right"), (-7, -21, "right"), (7, 24, "left"), (7, -31, "left"))  # fmt: skip
+PLACES_PT = (
+    *((7, -3, "left"), (-7, -3, "right"), (7, 5, "left"), (7, -12, "left"), (-7, 5, "right"), (-7, -12, "right")),
+    *((7, 15, "left"), (7, -22, "left"), (-7, 15, "right"), (-7, -22, "right"), (7, 25, "left"), (7, -32, "left")),
+)
 """Where a label may be written, in points from its method's mark: the first place that is free is taken."""
+
+TOUCHING_PX = 8
+"""Marks whose middles are closer than this, across and down, share a label."""
 
 
 def draw_success_against_cost(rows: Sequence[Row], *, ours: str, knows_the_truth: Sequence[str]) -> bytes:
@@ -85,21 +90,25 @@ def _measured(rows: Sequence[Row]) -> dict[str, tuple[Row, Row]]:
 
 
 def _label(axes: Axes, points: dict[str, Point], ours: str) -> None:
-    """Write the methods' names beside their marks, none over another one or over a mark. Methods at the same point
-    share a label."""
-    shared: dict[Point, list[str]] = {}
-    for name, point in points.items():
-        shared.setdefault(point, []).append(name)
-    marks = [axes.transData.transform(point) for point in shared]
+    """Write the methods' names beside their marks, none over another one or over a mark. Marks that touch share a
+    label."""
+    at = {name: axes.transData.transform(point) for name, point in points.items()}
+    groups: list[list[str]] = []
+    for name in sorted(points, key=lambda name: (name != ours, points[name])):
+        near = [group for group in groups if abs(at[group[0]] - at[name]).max() < TOUCHING_PX and ours not in group]
+        if near:
+            near[0].append(name)
+        else:
+            groups.append([name])
     taken: list[BboxBase] = []
-    for point, names in sorted(shared.items(), key=lambda each: ours not in each[1]):
-        text = ", ".join(name.replace("_", " ") for name in names)
+    for group in groups:
+        text = ", ".join(name.replace("_", " ") for name in group)
         for x, y, side in PLACES_PT:
-            label = axes.annotate(text, point, xytext=(x, y), textcoords="offset points", ha=side, fontsize=8,
-                                  color=ACCENT if ours in names else INK, zorder=4)  # fmt: skip
+            label = axes.annotate(text, points[group[0]], xytext=(x, y), textcoords="offset points", ha=side,
+                                  fontsize=8, color=ACCENT if ours in group else INK, zorder=4)  # fmt: skip
             box = label.get_window_extent()
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
-            if inside and not any(box.overlaps(other) for other in taken) and not any(box.contains(*m) for m in marks):
+            if inside and not any(map(box.overlaps, taken)) and not any(box.contains(*mark) for mark in at.values()):
                 break
             if (x, y, side) != PLACES_PT[-1]:
                 label.remove()
