@@ -54,6 +54,16 @@ def test_the_hole_of_an_object_sometimes_keeps_other_objects_that_reach_into_its
     assert kept > 10 and cut > 10
 
 
+def test_most_objects_lie_in_the_middle_of_holes_of_many_shapes() -> None:
+    rooms = np.array([holes._room(40, 20, np.random.default_rng(seed)) for seed in range(400)])
+    left, top, right, bottom = rooms.T
+    assert (rooms >= 1).all()
+    assert 0.75 < np.mean((left == right) & (top == bottom)) < 0.95
+    ratio = (40 + left + right) / (20 + top + bottom)
+    assert 0.3 < np.mean(np.isclose(ratio, 1)) < 0.5, "squares"
+    assert ratio.min() < 0.9 and ratio.max() > 2.2, "holes of objects of another shape"
+
+
 def test_an_empty_hole_hides_no_object(scenes: list[Scene]) -> None:
     rng = np.random.default_rng(3)
     empty = 0

@@ -12,6 +12,10 @@ from maskless.storybook.world.captions import describe_empty, describe_object, d
 from maskless.storybook.world.edits import Window, graph_of_window
 from maskless.storybook.world.scenes import Scene, VisibleObject
 
+CENTRED = 0.85
+"""Share of the objects' holes whose middle is the middle of the object: a model that has to guess where in a hole the
+object lies draws a mixture of the possible places."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hole:
@@ -30,7 +34,7 @@ def random_hole(scene: Scene, rng: np.random.Generator) -> Hole:
     """
     side, choice = scene.image.width, rng.random()
     whole = (0, 0, side, side)
-    if choice < 0.48 and scene.objects:
+    if choice < 0.58 and scene.objects:
         return _object_hole(scene, scene.objects[int(rng.integers(len(scene.objects)))], rng)
     if choice < 0.84:
         return _empty_hole(scene, rng)
@@ -62,11 +66,7 @@ def _object_hole(scene: Scene, item: VisibleObject, rng: np.random.Generator) ->
     """
     side = scene.image.width
     x0, y0, x1, y1 = item.box_xyxy
-    room = rng.uniform(0.0, 0.22, 4) * max(x1 - x0, y1 - y0) + 1
-    if rng.random() < 0.5:  # a square, like the regions that the method tries
-        short = ((y1 - y0) - (x1 - x0)) / 2
-        room[[0, 2]] += max(short, 0)
-        room[[1, 3]] += max(-short, 0)
+    room = _room(x1 - x0, y1 - y0, rng)
     box = (
         max(0, int(x0 - room[0])),
         max(0, int(y0 - room[1])),
@@ -84,6 +84,27 @@ def _object_hole(scene: Scene, item: VisibleObject, rng: np.random.Generator) ->
     elif scene.graph.style != "flat" and rng.random() < 0.5:
         text = with_style(text, scene.graph.style, rng)
     return Hole(window=window_of(box, side, float(rng.uniform(1.25, 2.2)), rng), mask=mask, text=text)
+
+
+def _room(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """Pixels [left, top, right, bottom] between an object and the edges of its hole, mostly the same on opposite sides.
+
+    width, height: of the object's box, in pixels.
+    """
+    longer = max(width, height)
+    if rng.random() < CENTRED:
+        room = np.full(4, rng.uniform(0.02, 0.12) * longer + 1)
+    else:
+        room = rng.uniform(0.0, 0.22, 4) * longer + 1
+    choice = rng.random()
+    if choice < 0.4:  # a square
+        short = (height - width) / 2
+        room[[0, 2]] += max(short, 0)
+        room[[1, 3]] += max(-short, 0)
+    elif choice < 0.75:  # the region of an object of another shape
+        sides = [0, 2] if rng.random() < 0.5 else [1, 3]
+        room[sides] += rng.uniform(0.0, 0.35) * longer
+    return room
 
 
 def _surroundings_hole(scene: Scene, rng: np.random.Generator) -> Hole:
