@@ -35,7 +35,7 @@ def main() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        jobs = Jobs(Editor.from_pretrained("storybook", budget=5), folder)
+        jobs = Jobs(Editor.from_pretrained("storybook"), folder)
         app = build_app(jobs, ServeOptions())
         server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
         threading.Thread(target=server.run, daemon=True).start()

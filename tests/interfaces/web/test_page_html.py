@@ -44,7 +44,8 @@ def test_every_part_of_a_result_is_safe_and_described(job):
 
 
 def test_a_single_candidate_is_counted_in_the_singular_and_offers_no_choice(jobs, noisy_png):
-    spec = EditSpec(caption="a red car", prompt="a blue house", options={"budget": 1, "steps": 1})
+    options = {"budget": 1, "steps": 1, "keep_unchanged": True}
+    spec = EditSpec(caption="a red car", prompt="a blue house", options=options)
     job = jobs.submit(spec, Upload(content=noisy_png, suffix=".png", size_px=(120, 72)))
     while not job.is_finished:
         time.sleep(0.02)
@@ -52,6 +53,9 @@ def test_a_single_candidate_is_counted_in_the_singular_and_offers_no_choice(jobs
     cards = page_html.cards(version, job)
     assert "1 inpainting in" in cards and "choose one" not in cards
     assert "1 candidate." in page_html.ended(job)
+    assert job.outcome.facts["candidates"][0]["region"]["shape"] == "mask"
+    assert "<rect" in cards and "ms-tint" not in cards, "a tint would hide what was drawn"
+    assert "ms-tint" in page_html.result_stage(version, job)
 
 
 def test_one_version_is_no_history_and_a_picture_alone_has_no_modes():

@@ -140,7 +140,7 @@ def cards(version: Version, job: Job) -> str:
     items = []
     for candidate in facts["candidates"]:
         rank, score = candidate["rank"], candidate["score"]
-        frame = _region(candidate["region"], tuple(facts["size_px"]), f"{base}/region?rank={rank}", dim=False)
+        frame = _frame(candidate["region"], tuple(facts["size_px"]))
         shown = "–" if score is None else f"{score:.2f}".replace("-", "\N{MINUS SIGN}")
         items.append(
             f'<li><button type="button" class="ms-card" data-event="choose" data-detail=\'{{"rank": {rank}}}\' '
@@ -252,18 +252,24 @@ def _stage(
     )
 
 
-def _region(region: dict[str, Any], size_px: Sequence[int], address: str, *, dim: bool = True) -> str:
-    """The region over a picture: a frame, or a tint where it is not a box. dim: darken everything else."""
-    width, height = size_px
-    x0, y0, x1, y1 = region["box_xyxy"]
+def _region(region: dict[str, Any], size_px: Sequence[int], address: str) -> str:
+    """The region over a picture: a frame with everything else darkened, or a tint where it is not a box."""
     if region["shape"] == "mask":
         image = f"mask-image:url({address});-webkit-mask-image:url({address})"
         return f'<span class="ms-region ms-tint" style="{image}"></span>'
-    outside = f'<path d="M0 0H{width}V{height}H0ZM{x0} {y0}V{y1}H{x1}V{y0}Z"/>' if dim else ""
+    width, height = size_px
+    x0, y0, x1, y1 = region["box_xyxy"]
+    return _frame(region, size_px, f'<path d="M0 0H{width}V{height}H0ZM{x0} {y0}V{y1}H{x1}V{y0}Z"/>')
+
+
+def _frame(region: dict[str, Any], size_px: Sequence[int], behind: str = "") -> str:
+    """The box of a region, of any shape, as a frame over a picture. behind: SVG that is drawn before it."""
+    width, height = size_px
+    x0, y0, x1, y1 = region["box_xyxy"]
     frame = f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}"/>' * 2
     return (
         f'<svg class="ms-region" viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">'
-        f"{outside}{frame}</svg>"
+        f"{behind}{frame}</svg>"
     )
 
 
