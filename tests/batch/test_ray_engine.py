@@ -18,7 +18,7 @@ from maskless.batch import engine, ray_engine
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
-LONG = {"iterations": 3, "epochs": 25}
+LONG = {"iterations": 3, "epochs": 100}
 """A row that takes long, and whose checkpoint is written after every third iteration."""
 
 
