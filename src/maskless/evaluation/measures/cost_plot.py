@@ -21,7 +21,6 @@ PLACES_PT = (
     *((7, 15, "left"), (7, -22, "left"), (-7, 15, "right"), (-7, -22, "right"), (7, 25, "left"), (7, -32, "left")),
 )
 """Where a label may be written, in points from its method's mark: the first place that is free is taken."""
-
 TOUCHING_PX = 8
 """Marks whose middles are closer than this, across and down, share a label."""
 
