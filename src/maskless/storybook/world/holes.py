@@ -97,13 +97,11 @@ def _room(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     else:
         room = rng.uniform(0.0, 0.22, 4) * longer + 1
     choice = rng.random()
-    if choice < 0.4:  # a square
-        short = (height - width) / 2
-        room[[0, 2]] += max(short, 0)
-        room[[1, 3]] += max(-short, 0)
-    elif choice < 0.75:  # the region of an object of another shape
-        sides = [0, 2] if rng.random() < 0.5 else [1, 3]
-        room[sides] += rng.uniform(0.0, 0.35) * longer
+    if choice < 0.75:  # a square, or the region of an object of another shape
+        aspect = 1.0 if choice < 0.4 else np.exp(rng.uniform(-0.7, 0.7))
+        hole_width, hole_height = width + room[0] + room[2], height + room[1] + room[3]
+        room[[0, 2]] += max(hole_height * aspect - hole_width, 0) / 2
+        room[[1, 3]] += max(hole_width / aspect - hole_height, 0) / 2
     return room
 
 
