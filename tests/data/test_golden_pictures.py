@@ -112,7 +112,7 @@ def outside_of_an_edit(content: bytes, folder: Path) -> tuple[np.ndarray, np.nda
     height, width = source.rgb.shape[1:]
     box = (width // 3, height // 4, width - 9, height - 8)
     crop = torch.full((3, 16, 16), 200, dtype=torch.uint8)
-    request = EditRequest(image=source.rgb, caption="", prompt="x", source=source)
+    request = EditRequest(source=source, caption="", prompt="x")
     edited = EditedImage(request=request, box_xyxy=box, window_xyxy=box, crop=crop, feather=0.06)
     edited.save(folder / "edited.png")
     stored, outside = load_image(folder / "edited.png"), ~edited.touched().numpy()

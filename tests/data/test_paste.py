@@ -17,7 +17,9 @@ from maskless.data.masks import (
 from maskless.data.paste import (
     LARGE_PX,
     averaged,
+    averaged_source,
     continue_outwards,
+    crop_source,
     crop_window,
     match_surroundings,
     paste_alpha,
@@ -27,7 +29,7 @@ from maskless.data.paste import (
     resize,
     shrunk_to,
 )
-from maskless.data.picture import BAND_ROWS
+from maskless.data.picture import BAND_ROWS, as_floats, load_image
 from random_boxes import anchors_on_grids, small_sides
 
 
@@ -154,6 +156,39 @@ def test_a_large_picture_is_averaged_over_whole_squares_of_pixels():
     assert odd.shape == (3, 31, 47) and float(odd.mean()) == pytest.approx(float(picture.mean()), abs=1e-5)
     learned = picture.clone().requires_grad_()
     assert averaged(learned, 31) is learned, "gradients flow through the picture itself"
+
+
+@pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_integer_pixels_are_averaged_to_the_nearest_value(dtype, white):
+    pixels = np.random.default_rng(0).integers(0, white, (70, 103, 3), dtype=dtype)
+    source = load_image(pixels)
+    found = averaged_source(source, shorter_px=32)
+    assert "rgb" not in vars(source), "the whole picture does not become floats"
+    assert found.shape == (3, 35, 51)
+    assert float((found - averaged(source.rgb, 32)).abs().max()) * white < 0.51
+    assert torch.equal(averaged_source(load_image(source.rgb), shorter_px=32), averaged(source.rgb, 32)), (
+        "floats stay exact"
+    )
+
+
+@pytest.mark.parametrize("window", [(10, 5, 42, 37), (-6, 20, 30, 56), (30, 30, 70, 70)])
+def test_a_window_of_a_loaded_picture_is_that_of_its_floats(window):
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    source = load_image(pixels)
+    part = crop_source(source, window, 24)
+    assert "rgb" not in vars(source)
+    assert torch.equal(part, crop_window(source.rgb, window, 24))
+
+
+def test_a_large_window_is_averaged_before_it_becomes_floats(monkeypatch):
+    monkeypatch.setattr("maskless.data.paste.LARGE_PX", 32)
+    pixels = np.random.default_rng(0).integers(0, 255, (100, 90, 3), dtype=np.uint8)
+    source = load_image(pixels)
+    converted = []
+    monkeypatch.setattr("maskless.data.paste.as_floats", lambda part: converted.append(part.shape) or as_floats(part))
+    part = crop_source(source, (8, 8, 80, 80), 16)
+    assert converted == [(36, 36, 3)] and "rgb" not in vars(source)
+    assert float((part - crop_window(source.rgb, (8, 8, 80, 80), 16)).abs().max()) * 255 < 0.6
 
 
 def test_large_pictures_and_windows_are_shrunk_as_the_bicubic_kernel_would():

@@ -42,16 +42,50 @@ def test_every_value_becomes_the_nearest_float_in_all_bands_of_rows(dtype):
     assert torch.equal(source.rgb, expected) and source.rgb.is_contiguous() and np.array_equal(source.pixels, pixels)
 
 
-def test_a_large_picture_is_held_once_as_floats():
+def test_a_large_picture_becomes_floats_only_where_and_when_they_are_needed():
     pixels = np.zeros((1500, 1000, 3), np.uint8)
-    tracemalloc.start()
+
+    def memory(work):
+        tracemalloc.start()
+        found = work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            work()
+        return found, peak + sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
+
+    source, loading = memory(lambda: load_image(pixels))
+    assert loading < 1.2 * pixels.nbytes, "a copy of the pixels"
+    part, cropping = memory(lambda: source.crop((100, 200, 300, 450)))
+    assert part.shape == (3, 250, 200) and cropping < 1.5 * part.nbytes
+    copy, converting = memory(lambda: load_image(pixels).rgb)
+    assert converting < 1.2 * (copy.nbytes + pixels.nbytes), "the floats, the pixels, and a few rows"
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_a_part_has_the_floats_of_the_whole_picture(kind):
+    pixels = noise(3, kind) if kind is not np.float32 else (noise(3, np.uint16) / 65535).astype(np.float32)
     source = load_image(pixels)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        load_image(pixels)
-    by_torch = sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
-    assert peak + by_torch < 1.2 * (source.rgb.nbytes + pixels.nbytes), "the floats, the pixels, and a few rows"
+    part = source.crop((3, 5, 30, 20))
+    assert torch.equal(part, source.rgb[:, 5:20, 3:30]) and source.rgb is source.rgb
+    with torch.inference_mode():
+        assert not load_image(noise(3)).rgb.is_inference(), "gradients can flow through what is computed from it"
+
+
+def test_pictures_that_show_the_same():
+    pixels = noise(3)
+    source, deep = load_image(pixels), load_image(pixels.astype(np.uint16) * 257)
+    assert source.shows_the_same(load_image(pixels)) and source.shows_the_same(load_image(source.rgb))
+    assert source.shows_the_same(deep), "255 of 255 and 65535 of 65535 are both white"
+    other = pixels.copy()
+    other[0, 0, 0] ^= 1
+    assert not source.shows_the_same(load_image(other))
+    assert not load_image(source.rgb).shows_the_same(load_image(source.rgb * 0.999))
+
+
+def test_floats_must_be_of_the_pixels_size():
+    with pytest.raises(MasklessError, match=r"floats must be \[3, 40, 50\], got \[3, 40, 49\]"):
+        SourceImage(pixels=np.zeros((40, 50, 3), np.uint8), floats=torch.zeros(3, 40, 49))
 
 
 class TestKinds:
@@ -234,7 +268,6 @@ class TestSaving:
         exif = Image.Exif()
         exif[0x010F], exif[0x0131] = "Maker", "Soft"
         source = SourceImage(
-            rgb=load_image(noise(3, dtype)).rgb,
             pixels=noise(3, dtype),
             metadata=Metadata(exif=exif.tobytes()),
             icc_profile=SRGB,

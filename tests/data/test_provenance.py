@@ -78,7 +78,7 @@ def test_a_damaged_packet_is_replaced_and_said_so(xmp):
 @pytest.mark.parametrize("own", [None, OWN], ids=["no XMP", "XMP"])
 def test_every_format_carries_it_and_no_pixel_changes(suffix, own, tmp_path):
     pixels = PIXELS.astype(np.uint16) * 257 + 3 if "16" in suffix else PIXELS
-    source = SourceImage(rgb=load_image(pixels).rgb, pixels=pixels, metadata=Metadata(xmp=own))
+    source = SourceImage(pixels=pixels, metadata=Metadata(xmp=own))
     with_mark, without = tmp_path / f"with{suffix[:5].strip()}", tmp_path / f"without{suffix[:5].strip()}"
     save_image(with_mark, pixels, source=source, provenance=EDIT)
     save_image(without, pixels, source=source)
@@ -90,14 +90,14 @@ def test_every_format_carries_it_and_no_pixel_changes(suffix, own, tmp_path):
 
 
 def test_exif_data_that_cannot_be_written_does_not_cost_the_mark(tmp_path):
-    source = SourceImage(rgb=load_image(PIXELS).rgb, pixels=PIXELS, metadata=Metadata(exif=b"Exif\0\0nonsense"))
+    source = SourceImage(pixels=PIXELS, metadata=Metadata(exif=b"Exif\0\0nonsense"))
     save_image(tmp_path / "a.tif", PIXELS, source=source, provenance=EDIT)
     assert values(load_image(tmp_path / "a.tif").metadata.xmp, "DigitalSourceType") == [COMPOSITE]
 
 
 def test_a_jpeg_without_room_for_the_sources_xmp_says_so(tmp_path):
     long = OWN.replace(b"Alt><rdf:li", b"Alt><!--" + b"x" * 70_000 + b"--><rdf:li", 1)
-    source = SourceImage(rgb=load_image(PIXELS).rgb, pixels=PIXELS, metadata=Metadata(xmp=long))
+    source = SourceImage(pixels=PIXELS, metadata=Metadata(xmp=long))
     with pytest.warns(MasklessWarning, match="does not fit into a JPEG"):
         save_image(tmp_path / "a.jpg", PIXELS, source=source, provenance=EDIT)
     assert values(load_image(tmp_path / "a.jpg").metadata.xmp, "DigitalSourceType") == [COMPOSITE]

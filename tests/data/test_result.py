@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from maskless.data.errors import MasklessError
+from maskless.data.picture import load_image
 from maskless.data.result import Candidates, DrawnStep, EditedImage, SearchStep, StepRecord, step_from_dict
 from maskless.data.types import EditRequest, Regions
 
@@ -38,7 +39,7 @@ def test_there_is_one_seed_for_each_candidate():
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_an_edited_image_changes_its_region_and_nothing_else(masked):
-    request = EditRequest(image=torch.ones(3, 40, 48), caption="", prompt="a house")
+    request = EditRequest(source=load_image(torch.ones(3, 40, 48)), caption="", prompt="a house")
     masks = torch.zeros(2, 40, 48, dtype=torch.bool)
     masks[:, 10:12, 10:20] = True
     edited = EditedImage.of(request, candidates(2, masks=masks if masked else None), 1)

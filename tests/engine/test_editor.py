@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import maskless
-from maskless import EditRequest, MasklessError
+from maskless import EditRequest, MasklessError, load_image
 
 TEXTS = {"caption": "a red square", "prompt": "a blue house"}
 FAST = {"search": "learned", "iterations": 2, "updates": 5, "anchors": 4}
@@ -120,6 +120,16 @@ def test_views_of_large_pictures_are_not_kept(editor, monkeypatch):
     assert fresh.start(fresh.request(seen, prompt="a house")).view is seen
 
 
+def test_no_large_picture_is_copied_as_floats(editor):
+    pixels = np.full((3100, 3200, 3), 90, dtype=np.uint8)
+    pixels[800:1800, 900:2100] = (220, 30, 30)
+    view = editor.look(pixels)
+    result = editor.edit(view, **TEXTS, **FAST)
+    changed = (result.best.pixels() != pixels).any(axis=2)
+    assert changed.any() and not changed[~result.best.touched().numpy()].any()
+    assert "rgb" not in vars(view.source), "8-bit pixels as floats take four times the memory"
+
+
 def test_stream_gives_records_as_they_happen(editor, image):
     steps = list(editor.stream(editor.request(image, **TEXTS), **FAST))
     assert [step.step for step in steps] == [0, 1, 2] and {step.total_steps for step in steps} == {2}
@@ -152,7 +162,7 @@ def test_wrong_input_is_one_line(editor, image):
 
 
 def test_an_editor_takes_whole_requests(editor, picture):
-    request = EditRequest(image=picture, caption="", prompt="a house", seed=3)
+    request = EditRequest(source=load_image(picture), caption="", prompt="a house", seed=3)
     result = editor.edit(request, iterations=1, updates=1, anchors=2)
     assert set(result.candidates.seeds) == {3}
     assert result.best.pixels().dtype == np.uint8

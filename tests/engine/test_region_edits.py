@@ -129,8 +129,8 @@ def test_what_a_drawing_does_not_change_stays_bit_for_bit(make, picture):
 
 def test_the_window_of_a_candidate_is_read_once_for_each_size(make, monkeypatch):
     read = []
-    crop = region_edits.crop_window
-    monkeypatch.setattr(region_edits, "crop_window", lambda *given: read.append(given[2]) or crop(*given))
+    crop = region_edits.crop_source
+    monkeypatch.setattr(region_edits, "crop_source", lambda *given: read.append(given[2]) or crop(*given))
     edits = make(keep_unchanged=True)
     edits([0, 1])
     edits.candidates([1])

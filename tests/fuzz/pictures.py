@@ -98,7 +98,7 @@ def _edit(source: SourceImage, seed: int) -> EditedImage:
     height, width = source.rgb.shape[1:]
     box = (width // 4, height // 4, 3 * width // 4, 3 * height // 4)
     crop = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    request = EditRequest(image=source.rgb, caption="", prompt="x", source=source)
+    request = EditRequest(source=source, caption="", prompt="x")
     return EditedImage(request=request, box_xyxy=box, window_xyxy=box, crop=crop, feather=0.06)
 
 

@@ -39,7 +39,7 @@ def test_boxes_that_were_encoded_for_one_caption_are_known_for_every_other(edito
 def test_the_small_picture_is_the_picture_itself_where_it_is_not_large(editor, view):
     assert view.small is view.image and view.small_view is view
     large = PictureView(torch.rand(3, 100, 2 * VIEW_PX, generator=torch.Generator().manual_seed(0)), editor.models)
-    assert large.small_yx == (50, VIEW_PX) and large.small_view.image is large.small
+    assert large.small_yx == (50, VIEW_PX) and torch.equal(large.small_view.image, large.small)
     assert large.scaled(torch.tensor([[0, 0, 2 * VIEW_PX, 100]])).tolist() == [[0, 0, VIEW_PX, 50]]
     assert large.shrunk(128).shape == (3, 12, 128)
 

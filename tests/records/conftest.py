@@ -34,7 +34,7 @@ def make_result() -> Callable[..., EditResult]:
         heat = torch.exp(-((rows - 16) ** 2 + (columns - 20) ** 2) / 40.0)
         logits = torch.rand(9, sizes, generator=generator)
         return EditResult(
-            request=EditRequest(image=source.rgb, caption=caption, prompt=prompt, source=source),
+            request=EditRequest(source=source, caption=caption, prompt=prompt),
             config=options,
             used=options,
             models=ModelOptions(),

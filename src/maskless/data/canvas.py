@@ -77,15 +77,18 @@ def on_canvas(source: SourceImage, margins: Margins) -> tuple[SourceImage, Bool[
     left, top, right, bottom = margins
     pad = ((top, bottom), (left, right))
     white = np.iinfo(source.pixels.dtype).max
-    rgb = F.pad(source.rgb[None], (left, right, top, bottom), mode="replicate")[0]
+    floats = source.floats
+    if floats is not None:
+        floats = F.pad(floats[None], (left, right, top, bottom), mode="replicate")[0]
     canvas = replace(
         source,
-        rgb=rgb,
+        floats=floats,
         pixels=np.pad(source.pixels, (*pad, (0, 0)), mode="edge"),
         alpha=None if source.alpha is None else np.pad(source.alpha, pad, constant_values=white),
     )
-    added = torch.ones(rgb.shape[1:], dtype=torch.bool)
-    added[top : top + source.rgb.shape[1], left : left + source.rgb.shape[2]] = False
+    added = torch.ones(canvas.size_yx, dtype=torch.bool)
+    height, width = source.size_yx
+    added[top : top + height, left : left + width] = False
     return canvas, added
 
 

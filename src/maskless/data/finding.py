@@ -77,7 +77,7 @@ class Finding:
     @property
     def size_yx(self) -> tuple[int, int]:
         """Height and width of the picture in pixels."""
-        return self.source.rgb.shape[1], self.source.rgb.shape[2]
+        return self.source.size_yx
 
     @property
     def box_xyxy(self) -> tuple[int, int, int, int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from maskless.data.boxes import Box
 from maskless.data.errors import MasklessError
 from maskless.data.masks import mask_box, mask_weight, seam_weight
-from maskless.data.picture import BAND_ROWS
+from maskless.data.picture import BAND_ROWS, SourceImage, as_floats
 
 Region: TypeAlias = Bool[Tensor, "H W"] | Float[Tensor, "H W"]
 """The pixels that may change, or for a soft mask how much each may, 0 to 1."""
@@ -36,6 +36,17 @@ def crop_window(image: Float[Tensor, "3 H W"], window_xyxy: Box, size_px: int) -
         ys, xs = torch.arange(y0, y1).clamp(0, height - 1), torch.arange(x0, x1).clamp(0, width - 1)
         return resize(image[:, ys][:, :, xs], (size_px, size_px))
     return resize(averaged(image[:, y0:y1, x0:x1], max(LARGE_PX, 2 * size_px)), (size_px, size_px))
+
+
+def crop_source(source: SourceImage, window_xyxy: Box, size_px: int) -> Float[Tensor, "3 S S"]:
+    """`crop_window` of a loaded picture, of which at most the window becomes floats."""
+    x0, y0, x1, y1 = (int(v) for v in window_xyxy)
+    height, width = source.size_yx
+    inside = (max(0, x0), max(0, y0), min(width, x1), min(height, y1))
+    if inside == (x0, y0, x1, y1):
+        return resize(averaged_source(source, inside, max(LARGE_PX, 2 * size_px)), (size_px, size_px))
+    left, top = inside[:2]
+    return crop_window(source.crop(inside), (x0 - left, y0 - top, x1 - left, y1 - top), size_px)
 
 
 def resize(image: Float[Tensor, "C H W"], size_yx: tuple[int, int]) -> Float[Tensor, "C h w"]:
@@ -61,6 +72,22 @@ def averaged(image: Float[Tensor, "3 H W"], shorter_px: int = LARGE_PX) -> Float
     size_xy = width // factor, height // factor
     planes = [cv2.resize(plane.numpy(), size_xy, interpolation=cv2.INTER_AREA) for plane in image]
     return torch.from_numpy(np.stack(planes))
+
+
+def averaged_source(
+    source: SourceImage, box_xyxy: Box | None = None, shorter_px: int = LARGE_PX
+) -> Float[Tensor, "3 h w"]:
+    """`averaged` of a loaded picture, or of a box of it. The averages of integer pixels are rounded to their depth, so
+    that no copy of a large picture as floats is needed."""
+    height, width = source.size_yx
+    x0, y0, x1, y1 = box_xyxy or (0, 0, width, height)
+    factor = min(x1 - x0, y1 - y0) // shorter_px
+    if factor < 2 or source.floats is not None:
+        return averaged(source.rgb if box_xyxy is None else source.crop((x0, y0, x1, y1)), shorter_px)
+    import cv2  # only large pictures need it
+
+    size_xy = (x1 - x0) // factor, (y1 - y0) // factor
+    return as_floats(cv2.resize(source.pixels[y0:y1, x0:x1], size_xy, interpolation=cv2.INTER_AREA))
 
 
 def shrunk_to(image: Float[Tensor, "3 H W"], longer_px: int) -> Float[Tensor, "3 h w"]:

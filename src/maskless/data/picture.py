@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -43,15 +44,15 @@ CONVERTED_ROWS = 16
 class SourceImage:
     """A picture at its own bit depth, turned upright, with the metadata of its file.
 
-    rgb: floats in [0, 1], the input of the models. pixels: [H, W, 3], uint8, or uint16 for a source of 16 bits; pixels
-    that an edit leaves alone are saved from here. alpha: [H, W] of the same type, or None. icc_profile: the profile of
-    `pixels`; None means sRGB or unknown. metadata: what else the file says. path: the file or URL that the
-    picture was loaded from, or None. lossless_format: png, tiff or webp, if that is the format of the file and it keeps
-    every pixel.
+    pixels: [H, W, 3], uint8, or uint16 for a source of 16 bits; pixels that an edit leaves alone are saved from here.
+    floats: the exact values in [0, 1] of a picture that was given as floats, else None. alpha: [H, W] of the type of
+    `pixels`, or None. icc_profile: the profile of `pixels`; None means sRGB or unknown. metadata: what else the file
+    says. path: the file or URL that the picture was loaded from, or None. lossless_format: png, tiff or webp, if that
+    is the format of the file and it keeps every pixel.
     """
 
-    rgb: Float[Tensor, "3 H W"]
     pixels: np.ndarray
+    floats: Float[Tensor, "3 H W"] | None = None
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
     metadata: Metadata = field(default_factory=Metadata)
@@ -59,12 +60,13 @@ class SourceImage:
     lossless_format: str | None = None
 
     def __post_init__(self) -> None:
-        height, width = self.rgb.shape[1:]
-        if self.pixels.shape != (height, width, 3) or self.pixels.dtype not in (np.uint8, np.uint16):
+        if self.pixels.shape[2:] != (3,) or self.pixels.dtype not in (np.uint8, np.uint16):
             raise MasklessError(
-                f"pixels must be uint8 or uint16 [{height}, {width}, 3], "
-                f"got {self.pixels.dtype} {list(self.pixels.shape)}"
+                f"pixels must be uint8 or uint16 [H, W, 3], got {self.pixels.dtype} {list(self.pixels.shape)}"
             )
+        height, width = self.size_yx
+        if self.floats is not None and self.floats.shape != (3, height, width):
+            raise MasklessError(f"floats must be [3, {height}, {width}], got {list(self.floats.shape)}")
         if self.alpha is not None and (self.alpha.shape != (height, width) or self.alpha.dtype != self.pixels.dtype):
             raise MasklessError(f"alpha must be {self.pixels.dtype} [{height}, {width}], got {list(self.alpha.shape)}")
         if not all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in (height, width)):
@@ -76,6 +78,31 @@ class SourceImage:
     def bit_depth(self) -> int:
         """Bits per channel, 8 or 16."""
         return 8 * self.pixels.dtype.itemsize
+
+    @property
+    def size_yx(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @cached_property
+    def rgb(self) -> Float[Tensor, "3 H W"]:
+        """The whole picture as floats in [0, 1]. They take four times the memory of 8-bit pixels, so they are computed
+        when they are first needed; an edit of a region in a large picture does without."""
+        return self.crop((0, 0, self.pixels.shape[1], self.pixels.shape[0]))
+
+    def crop(self, box_xyxy: tuple[int, int, int, int]) -> Float[Tensor, "3 h w"]:
+        """A box of the picture as floats in [0, 1]. box_xyxy: in pixels, half-open, inside the picture."""
+        x0, y0, x1, y1 = box_xyxy
+        if self.floats is not None:
+            return self.floats[:, y0:y1, x0:x1]
+        with torch.inference_mode(False):  # so that gradients can flow through what is computed from it
+            return as_floats(self.pixels[y0:y1, x0:x1])
+
+    def shows_the_same(self, other: SourceImage) -> bool:
+        """Whether both have the same colours in all pixels."""
+        if self.floats is None and other.floats is None and self.pixels.dtype == other.pixels.dtype:
+            return np.array_equal(self.pixels, other.pixels)
+        return torch.equal(self.rgb, other.rgb)
 
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor | SourceImage
@@ -225,7 +252,7 @@ def _from_tensor(tensor: Tensor) -> SourceImage:
 
 
 def _from_floats(channels: Tensor) -> SourceImage:
-    """channels: float32 [H, W] or [H, W, 1|2|3|4]. `rgb` keeps the floats unchanged; `pixels` have eight bits."""
+    """channels: float32 [H, W] or [H, W, 1|2|3|4]. `floats` keeps them unchanged; `pixels` have eight bits."""
     low, high = channels.aminmax() if channels.numel() else (torch.tensor(0.0), torch.tensor(0.0))
     if not (low >= 0 and high <= 1):  # not (low < 0 or high > 1), which would accept NaN
         raise MasklessError(f"an image of floats must be in [0, 1], got {float(low):g} to {float(high):g}")
@@ -233,7 +260,7 @@ def _from_floats(channels: Tensor) -> SourceImage:
     colour, alpha = (channels[..., :-1], channels[..., -1]) if channels.shape[2] in (2, 4) else (channels, None)
     rgb = colour.expand(-1, -1, 3).movedim(-1, 0).contiguous()
     return SourceImage(
-        rgb=rgb, pixels=_eight_bit(rgb.movedim(0, -1)), alpha=None if alpha is None else _eight_bit(alpha)
+        floats=rgb, pixels=_eight_bit(rgb.movedim(0, -1)), alpha=None if alpha is None else _eight_bit(alpha)
     )
 
 
@@ -241,8 +268,11 @@ def _eight_bit(values: Tensor) -> np.ndarray:
     return (values * 255).round().to(torch.uint8).contiguous().numpy()
 
 
-def _as_floats(pixels: np.ndarray) -> Float[Tensor, "3 H W"]:
-    """Pixels [H, W, 3] as floats in [0, 1]."""
+def as_floats(pixels: np.ndarray) -> Float[Tensor, "3 H W"]:
+    """Pixels [H, W, 3], uint8 or uint16, as floats in [0, 1].
+
+    float32 has 24 bits of precision, so v / 65535 rounds back to v, and nothing of a 16-bit picture is lost.
+    """
     height, width, _ = pixels.shape
     floats, white = np.empty((3, height, width), np.float32), np.float32(np.iinfo(pixels.dtype).max)
     for top in range(0, height, CONVERTED_ROWS):
@@ -265,9 +295,7 @@ def _source(
     alpha = np.ascontiguousarray(channels[..., -1]) if channels.shape[2] in (2, 4) else None
     colour = channels[..., : channels.shape[2] - (alpha is not None)]
     pixels = np.ascontiguousarray(np.broadcast_to(colour, (*colour.shape[:2], 3)))
-    # float32 has 24 bits of precision, so v / 65535 rounds back to v: `rgb` loses nothing of a 16-bit picture.
     return SourceImage(
-        rgb=_as_floats(pixels),
         pixels=pixels,
         alpha=alpha,
         icc_profile=icc_profile,

@@ -242,21 +242,17 @@ class EditedImage:
     def pixels(self) -> np.ndarray:
         """[H, W, 3] at the source's bit depth: uint16 for a 16-bit source, else uint8."""
         source = self.request.source
-        if source is None:
-            original = (self.request.image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        else:
-            original = source.pixels
-        alpha = None if source is None or self.keep_alpha else source.alpha
+        alpha = None if self.keep_alpha else source.alpha
         crop = self.crop.to(torch.float32) / 255
         return paste_pixels(
-            original, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self._region, alpha=alpha
+            source.pixels, crop, self.window_xyxy, self.box_xyxy, feather=self.feather, mask=self._region, alpha=alpha
         )
 
     @property
-    def source(self) -> SourceImage | None:
-        """The source with the alpha channel of the edit, for saving; None if the picture was not loaded."""
+    def source(self) -> SourceImage:
+        """The source with the alpha channel of the edit, for saving."""
         source = self.request.source
-        if source is None or source.alpha is None or self.keep_alpha:
+        if source.alpha is None or self.keep_alpha:
             return source
         return replace(source, alpha=paste_alpha(source.alpha, self.box_xyxy, feather=self.feather, mask=self._region))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskless.data.errors import require
 from maskless.data.options import require_unicode
-from maskless.data.picture import MAX_SIDE_PX, MIN_SIDE_PX, SourceImage
+from maskless.data.picture import SourceImage
 from maskless.data.tasks import FACTS, TASKS
 
 
@@ -21,7 +21,7 @@ from maskless.data.tasks import FACTS, TASKS
 class EditRequest:
     """What the user asks for.
 
-    image: RGB in [0, 1], at the original resolution.
+    source: the picture at its original resolution, with the metadata of its file.
     caption: the object to edit, which the picture shows; if it is empty, attention alone decides where to edit.
     prompt: what the edited region should show; may be empty if the task does not need a prompt (data/tasks.py).
     task: one of TASKS. mask: True where the picture may change; None lets the task find the region.
@@ -29,10 +29,9 @@ class EditRequest:
     margins_px: left, top, right, bottom: widths of the canvas that was added around the picture; it belongs to the
     mask.
     seed: seed of the noise and of the search; None takes the one of the config.
-    source: the file's own pixels and metadata, for saving bit for bit; None if the image was not loaded from a picture.
     """
 
-    image: Float[Tensor, "3 H W"]
+    source: SourceImage
     caption: str
     prompt: str
     task: str = "replace"
@@ -40,18 +39,9 @@ class EditRequest:
     amount: Float[Tensor, "H W"] | None = None
     margins_px: tuple[int, int, int, int] = (0, 0, 0, 0)
     seed: int | None = None
-    source: SourceImage | None = None
 
     def __post_init__(self) -> None:
-        shape = tuple(self.image.shape)
-        require(len(shape) == 3 and shape[0] == 3, f"image must be a [3, H, W] tensor, got shape {list(shape)}")
-        require(self.image.is_floating_point(), f"image must hold floats in [0, 1], got {self.image.dtype}")
-        require(
-            all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in shape[1:]),
-            f"image sides must be from {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, got {shape[2]} x {shape[1]}",
-        )
-        low, high = self.image.aminmax()
-        require(bool(low >= 0) and bool(high <= 1), f"image must be in [0, 1], got {float(low):g} to {float(high):g}")
+        require(isinstance(self.source, SourceImage), f"source must be a SourceImage, got {type(self.source).__name__}")
         require(isinstance(self.caption, str), f"caption must be a string, got {self.caption!r}")
         require(self.task in TASKS, f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
         require(isinstance(self.prompt, str), f"prompt must be a string, got {self.prompt!r}")
@@ -59,10 +49,10 @@ class EditRequest:
         require_unicode("caption", self.caption)
         require_unicode("prompt", self.prompt)
         if self.mask is not None:
-            height, width = self.mask.shape[-2:]
+            (height, width), (mask_height, mask_width) = self.size_yx, self.mask.shape[-2:]
             require(
-                tuple(self.mask.shape) == tuple(shape[1:]),
-                f"mask must be of the picture's size, {shape[2]} x {shape[1]}, got {width} x {height}",
+                tuple(self.mask.shape) == self.size_yx,
+                f"mask must be of the picture's size, {width} x {height}, got {mask_width} x {mask_height}",
             )
             require(bool(self.mask.any()), "mask must have at least one pixel to edit, got an empty one")
         if self.amount is not None:
@@ -75,9 +65,14 @@ class EditRequest:
         return FACTS[self.task].searches and self.mask is None
 
     @property
+    def image(self) -> Float[Tensor, "3 H W"]:
+        """The whole picture as floats in [0, 1]; see `SourceImage.rgb`."""
+        return self.source.rgb
+
+    @property
     def size_yx(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.image.shape[1], self.image.shape[2]
+        return self.source.size_yx
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,7 +18,7 @@ from maskless.data.errors import MasklessError
 from maskless.data.keep_options import KeepOptions
 from maskless.data.model_options import ModelOptions
 from maskless.data.options import OptionValue
-from maskless.data.picture import ImageLike, load_image
+from maskless.data.picture import ImageLike
 from maskless.data.result import EditResult, StepRecord
 from maskless.data.types import EditRequest
 from maskless.engine.requests import Box, make_request
@@ -90,9 +90,8 @@ class Editor:
         first = editor.edit(view, caption="a red car", prompt="a blue house")
         second = editor.edit(view, caption="a tree", prompt="a tent")
         """
-        source = load_image(image)
-        view = PictureView(source.rgb, self.models, source=source)
-        self._views[id(view.image)] = view
+        view = PictureView(image, self.models)
+        self._views[id(view.source)] = view
         return view
 
     def request(
@@ -114,7 +113,7 @@ class Editor:
         A run of the request uses the view as long as it exists.
         """
         if isinstance(image, PictureView):
-            self._views[id(image.image)] = image
+            self._views[id(image.source)] = image
         return make_request(
             _picture(image), caption=caption, prompt=prompt, task=task, mask=mask, mask_mode=mask_mode,
             soft_mask=soft_mask, box=box, extend=extend, seed=seed,
@@ -155,19 +154,17 @@ class Editor:
     def _view_of(self, request: EditRequest) -> PictureView:
         """The view that a request was made from, if it still exists; else a recent one of the same pixels, or a new
         one."""
-        view = self._views.get(id(request.image))
-        if view is not None and view.image is request.image:
+        view, source = self._views.get(id(request.source)), request.source
+        if view is not None and view.source is source:
             return view
         if request.size_yx[0] * request.size_yx[1] > KEPT_PIXELS:
-            return PictureView(request.image, self.models)
-        source = request.source
-        whole = source is not None and source.rgb is request.image
-        pixels = source.pixels if source is not None and whole else request.image.contiguous().numpy()
+            return PictureView(request.source, self.models)
+        pixels = source.pixels if source.floats is None else source.floats.contiguous().numpy()
         digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
         digest.update(np.ascontiguousarray(pixels).data)
         key = digest.hexdigest()
         with self._lock:
-            view = self._recent.pop(key, None) or PictureView(request.image, self.models)
+            view = self._recent.pop(key, None) or PictureView(request.source, self.models)
             self._recent[key] = view
             while len(self._recent) > KEPT_VIEWS:
                 self._recent.popitem(last=False)
@@ -234,7 +231,7 @@ class Editor:
 
 def _picture(image: ImageLike | PictureView) -> ImageLike:
     """What a request is made from: a picture, or that of a view."""
-    return (image.source or image.image) if isinstance(image, PictureView) else image
+    return image.source if isinstance(image, PictureView) else image
 
 
 def _shown(value: object) -> str:

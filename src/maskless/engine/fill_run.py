@@ -76,7 +76,7 @@ class FillRun:
         self.request, self.models, self.config = request, models, config
         self.plan = (plan or FillPlan()).limited(config.strength)
         self.used = replace(config, **self.plan.changes)
-        self._view, self._locate = view or PictureView(request.image, models), locate
+        self._view, self._locate = view or PictureView(request.source, models), locate
         self._stopwatch = Stopwatch()
         self._batches = Batches(self.used.batch_size, models.memory)
         self._steps = Steps(self._make_steps)

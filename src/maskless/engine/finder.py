@@ -15,7 +15,7 @@ from maskless.data.errors import MasklessError, require
 from maskless.data.finding import Finding, FoundRegion
 from maskless.data.model_options import FOR_DRAWING, ModelOptions
 from maskless.data.options import OptionValue, require_unicode
-from maskless.data.picture import ImageLike, load_image
+from maskless.data.picture import ImageLike
 from maskless.data.types import LocationSigns
 from maskless.locating.location import Proposals, is_clear, locate, looks_like, propose
 from maskless.locating.named_mask import named_mask
@@ -81,8 +81,7 @@ class Finder:
 
     def look(self, image: ImageLike) -> PictureView:
         """A view of a picture, with which several captions can be found in it while its features are computed once."""
-        source = load_image(image)
-        return PictureView(source.rgb, self.models, source=source)
+        return PictureView(image, self.models)
 
     def find(self, image: ImageLike | PictureView, caption: str, *, alternatives: int = 3) -> Finding:
         """Find what a caption names.
@@ -109,7 +108,7 @@ class Finder:
             signs = view.location_signs(proposals.regions.boxes_xyxy, caption, outline_xyxy=location.outline_xyxy)
             shown = looks_like(view, caption, proposals)
             return Finding(
-                source=view.source or load_image(view.image),
+                source=view.source,
                 caption=caption,
                 regions=_described(proposals, torch.tensor(best), signs, note="" if shown else NOT_SHOWN),
                 mask=named_mask(view, caption, location),

@@ -49,7 +49,7 @@ class PartsRun:
         """Nothing is computed or drawn yet. The arguments are those of `FillRun`."""
         self.request, self.models, self.config, self.plan = request, models, config, plan or FillPlan()
         self.used = replace(config, **self.plan.changes)
-        self._view, self._locate = view or PictureView(request.image, models), locate
+        self._view, self._locate = view or PictureView(request.source, models), locate
         self._steps = Steps(self._make_steps)
         self._region: NamedRegion | None = None
         self._fills: list[FillRun] = []

@@ -14,7 +14,7 @@ from maskless.data.boxes import Box, context_window, corners
 from maskless.data.config import ResolvedConfig
 from maskless.data.errors import MasklessError
 from maskless.data.masks import box_mask, crop_mask, enlarge_mask, soft_box_mask, window_mask
-from maskless.data.paste import crop_window, match_surroundings, paste_back
+from maskless.data.paste import crop_source, match_surroundings, paste_back
 from maskless.data.result import Candidates
 from maskless.data.types import EditRequest, Losses, Regions, Scores
 from maskless.engine.batching import Batches
@@ -265,7 +265,7 @@ class RegionEdits:
         """The window of a region in [0, 1], read once for each side, which takes a while in a large picture."""
         if (cell, side) not in self._read:
             window = self.windows_xyxy[cell].tolist()
-            self._read[cell, side] = crop_window(self._request.image, window, side)
+            self._read[cell, side] = crop_source(self._request.source, window, side)
         return self._read[cell, side]
 
     def _matched(self, cells: list[int], drawn: Tensor, pictures: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def make_request(
     )
     require(isinstance(caption, str), f"caption must be a string, got {caption!r}")
     source = load_image(image)
-    size_yx = (source.rgb.shape[1], source.rgb.shape[2])
+    size_yx = source.size_yx
     region, amount = _region(source, mask, mask_mode, soft_mask, box)
     named = bool(caption.strip()) or region is not None
     located = named or not FACTS[task].needs_location
@@ -79,7 +79,7 @@ def make_request(
         region = _damaged(source)
         source = opaque(source, region)
     return EditRequest(
-        image=source.rgb,
+        source=source,
         caption=caption,
         prompt=prompt,
         task=task,
@@ -87,7 +87,6 @@ def make_request(
         amount=amount,
         margins_px=margins,
         seed=seed,
-        source=source,
     )
 
 
@@ -95,7 +94,7 @@ def _region(
     source: SourceImage, mask: ImageLike | None, mask_mode: str | None, soft_mask: bool, box: Box | None
 ) -> tuple[Bool[Tensor, "H W"] | None, Float[Tensor, "H W"] | None]:
     """The user's mask or box as a mask, None if neither was given, and its grey values if it is soft."""
-    height, width = size_yx = (source.rgb.shape[1], source.rgb.shape[2])
+    height, width = size_yx = source.size_yx
     require(mask is not None or not soft_mask, "soft_mask says how to read a mask, and there is no mask")
     if box is not None:
         x0, y0, x1, y1 = _corners(box, size_yx)
@@ -144,7 +143,7 @@ def _mask_mode(mask: SourceImage, brightness: Tensor, transparent: Tensor | None
         return "bright"
     # The picture with holes, as ComfyUI and the image APIs of the web exchange it: the holes are to be edited.
     opaque_part = ~transparent
-    if mask.rgb.shape == picture.rgb.shape and bool(opaque_part.any()):
+    if mask.size_yx == picture.size_yx and bool(opaque_part.any()):
         distance = (mask.rgb - picture.rgb).abs().amax(dim=0)[opaque_part]
         if float(distance.mean()) < MASK_NOISE / 10 and float(distance.max()) < MASK_NOISE:
             return "transparent"

@@ -106,7 +106,7 @@ class SearchRun:
         self.request, self.models, self.config = request, models, config
         self.plan = plan or SearchPlan()
         self.used = replace(config, **self.plan.changes)
-        self.view = view or PictureView(request.image, models)
+        self.view = view or PictureView(request.source, models)
         self._stopwatch = Stopwatch()
         self._steps = Steps(self._make_steps)
         self._state: State = {}

@@ -50,7 +50,7 @@ class SequenceRun:
         self._steps = Steps(self._make_steps)
         self._added = torch.zeros(request.size_yx, dtype=torch.bool)
         self._results: list[EditResult] = []
-        self._search = self._search_for(prompts[0], view or PictureView(request.image, models), self._added)
+        self._search = self._search_for(prompts[0], view or PictureView(request.source, models), self._added)
 
     @property
     def history(self) -> tuple[StepRecord, ...]:
@@ -91,7 +91,7 @@ class SequenceRun:
         self._steps.finish()
         last = self._search.result()
         kept = list(last.order[:MAX_CANDIDATES])
-        whole = (0, 0, self.request.image.shape[2], self.request.image.shape[1])
+        whole = (0, 0, *reversed(self.request.size_yx))
         edited = [last.edited(index) for index in kept]
         masks = torch.stack([self._added | each.touched() for each in edited])
         candidates = Candidates(
@@ -144,7 +144,7 @@ class SequenceRun:
 
     def _search_for(self, prompt: str, view: PictureView, added: Bool[Tensor, "H W"]) -> SearchRun:
         """The search for an object's region, which avoids the existing and the added objects."""
-        request = replace(self.request, image=view.image, prompt=prompt, task="add", source=None)
+        request = replace(self.request, source=view.source, prompt=prompt, task="add")
 
         def avoid(view: PictureView) -> Float[Tensor, "H W"]:
             return (dilate(objects_in(view), KEEP_MARGIN) | added).to(torch.float32)

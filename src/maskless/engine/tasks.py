@@ -124,7 +124,7 @@ def start_run(
         MasklessError: the view is of another picture or was made with other models, the state belongs to another edit,
             the task does not learn a region, or the models cannot do what the options ask for.
     """
-    view = PictureView(request.image, models) if view is None else _fitting(view, request, models)
+    view = PictureView(request.source, models) if view is None else _fitting(view, request, models)
     models = _models_for(request, models)
     if request.amount is not None and models.inpainter.denoiser is None:
         raise MasklessError("a soft mask needs an inpainting model with a UNet (Stable Diffusion 1.5, 2 or XL)")
@@ -173,10 +173,10 @@ def _fitting(view: PictureView, request: EditRequest, models: EditModels) -> Pic
     """The user's view, or a new one if the task changes the picture before it is edited."""
     if not view.made_with(models):
         raise MasklessError("the view must be made with the same models, by look of the same editor")
-    if view.image is request.image or torch.equal(view.image, request.image):
+    if view.source is request.source or view.source.shows_the_same(request.source):
         return view
     if request.task in CHANGE_THE_PICTURE:
-        return PictureView(request.image, models)
+        return PictureView(request.source, models)
     sizes = [" x ".join(map(str, reversed(size))) for size in (request.size_yx, view.size_yx)]
     raise MasklessError(f"the view must be of the request's picture, {sizes[0]}, got one of another, {sizes[1]}")
 

@@ -105,7 +105,7 @@ def _plan(pictures: Sequence[ImageLike], *, named: str, other: str, new: str) ->
     named: an object in the first two pictures. other: an object in the third. new: an object to add.
     """
     first, second, third = pictures
-    _, height, width = load_image(third).rgb.shape
+    height, width = load_image(third).size_yx
     centre = {"box": [width // 3, height // 3, width - width // 3, height - height // 3]}
     instead = "a blue house" if new == NEW_OBJECT else new
     planned: tuple[tuple[str, str, ImageLike, dict[str, Any]], ...] = (
@@ -175,10 +175,9 @@ def _finished(
     notes = {**settings, KEYWORD: json.dumps(found, allow_nan=False)}
     with written_whole(path) as temporary:
         result.best.save(temporary, text=notes, provenance=provenance.provenance)
-        signer, source = Signer.of(provenance), request.source
-        if signer is not None and source is not None:
-            ingredient = signer.ingredient(source, source.pixels)
-            signer.sign_file(temporary, result.best.provenance, ingredient, title=path.name)
+        signer = Signer.of(provenance)
+        if signer is not None:
+            signer.sign_file(temporary, result.best.provenance, signer.ingredient(request.source), title=path.name)
     return FinishedExhibit(exhibit=exhibit, path=path, facts=found)
 
 
@@ -279,9 +278,7 @@ def _section(finished: FinishedExhibit, request: EditRequest) -> str:
 
 def _before(request: EditRequest) -> np.ndarray:
     """[H, W, 3]: the picture before the edit, grey where there was nothing."""
-    source = request.source
-    assert source is not None
-    pixels = source.pixels.copy()
+    pixels = request.source.pixels.copy()
     if FACTS[request.task].draws_on_nothing:
         nothing = torch.ones(request.size_yx, dtype=torch.bool) if request.mask is None else request.mask
         pixels[nothing.numpy()] = GREY * (257 if pixels.dtype == np.uint16 else 1)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from maskless.data.boxes import Box, box_iou, corners, inside_less_outside, scale_boxes
 from maskless.data.instructions import phrases
-from maskless.data.paste import averaged, shrunk_to
-from maskless.data.picture import SourceImage
+from maskless.data.paste import averaged_source, shrunk_to
+from maskless.data.picture import ImageLike, load_image
 from maskless.data.types import Detections, LocationSigns, PatchFeatures
 from maskless.method.object_masks import Cells
 from maskless.models.clip import Clip, RelevanceCrops
@@ -34,19 +34,12 @@ class PictureView:
 
     Nothing is computed on construction. A view is valid only for the models that it was made with.
 
-    image: RGB in [0, 1], at the original resolution. source: pixels and metadata of its file; None if it has no file.
+    source: the picture at its original resolution.
     """
 
-    def __init__(
-        self,
-        image: Float[Tensor, "3 H W"],
-        models: Encoders,
-        *,
-        source: SourceImage | None = None,
-        larger: PictureView | None = None,
-    ) -> None:
+    def __init__(self, image: ImageLike, models: Encoders, *, larger: PictureView | None = None) -> None:
         """larger: the view of which this one is the `small_view`; what a grounder found in it holds here too."""
-        self.image, self.source, self._models, self._larger = image, source, models, larger
+        self.source, self._models, self._larger = load_image(image), models, larger
         self._cache: dict[str, object] = {}
 
     def made_with(self, models: Encoders) -> bool:
@@ -55,9 +48,14 @@ class PictureView:
         return mine.dino is models.dino and mine.clip is models.clip and mine.grounder is models.grounder
 
     @property
+    def image(self) -> Float[Tensor, "3 H W"]:
+        """The whole picture as floats in [0, 1]; see `SourceImage.rgb`."""
+        return self.source.rgb
+
+    @property
     def size_yx(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.image.shape[1], self.image.shape[2]
+        return self.source.size_yx
 
     @property
     def clip(self) -> Clip:
@@ -85,7 +83,7 @@ class PictureView:
     def reduced(self) -> Float[Tensor, "3 h w"]:
         """The picture itself, or a large one averaged over squares of pixels (`averaged`), from which all that the
         models get is computed."""
-        return self.cached("reduced", lambda: averaged(self.image))
+        return self.cached("reduced", lambda: averaged_source(self.source))
 
     @property
     def reduced_yx(self) -> tuple[int, int]:

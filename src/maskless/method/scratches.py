@@ -110,5 +110,4 @@ def scratched(source: SourceImage, *, count: int = 4, seed: int = 0) -> SourceIm
     marks = np.asarray(level) > 0
     pixels = source.pixels.copy()
     pixels[marks] = np.iinfo(pixels.dtype).max * 0.97
-    rgb = torch.where(torch.from_numpy(marks), torch.tensor(0.97), source.rgb)
-    return replace(source, pixels=pixels, rgb=rgb)
+    return replace(source, pixels=pixels, floats=None)

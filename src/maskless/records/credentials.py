@@ -75,12 +75,12 @@ class Signer:
         """The signer that the options name; None if they name none."""
         return None if options.sign is None else Signer(options.sign, options.sign_key)
 
-    def ingredient(self, source: SourceImage | None, pixels: np.ndarray) -> Ingredient:
+    def ingredient(self, source: SourceImage) -> Ingredient:
         """The source of an edit. A file whose credentials are broken gives a MasklessWarning.
 
-        pixels: of the source, uint8 or uint16 [H, W, 3]; they stand for a source that is not a file of this disk.
+        A source that is not a file of this disk is represented by its pixels.
         """
-        file = None if source is None or source.path is None else Path(source.path)
+        file = None if source.path is None else Path(source.path)
         if file is not None and file.is_file():
             content, mime = file.read_bytes(), _mime(file)
             if mime in self._c2pa.Builder.get_supported_mime_types():
@@ -92,9 +92,9 @@ class Signer:
                 fate = "records so" if kept else "cannot keep them"
                 text = f"the content credentials of {file.name} are broken; it is edited, and the manifest {fate}"
                 warnings.warn(text, MasklessWarning, stacklevel=2)
-                return whole if kept else replace(whole, content=_png(pixels), mime="image/png")
+                return whole if kept else replace(whole, content=_png(source.pixels), mime="image/png")
         title = "source" if file is None else file.name
-        return Ingredient(content=_png(pixels), mime="image/png", title=title, credentials=UNKNOWN)
+        return Ingredient(content=_png(source.pixels), mime="image/png", title=title, credentials=UNKNOWN)
 
     def sign_file(self, path: Path, provenance: Provenance, ingredient: Ingredient, *, title: str = "") -> None:
         """Add signed content credentials to a picture file. Its pixels stay as they are.

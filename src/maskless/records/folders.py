@@ -26,9 +26,9 @@ def picture_folder(request: EditRequest, image_id: str = "0") -> str:
 def identity(request: EditRequest, config: EditConfig, models: ModelOptions) -> str:
     """Sixteen digits that only the same edit has: the same pixels, texts, region, seed, options and models."""
     digest = hashlib.sha256()
-    pixels = request.image.contiguous().numpy() if request.source is None else request.source.pixels
+    pixels = request.source.pixels
     digest.update(pixels.data)
-    if request.source is not None and request.source.alpha is not None:
+    if request.source.alpha is not None:
         digest.update(request.source.alpha.data)
     for region in (request.mask, request.amount):
         if region is not None:

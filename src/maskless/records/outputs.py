@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from maskless.data.canvas import without_margins
 from maskless.data.files import (
@@ -178,10 +177,10 @@ def _write_pictures(
 ) -> _Written:
     """Write the pictures of the edit and result.json to a folder."""
     source = result.request.source
-    original = source.pixels if source is not None else _pixels_of_request(result.request)
+    original = source.pixels
     _save_input(folder / "input_image.png", result, original)
     signer = Signer.of(provenance)
-    ingredient = None if signer is None else signer.ingredient(source, original)
+    ingredient = None if signer is None else signer.ingredient(source)
     files, thumbnails = [], []
     for index in range(len(result.candidates)):
         edited = result.edited(index)
@@ -282,12 +281,12 @@ def edit_record(result: EditResult, files: list[str], image_id: str, own: str) -
                 "file": file,
             }
         )
-    path = request.source.path if request.source is not None else None
+    path = request.source.path
     return {
         "request": {
             "image": None if path is None else str(path),
             "image_id": image_id,
-            "size_px": [request.image.shape[2], request.image.shape[1]],
+            "size_px": list(reversed(request.size_yx)),
             "caption": request.caption,
             "prompt": request.prompt,
             "task": request.task,
@@ -371,10 +370,8 @@ def _save_input(path: Path, result: EditResult, original: np.ndarray) -> None:
     source, margins = result.request.source, result.request.margins_px
     if any(margins):
         original = without_margins(original, margins)
-        assert source is not None, "a canvas is added to loaded pictures only"
         alpha = None if source.alpha is None else without_margins(source.alpha, margins)
-        rgb = torch.from_numpy(without_margins(source.rgb.movedim(0, -1).numpy(), margins)).movedim(-1, 0)
-        source = replace(source, pixels=original, alpha=alpha, rgb=rgb)
+        source = replace(source, pixels=original, alpha=alpha, floats=None)
     save_image(path, original, source=source)
 
 
@@ -393,7 +390,3 @@ def _eight_bit_image(pixels: np.ndarray) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray((pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else np.array(pixels))
-
-
-def _pixels_of_request(request: EditRequest) -> np.ndarray:
-    return (request.image.movedim(0, -1) * 255).round().byte().contiguous().numpy()

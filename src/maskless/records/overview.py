@@ -114,7 +114,7 @@ def _maps(figure: Figure, cell: Any, result: EditResult, source: Image.Image) ->
     maps = {"attention": result.attention, "relevance": result.relevance}
     panels = ["source", *(name for name, heat in maps.items() if heat is not None), "boxes"]
     cells = cell.subgridspec(1, len(panels), wspace=0.06)
-    width, height = result.request.image.shape[2], result.request.image.shape[1]
+    height, width = result.request.size_yx
     extent = (0, width, height, 0)
     for column, panel in enumerate(panels):
         axes = figure.add_subplot(cells[column])
@@ -177,7 +177,7 @@ def _boxes(axes: Axes, result: EditResult) -> None:
 def _result(axes: Axes, result: EditResult, index: int, rank: int, picture: Image.Image) -> None:
     number = int(result.candidates.regions.anchor_index[index])
     name = f"place {number}" if result.placement else f"anchor {number}" if result.anchors else f"try {number}"
-    width, height = result.request.image.shape[2], result.request.image.shape[1]
+    height, width = result.request.size_yx
     _picture(axes, picture, (0, width, height, 0))
     axes.set_title(
         f"{rank}.  score {float(result.scores[index]):.3f}", fontweight="bold" if rank == 1 else "normal",

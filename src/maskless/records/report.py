@@ -83,7 +83,7 @@ def edit_report(
 def _head(result: EditResult) -> str:
     request = result.request
     width, height = _size_px(result)
-    path = request.source.path if request.source is not None else None
+    path = request.source.path
     caption = f"“{_one_line(request.caption)}”" if request.caption.strip() else ""
     if caption:
         replaces = FACTS[request.task].replaces_caption

@@ -54,7 +54,7 @@ class RunRecord:
 def record_of(run: Run) -> RunRecord:
     """The record of a run that starts or continues now, in this process."""
     request, now = run.request, _now()
-    path = request.source.path if request.source is not None else None
+    path = request.source.path
     return RunRecord(
         state=RUNNING,
         step=run.history[-1].step if run.history else 0,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from maskless.data.picture import load_image
 from maskless.evaluation.methods.baselines import METHODS
 from maskless.evaluation.methods.cases import Case
 from maskless.evaluation.methods.release import release_anchors, release_boxes, untrained_sizes
@@ -54,7 +55,9 @@ def test_the_edit_lies_beside_an_object_off_the_diagonal(case):
     rows, columns = attention.shape
     attention[rows // 8, columns * 7 // 8] = 1.0
     swapped = replace(features, attention=attention / attention.sum())
-    square = replace(case, request=replace(case.request, image=image), config=replace(case.config, anchors=9))
+    square = replace(
+        case, request=replace(case.request, source=load_image(image)), config=replace(case.config, anchors=9)
+    )
     original = case.models.dino.features
     case.models.dino.features = lambda _image: swapped
     try:
@@ -84,7 +87,9 @@ def test_dino_sees_pixels_that_are_not_normalised(case):
     original = case.models.dino.features
     case.models.dino.features = lambda image: seen.append(case.models.dino.preprocess(image)) or original(image)
     try:
-        METHODS["release"](replace(case, request=replace(case.request, image=torch.full((3, 64, 64), 0.25))))
+        METHODS["release"](
+            replace(case, request=replace(case.request, source=load_image(torch.full((3, 64, 64), 0.25))))
+        )
     finally:
         case.models.dino.features = original
     assert torch.allclose(seen[0], torch.full_like(seen[0], 0.25), atol=1e-5)

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from maskless.data.config import EditConfig
+from maskless.data.picture import load_image
 from maskless.data.result import EditedImage
 from maskless.data.types import EditRequest, Regions
 from maskless.engine.region_edits import RegionEdits
@@ -25,7 +26,6 @@ from maskless.models.pretrained import EditModels
 from maskless.storybook.critic import Critic
 from maskless.storybook.judge import Detection, Judge, Verdict
 from maskless.storybook.world.scenes import Scene
-from maskless.storybook.world.sheets import to_tensor
 
 ENGINE = EditConfig()  # the crop and the seam are the engine's own
 
@@ -55,8 +55,8 @@ def inpaint(
     that. replaces: whether it replaces an object, which is not kept.
     """
     models = bench.models if is_object else replace(bench.models, refinement=None)
-    request = EditRequest(image=to_tensor(scene.image), caption="", prompt=prompt, seed=seed)
-    config, view = resolved(replace(ENGINE, steps=bench.steps), request, models), PictureView(request.image, models)
+    request = EditRequest(source=load_image(scene.image), caption="", prompt=prompt, seed=seed)
+    config, view = resolved(replace(ENGINE, steps=bench.steps), request, models), PictureView(request.source, models)
     one = torch.zeros(1, dtype=torch.long)
     edits = RegionEdits(
         request,

@@ -54,7 +54,7 @@ class Case:
     @cached_property
     def view(self) -> PictureView:
         """The view of the request's picture, which all methods share."""
-        return PictureView(self.request.image, self.models)
+        return PictureView(self.request.source, self.models)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -70,7 +70,7 @@ class PasteBack(ModularPipelineBlocks):
         block = self.get_block_state(state)
         source = load_image(block.source_image)
         mask = load_image(block.mask_image).rgb.mean(dim=0) > 0.5
-        size_yx = (source.rgb.shape[1], source.rgb.shape[2])
+        size_yx = source.size_yx
         require(tuple(mask.shape) == size_yx, f"mask_image must be {size_yx[1]} x {size_yx[0]}, got {mask.shape[::-1]}")
         require(0 <= block.feather <= 0.5, f"feather must be from 0 to 0.5, got {block.feather}")
         pasted: Any = [_pasted(source, each, mask, float(block.feather)) for each in block.images]

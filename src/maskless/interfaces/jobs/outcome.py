@@ -78,8 +78,8 @@ def outcome_facts(result: EditResult) -> dict[str, Any]:
     ]
     return {
         "size_px": [width, height],
-        "bit_depth": 8 if source is None else source.bit_depth,
-        "has_alpha": source is not None and source.alpha is not None,
+        "bit_depth": source.bit_depth,
+        "has_alpha": source.alpha is not None,
         "margins_px": list(result.request.margins_px),
         "task": result.request.task,
         "caption": result.request.caption,

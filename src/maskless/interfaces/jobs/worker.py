@@ -236,7 +236,6 @@ class Jobs:
     def _start(self, job: Job) -> Run:
         """The run of a job; it continues from the checkpoint that an earlier server left."""
         view = self._view_of(job)
-        assert view.source is not None
         request = job.spec.request(view.source, job.mask)
         options: dict[str, Any] = dict(job.spec.options)
         run = self.editor.start(request, view=view, **options)

@@ -203,7 +203,7 @@ def _encoded(outcome: Outcome, rank: int, wanted: Wanted, provenance: Provenance
     signer = Signer.of(provenance)
     if signer is None:
         return file.getvalue()
-    written = signer.ingredient(source, source.pixels)
+    written = signer.ingredient(source)
     return signer.signed(file.getvalue(), f"image/{wanted.output_format}", None, written, title=path.name)
 
 
