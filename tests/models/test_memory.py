@@ -19,6 +19,7 @@ from maskless.models.memory import (
     execution_device,
     is_out_of_memory,
     memory_advice,
+    share_equal_weights,
     store_in_float16,
 )
 from maskless.models.pretrained import EditModels, load_models
@@ -66,6 +67,18 @@ def test_the_bundled_redrawer_keeps_its_weights_in_half_precision_and_draws_the_
     assert sizes[0] < 0.51 * sizes[1] and models.redrawer.unet.dtype == torch.float32
     assert torch.equal(*(inpainted(loaded.for_redrawing()) for loaded in (models, whole)))
     assert {weight.dtype for weight in models.inpainter.unet.parameters()} == {torch.float32}
+
+
+def test_weights_that_two_models_have_in_common_are_held_once():
+    models = load_models(ModelOptions(device="cpu", dtype="float32"))
+    mine, others = (dict(model.vae.named_parameters()) for model in (models.inpainter, models.redrawer))
+    assert all(each.data_ptr() == others[name].data_ptr() for name, each in mine.items())
+    first, second, third = (torch.nn.Linear(3, 3) for _ in range(3))
+    second.load_state_dict(first.state_dict())
+    share_equal_weights([first, torch.nn.Conv2d(3, 3, 1)], [second, third])
+    assert second.weight.data_ptr() == first.weight.data_ptr() != third.weight.data_ptr()
+    second.to(torch.float16)
+    assert first.weight.dtype == torch.float32, "a converted network gets its own weights"
 
 
 def test_weights_that_float16_would_change_stay_as_they_are(family_folder):

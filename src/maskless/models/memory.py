@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 LEVELS = ("full", "balanced", "low", "minimal")
 """The memory levels, from the one that needs the most memory to the one that needs the least."""
@@ -78,12 +79,41 @@ def store_in_float16(networks: Sequence[Any]) -> None:
     """Store the weights of denoisers that compute in float32 in float16, where that changes none of them.
 
     Half of the memory of the weights is saved. Each layer's are converted whenever it computes, so this is for networks
-    that are computed seldom. Weights that were published in half precision stay exactly what they are.
+    that are computed seldom. Weights that were published in half precision stay exactly what they are. The first layer
+    keeps its format, because diffusers takes it for that of the network. diffusers' own layerwise casting would take
+    longer, because it converts the weights back after each layer.
     """
     for network in _unpacked_denoisers(networks):
         weights = list(network.parameters())
         if all(each.dtype == torch.float32 and torch.equal(each, each.half().float()) for each in weights):
-            network.enable_layerwise_casting(storage_dtype=torch.float16, compute_dtype=torch.float32)
+            layers = [each for each in network.modules() if isinstance(each, (nn.Conv2d, nn.Linear))]
+            for layer in layers[1:]:
+                layer.weight.data = layer.weight.data.half()
+                parametrize.register_parametrization(layer, "weight", _InFloat32(), unsafe=True)
+
+
+class _InFloat32(nn.Module):
+    """A weight as it is computed with, from what is stored."""
+
+    def forward(self, stored: Tensor) -> Tensor:
+        return stored.to(torch.float32)
+
+
+def share_equal_weights(kept: Sequence[nn.Module], others: Sequence[nn.Module]) -> None:
+    """Keep the weights of networks that two models have in common, such as the autoencoder, once in memory.
+
+    kept, others: the networks of the two models, on the same device. A network of the second whose weights all equal
+    those of one of the same class of the first takes its tensors; it gets its own again if it is moved or converted.
+    """
+    for network in others:
+        weights = dict(network.named_parameters())
+        for twin in kept:
+            same = dict(twin.named_parameters())
+            if type(network) is not type(twin) or weights.keys() != same.keys():
+                continue
+            if all(torch.equal(each, same[name]) for name, each in weights.items()):
+                for name, each in weights.items():
+                    each.data = same[name].data
 
 
 def is_packed(weight: Tensor | nn.Module | None) -> bool:

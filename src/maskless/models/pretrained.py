@@ -23,7 +23,7 @@ from maskless.models.inpainters.gguf_transformer import load_transformer
 from maskless.models.inpainters.loading import PREVIEWS_NEED_UNET, InpaintingModel, load_pipeline, make_inpainter
 from maskless.models.inpainters.previews import load_preview_vae
 from maskless.models.inpainters.single_file import load_single_file, settings_of
-from maskless.models.memory import arrange, is_out_of_memory, memory_advice, store_in_float16
+from maskless.models.memory import arrange, is_out_of_memory, memory_advice, share_equal_weights, store_in_float16
 from maskless.models.parts import one_line_model_errors, read_json
 from maskless.models.presets import Preset
 from maskless.models.sources import (
@@ -130,6 +130,7 @@ def load_models(options: ModelOptions | None = None) -> EditModels:
         if REDRAW in parts:
             refinement = _load_part(_load_refinement, parts[REDRAW], REDRAW, memory=options.memory)
             redrawer, further = _load_part(_load_redrawer, parts[REDRAW], REDRAW, **for_denoisers)
+            share_equal_weights(networks, further)
             networks += further
         eraser = _load_part(_load_eraser, parts[ERASE], ERASE, memory=options.memory) if ERASE in parts else None
         placement = _placed(networks, encoders, device=device, memory=options.memory, dtype=dtype)

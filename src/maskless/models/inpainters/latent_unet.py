@@ -77,6 +77,7 @@ class StableDiffusionInpainter:
         self.pipeline = pipeline
         self.vae = pipeline.vae.eval().requires_grad_(False)
         self.unet = pipeline.unet.to(dtype=dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._dtype = self.unet.dtype  # diffusers looks through all modules for it
         self._texts = _text_encoders(pipeline)
         self._takes_mask, self.takes_picture = channels == WITH_MASK, channels == WITH_PICTURE
         self._scheduler = choose_scheduler(pipeline.scheduler, scheduler)
@@ -245,11 +246,12 @@ class StableDiffusionInpainter:
         self, run: Denoising, scaled: Tensor, timestep: Tensor, prompt: PromptEmbedding, guidance_scale: float
     ) -> Tensor:
         """The UNet's prediction for scaled latents. If it overflows in float16, the UNet leaves float16 for good."""
-        half = self.unet.dtype == torch.float16  # diffusers looks through all modules for it
+        half = self._dtype == torch.float16
         with self._in_float16 if half else nullcontext():
             prediction = self._guided(run, scaled, timestep, prompt, guidance_scale)
-            if half and self.unet.dtype == torch.float16 and not is_finite(prediction):
+            if half and self._dtype == torch.float16 and not is_finite(prediction):
                 leave_float16([self.unet])
+                self._dtype = self.unet.dtype
                 prediction = self._guided(run, scaled, timestep, prompt, guidance_scale)
         return prediction
 
@@ -290,7 +292,7 @@ class StableDiffusionInpainter:
         """
         decoded = self.vae.decode(self._unscaled(latents).to(self.vae.dtype)).sample.float()
         if not is_finite(decoded):
-            raise not_finite(self.unet.dtype)
+            raise not_finite(self._dtype)
         return ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
     @torch.no_grad()
@@ -361,7 +363,7 @@ class StableDiffusionInpainter:
             rows = prompted.expand(count, *prompted.shape[1:])
             return torch.cat([negative.expand(count, *negative.shape[1:]), rows]) if guided else rows
 
-        dtype = self.unet.dtype
+        dtype = self._dtype
         arguments: dict[str, Any] = {"encoder_hidden_states": stacked(prompt.negative, prompt.prompt).to(dtype)}
         if prompt.pooled is not None and prompt.negative_pooled is not None:
             pooled = stacked(prompt.negative_pooled, prompt.pooled).to(dtype)
