@@ -60,7 +60,8 @@ def test_a_speck_of_a_mask_gives_way_to_the_region(storybook, monkeypatch):
 
 
 def test_what_stays_before_a_new_background_is_whole(storybook):
-    """Of these 24 scenes the mask holds over 0.8 of every object in 18, the outline alone in 12."""
+    """Of these 24 scenes the mask holds over 0.8 of every object in 22, the outline alone in 12. Without what stands out
+    beside the outline it would be 18, and 4 % of the background in place of 6 %."""
     by_outline, whole, taken = [], [], []
     for job in draw_jobs("background", "validation", 24, 240_000):
         view = storybook.look(job.image)
@@ -71,8 +72,21 @@ def test_what_stays_before_a_new_background_is_whole(storybook):
         whole.append(min(float(kept[mask].float().mean()) for mask in masks))
         taken.append(float(kept[~torch.stack(masks).any(dim=0)].float().mean()))
     whole_masks, whole_outlines = (sum(share > 0.8 for share in shares) for shares in (whole, by_outline))
-    assert whole_masks >= 18 and whole_masks > whole_outlines + 4
-    assert sum(taken) / len(taken) < 0.05
+    assert whole_masks >= 21 and whole_masks > whole_outlines + 4
+    assert sum(taken) / len(taken) < 0.065
+
+
+def test_of_what_stands_out_only_the_named_objects_stay(storybook):
+    """Of 21 scenes, in which the caption names the first of several objects, 97 % of it and 10 % of the others stay."""
+    named, others = [], []
+    for job in draw_jobs("background", "validation", 12, 240_000):
+        masks, view = [torch.from_numpy(thing.mask) for thing in job.kept], storybook.look(job.image)
+        caption = job.caption.split(" and ")[0]
+        found = locate(view, caption, storybook.config.resolved())
+        kept = named_mask(view, caption, found, salient=objects_in(view))
+        named.append(float(kept[masks[0]].float().mean()))
+        others += [float(kept[mask].float().mean()) for mask in masks[1:]]
+    assert sum(named) / len(named) > 0.9 and len(others) > 5 and sum(others) / len(others) < 0.2
 
 
 def test_connected_parts_are_sought_on_the_shrunk_picture(storybook, monkeypatch):

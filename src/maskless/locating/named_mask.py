@@ -24,6 +24,9 @@ REACH_SHARE, MIN_REACH_PX = 0.25, 3
 """How far the surroundings of a region reach: a share of its longer side, and a minimum in pixels."""
 KEPT_WHOLE = 0.7
 """A connected part of the outline of which at least this share lies inside the regions is kept whole."""
+STANDING_OUT = 0.3
+"""A connected part of what stands out in and near the regions is kept with the objects if the mask covers at least this
+share of it. "Near" is this share of a region's longer side."""
 MAX_HOLE = 0.02
 """Maximum size of a hole that is filled as part of the object around it, as a share of the picture."""
 
@@ -40,8 +43,9 @@ def named_mask(
 
     Args:
         location: of the caption, with an outline.
-        salient: mask of everything that stands out. If it is given, its pixels do not count as surroundings, so the
-            mask misses less of an object with the colours of its neighbour, but includes more of the background.
+        salient: mask of everything that stands out. If it is given, its pixels do not count as surroundings, and its
+            parts that belong to the objects are added, so the mask misses less of an object, but includes more of the
+            background.
     """
     assert location.outline is not None
     small = view.shrunk(COLOURS_PX)
@@ -62,7 +66,25 @@ def named_mask(
     # A threshold below a half dilates the added parts a little, so that they touch the outline at full resolution.
     completed = F.interpolate(missed, size=view.size_yx, mode="bilinear")[0, 0] > 0.25
     beyond = F.interpolate(_parts_inside(outlined, regions.any(dim=0))[None, None], size=view.size_yx)[0, 0] > 0
-    return (_at_size(location.outline, view.size_yx) & (in_regions | beyond)) | completed
+    mask = (_at_size(location.outline, view.size_yx) & (in_regions | beyond)) | completed
+    return mask if salient is None else mask | _standing_out(mask, salient, fitted, small_yx)
+
+
+def _standing_out(
+    mask: Bool[Tensor, "H W"], salient: Bool[Tensor, "H W"], fitted: Int[Tensor, "N 4"], small_yx: tuple[int, int]
+) -> Bool[Tensor, "H W"]:
+    """The parts of what stands out that belong to the objects of a mask; see STANDING_OUT.
+
+    fitted: the regions of the objects, in pixels. small_yx: the size at which parts are told apart.
+    """
+    size_yx = (mask.shape[0], mask.shape[1])
+    margin = STANDING_OUT * (fitted[:, 2:] - fitted[:, :2]).max(dim=1).values[:, None]
+    near = fitted + (margin * torch.tensor([-1, -1, 1, 1])).round().long()
+    around = _box_masks(scale_boxes(near, size_yx, small_yx), small_yx).any(dim=0)
+    parts = _parts_inside(
+        (_covered_share(salient, small_yx) > 0.5) & around, _covered_share(mask, small_yx) > 0.5, STANDING_OUT
+    )
+    return salient & (F.interpolate(parts[None, None], size=size_yx)[0, 0] > 0)
 
 
 def _at_size(mask: Bool[Tensor, "h w"], size_yx: tuple[int, int]) -> Bool[Tensor, "H W"]:
@@ -72,10 +94,12 @@ def _at_size(mask: Bool[Tensor, "h w"], size_yx: tuple[int, int]) -> Bool[Tensor
     return F.interpolate(mask.to(torch.float32)[None, None], size=size_yx, mode="bilinear")[0, 0] > 0.5
 
 
-def _parts_inside(outline: Bool[Tensor, "h w"], inside: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """1 on the connected parts of an outline of which KEPT_WHOLE lies inside, and on their edges; 0 elsewhere."""
+def _parts_inside(
+    outline: Bool[Tensor, "h w"], inside: Bool[Tensor, "h w"], share: float = KEPT_WHOLE
+) -> Float[Tensor, "h w"]:
+    """1 on the connected parts of an outline of which at least a share lies inside, and on their edges; 0 elsewhere."""
     parts = components(outline) if bool(outline.any()) else []
-    mostly = [part for part in parts if float(inside[part].float().mean()) >= KEPT_WHOLE]
+    mostly = [part for part in parts if float(inside[part].float().mean()) >= share]
     whole = torch.stack([torch.zeros_like(outline), *mostly]).any(dim=0).to(torch.float32)
     return F.max_pool2d(whole[None, None], 3, stride=1, padding=1)[0, 0]
 
