@@ -60,9 +60,10 @@ def test_a_speck_of_a_mask_gives_way_to_the_region(storybook, monkeypatch):
 
 
 def test_what_stays_before_a_new_background_is_whole(storybook):
-    """Of these 24 scenes the mask holds over 0.8 of every object in 22, and 6 % of the background; the
-    outline alone in 12.
-    Without what stands out it would be 18 and 4 %."""
+    """Of these 24 scenes the mask holds over 0.8 of every object in 22, and 6 % of the background.
+
+    The outline alone would do so in 12, and the mask without what stands out in 18, with 4 % of the background.
+    """
     by_outline, whole, taken = [], [], []
     for job in draw_jobs("background", "validation", 24, 240_000):
         view = storybook.look(job.image)
