@@ -60,9 +60,9 @@ def test_a_speck_of_a_mask_gives_way_to_the_region(storybook, monkeypatch):
 
 
 def test_what_stays_before_a_new_background_is_whole(storybook):
-    """Of these 24 scenes the mask holds over 0.8 of every object in 22, and 6 % of the background.
+    """Of these 24 scenes the mask holds over 0.8 of every object in 22, and 4 % of the background.
 
-    The outline alone would do so in 12, and the mask without what stands out in 18, with 4 % of the background.
+    The outline alone would do so in 12, and the mask without what stands out in 18, with as much of it.
     """
     by_outline, whole, taken = [], [], []
     for job in draw_jobs("background", "validation", 24, 240_000):
@@ -75,11 +75,11 @@ def test_what_stays_before_a_new_background_is_whole(storybook):
         taken.append(float(kept[~torch.stack(masks).any(dim=0)].float().mean()))
     whole_masks, whole_outlines = (sum(share > 0.8 for share in shares) for shares in (whole, by_outline))
     assert whole_masks >= 21 and whole_masks > whole_outlines + 4
-    assert sum(taken) / len(taken) < 0.065
+    assert sum(taken) / len(taken) < 0.05
 
 
 def test_of_what_stands_out_only_the_named_objects_stay(storybook):
-    """Of 21 scenes, in which the caption names the first of several objects, 97 % of it and 10 % of the others stay."""
+    """Of 21 scenes, in which the caption names the first of several objects, 97 % of it and 8 % of the others stay."""
     named, others = [], []
     for job in draw_jobs("background", "validation", 12, 240_000):
         masks, view = [torch.from_numpy(thing.mask) for thing in job.kept], storybook.look(job.image)

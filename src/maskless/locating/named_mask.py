@@ -25,8 +25,9 @@ REACH_SHARE, MIN_REACH_PX = 0.25, 3
 KEPT_WHOLE = 0.7
 """A connected part of the outline of which at least this share lies inside the regions is kept whole."""
 STANDING_OUT = 0.3
-"""A connected part of what stands out in and near the regions is kept with the objects if the mask covers at least this
-share of it. "Near" is this share of a region's longer side."""
+"""A connected part of what stands out in and near the regions, in a colour that does not occur around these, is kept
+with the objects if the mask covers at least this share of it. "Near" is at most this share of a region's longer
+side away."""
 MAX_HOLE = 0.02
 """Maximum size of a hole that is filled as part of the object around it, as a share of the picture."""
 
@@ -67,24 +68,27 @@ def named_mask(
     completed = F.interpolate(missed, size=view.size_yx, mode="bilinear")[0, 0] > 0.25
     beyond = F.interpolate(_parts_inside(outlined, regions.any(dim=0))[None, None], size=view.size_yx)[0, 0] > 0
     mask = (_at_size(location.outline, view.size_yx) & (in_regions | beyond)) | completed
-    return mask if salient is None else mask | _standing_out(mask, salient, fitted, small_yx)
+    return mask if salient is None else mask | _standing_out(mask, salient, small, fitted)
 
 
 def _standing_out(
-    mask: Bool[Tensor, "H W"], salient: Bool[Tensor, "H W"], fitted: Int[Tensor, "N 4"], small_yx: tuple[int, int]
+    mask: Bool[Tensor, "H W"], salient: Bool[Tensor, "H W"], small: Float[Tensor, "3 h w"], fitted: Int[Tensor, "N 4"]
 ) -> Bool[Tensor, "H W"]:
     """The parts of what stands out that belong to the objects of a mask; see STANDING_OUT.
 
-    fitted: the regions of the objects, in pixels. small_yx: the size at which parts are told apart.
+    small: the shrunk picture whose colours are compared. fitted: the regions of the objects, in pixels of the picture.
     """
-    size_yx = (mask.shape[0], mask.shape[1])
+    size_yx, small_yx = (mask.shape[0], mask.shape[1]), (small.shape[1], small.shape[2])
     margin = STANDING_OUT * (fitted[:, 2:] - fitted[:, :2]).max(dim=1).values[:, None]
     near = fitted + (margin * torch.tensor([-1, -1, 1, 1])).round().long()
-    around = _box_masks(scale_boxes(near, size_yx, small_yx), small_yx).any(dim=0)
-    parts = _parts_inside(
-        (_covered_share(salient, small_yx) > 0.5) & around, _covered_share(mask, small_yx) > 0.5, STANDING_OUT
-    )
-    return salient & (F.interpolate(parts[None, None], size=size_yx)[0, 0] > 0)
+    regions = _box_masks(scale_boxes(near, size_yx, small_yx), small_yx)
+    surroundings = ~regions.any(dim=0) & (_covered_share(~salient, small_yx) == 1)
+    if not bool(surroundings.any()):
+        return torch.zeros_like(mask)
+    coloured = _colour_outliers_in(small, regions, surroundings)
+    parts = (_covered_share(salient, small_yx) > 0.5) & regions.any(dim=0) & coloured
+    belonging = _parts_inside(parts, _covered_share(mask, small_yx) > 0.5, STANDING_OUT)
+    return salient & (F.interpolate(belonging[None, None], size=size_yx)[0, 0] > 0)
 
 
 def _at_size(mask: Bool[Tensor, "h w"], size_yx: tuple[int, int]) -> Bool[Tensor, "H W"]:
