@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskless.data.paste import resize
 from maskless.models.clip import MAX_CROPS, draw_views, relevance_boxes, text_pieces
 from maskless.models.encoders import load_clip
 from maskless.storybook.train import ASSETS
@@ -91,3 +92,13 @@ def test_crops_are_looked_at_where_their_boxes_are(editor, picture):
     crops = clip.encode_crops(picture, boxes)
     assert torch.allclose(crops[0], clip.encode(picture[None, :, 20:44, 84:108]).embedding[0], atol=1e-5)
     assert not torch.allclose(crops[0], crops[1], atol=1e-4)
+
+
+def test_crops_have_the_embeddings_of_the_whole_network(picture):
+    """For crops, the last layer computes the CLS token alone."""
+    clip = load_clip(ASSETS / "clip")
+    boxes = torch.tensor([[0, 0, 40, 40], [10, 5, 60, 44], [84, 20, 108, 44]])
+    crops = [resize(picture[:, y0:y1, x0:x1], (clip.image_px, clip.image_px)) for x0, y0, x1, y1 in boxes.tolist()]
+    expected = clip.encode(torch.stack(crops)).embedding
+    assert torch.allclose(clip.encode_crops(picture, boxes), expected, atol=1e-5)
+    assert not torch.allclose(expected[0], expected[2], atol=1e-2), "the crops differ"

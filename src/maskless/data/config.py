@@ -177,7 +177,8 @@ class EditConfig:
         group="Losses",
         minimum=1,
         maximum=64,
-        help="How many crops and mirror images of each candidate CLIP looks at.",
+        help="How many crops and mirror images of each candidate CLIP looks at; with --search placed, where the loss "
+        "chooses nothing, it looks at one.",
     )
 
     ranking: str | None = option(

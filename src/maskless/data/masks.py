@@ -110,9 +110,9 @@ def mask_weight(mask: Bool[Tensor, "H W"], box_xyxy: Box, feather: float) -> Flo
         eroded = -F.max_pool2d(-eroded, 3, stride=1, padding=1)
     rise = ((depth - 0.5) / (_local_rounds(small, rounds, feather) - 0.5)).clamp(min=0, max=1)
     rise = F.interpolate(rise, size=around.shape[2:], mode="bilinear")
-    thin = (shares > 0).to(torch.float32) * (1 - _grown(_opened(small, 2), 3))
+    thin = (shares > 0).to(torch.float32) * (1 - grown(_opened(small, 2), 2))
     if bool(thin.any()):  # hair lines, which the small copy does not show as they are
-        rise = torch.maximum(rise, F.interpolate(_grown(thin, 2), size=around.shape[2:], mode="bilinear"))
+        rise = torch.maximum(rise, F.interpolate(grown(thin, 1), size=around.shape[2:], mode="bilinear"))
     rise = rise[0, 0, top : top + y1 - y0, left : left + x1 - x0]
     return inside * (rise * rise * (3 - 2 * rise))
 
@@ -133,7 +133,7 @@ def _local_rounds(mask: Float[Tensor, "1 1 h w"], rounds: int, feather: float) -
         width = min(rounds, max(1, round(share * half)))
         widths = torch.where((widths == 0) & (_opened(coarse, half) > 0), torch.full_like(widths, width), widths)
         half = min(half - 1, int(half * THICKNESS_FACTOR))
-    found = F.interpolate(_grown(widths, 2), size=mask.shape[2:], mode="nearest")
+    found = F.interpolate(grown(widths, 1), size=mask.shape[2:], mode="nearest")
     return found.clamp(min=1)
 
 
@@ -144,13 +144,14 @@ def _opened(mask: Float[Tensor, "1 1 h w"], half: int) -> Float[Tensor, "1 1 h w
     """
     if half == 1:
         return mask
-    return mask * _grown(1 - _grown(1 - mask, half), half + 3 * half // 4)
+    return mask * grown(1 - grown(1 - mask, half - 1), half - 1 + 3 * half // 4)
 
 
-def _grown(mask: Float[Tensor, "1 1 h w"], reach: int) -> Float[Tensor, "1 1 h w"]:
-    """The mask grown by reach - 1 pixels on all sides."""
-    wide = F.max_pool2d(mask, (2 * reach - 1, 1), stride=1, padding=(reach - 1, 0))
-    return F.max_pool2d(wide, (1, 2 * reach - 1), stride=1, padding=(0, reach - 1))
+def grown(values: Float[Tensor, "*n h w"], pixels: int) -> Float[Tensor, "*n h w"]:
+    """The maximum in the square around each pixel that reaches this many pixels to each side, first of columns and then
+    of rows, which takes less than half of the time of the square at once."""
+    wide = F.max_pool2d(values, (2 * pixels + 1, 1), stride=1, padding=(pixels, 0))
+    return F.max_pool2d(wide, (1, 2 * pixels + 1), stride=1, padding=(0, pixels))
 
 
 def components(mask: Bool[Tensor, "h w"]) -> list[Bool[Tensor, "h w"]]:
@@ -230,6 +231,4 @@ def _ramp(length: int, feather: float, *, at_start: bool, at_end: bool) -> Tenso
 def dilate(mask: Bool[Tensor, "H W"], share: float) -> Bool[Tensor, "H W"]:
     """The mask grown on all sides by `share` times the picture's shorter side, at least by one pixel."""
     reach = max(1, round(share * min(mask.shape)))
-    wide = mask.to(torch.float32)[None, None]
-    wide = F.max_pool2d(wide, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
-    return F.max_pool2d(wide, (1, 2 * reach + 1), stride=1, padding=(0, reach))[0, 0] > 0
+    return grown(mask.to(torch.float32)[None, None], reach)[0, 0] > 0

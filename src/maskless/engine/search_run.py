@@ -106,6 +106,8 @@ class SearchRun:
         self.request, self.models, self.config = request, models, config
         self.plan = plan or SearchPlan()
         self.used = replace(config, **self.plan.changes)
+        if not self._search.uses_loss:
+            self.used = replace(self.used, views=1)
         self.view = view or PictureView(request.source, models)
         self._stopwatch = Stopwatch()
         self._steps = Steps(self._make_steps)

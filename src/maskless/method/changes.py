@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from maskless.data.masks import components, without_holes
+from maskless.data.masks import components, grown, without_holes
 from maskless.method.foreground import colour_outliers
 
 SLIGHT, CLEAR = 24 / 255, 50 / 255
@@ -47,7 +47,7 @@ def changed(
     """
     difference = _mean_of_nine((drawn - source).abs().amax(dim=0)) * region
     reach = max(1, round(HALO_REACH * float(region.sum()) ** 0.5))
-    nearby = F.max_pool2d(difference[None, None], 2 * reach + 1, stride=1, padding=reach)[0, 0]
+    nearby = grown(difference[None, None], reach)[0, 0]
     differs = difference > (HALO_SHARE * nearby).clamp(min=SLIGHT, max=STRONG)
     foreign = _grown(colour_outliers(source, region, ~region))
     differs |= foreign & (difference > SLIGHT)
@@ -66,7 +66,7 @@ def _mean_of_nine(values: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
 
 
 def _grown(mask: Bool[Tensor, "h w"], pixels: int = 1) -> Bool[Tensor, "h w"]:
-    return F.max_pool2d(mask[None, None].to(torch.float32), 2 * pixels + 1, stride=1, padding=pixels)[0, 0] > 0
+    return grown(mask[None, None].to(torch.float32), pixels)[0, 0] > 0
 
 
 def _shrunk(mask: Bool[Tensor, "h w"], pixels: int = 1) -> Bool[Tensor, "h w"]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from maskless.data.masks import components
+from maskless.data.masks import components, grown
 from maskless.data.picture import SourceImage
 
 MAX_WIDTH_SHARE = 1 / 28
@@ -73,13 +73,13 @@ def _textured(marks: Bool[Tensor, "H W"], reach: int) -> Bool[Tensor, "H W"]:
 
 
 def _dilated(mask: Bool[Tensor, "H W"], pixels: int) -> Bool[Tensor, "H W"]:
-    return F.max_pool2d(mask.to(torch.float32)[None], 2 * pixels + 1, stride=1, padding=pixels)[0] > 0
+    return grown(mask.to(torch.float32)[None, None], pixels)[0, 0] > 0
 
 
 def _closed(picture: Tensor, reach: int) -> Tensor:
     """Morphological closing with a square of side 2 reach + 1."""
-    wide = F.max_pool2d(picture, 2 * reach + 1, stride=1, padding=reach)
-    return -F.max_pool2d(-wide, 2 * reach + 1, stride=1, padding=reach)
+    wide = grown(picture, reach)
+    return -grown(-wide, reach)
 
 
 def _is_long(stroke: Tensor) -> bool:

@@ -45,7 +45,8 @@ class Search:
     """One way to find a region.
 
     steps: see `Steps`. candidates: the cells of the candidates, once all steps are made; they may include cells that
-    are not evaluated yet. total_steps: how many steps there are. learns: whether AnchorNet is trained.
+    are not evaluated yet. total_steps: how many steps there are. learns: whether AnchorNet is trained. uses_loss:
+    whether the losses choose anything; if not, CLIP looks at one view of each candidate, for the record alone.
     placement: which regions the search considered and why it stopped; None if it has no such record.
     """
 
@@ -53,6 +54,7 @@ class Search:
     candidates: Callable[[SearchState, Float[Tensor, "K C 8 8"], EditConfig], list[int]]
     total_steps: Callable[[EditConfig], int]
     learns: bool = False
+    uses_loss: bool = True
     placement: Callable[[SearchState, EditConfig], Placement] | None = None
 
 
@@ -70,6 +72,7 @@ SEARCHES = {
         steps=placed_search,
         candidates=lambda state, regions, config: place(state, config.budget)[1],
         total_steps=lambda config: 1,
+        uses_loss=False,
         placement=lambda state, config: place(state, config.budget)[0],
     ),
     "learned": LEARNED,
