@@ -41,7 +41,7 @@ def pictures_of_an_edit() -> Counter[str]:
 
         return hook
 
-    networks = {"dino": editor.models.dino.model, "clip": editor.models.clip.model.vision_model}
+    networks = {"dino": editor.models.dino.model, "clip": editor.models.clip.model.vision_model.embeddings}
     for name, network in networks.items():
         network.register_forward_hook(count(name), with_kwargs=True)
     result = editor.edit(SAMPLE, caption=CAPTION, prompt=PROMPT)

@@ -27,8 +27,10 @@ def test_boxes_that_were_encoded_for_one_caption_are_known_for_every_other(edito
     boxes = torch.tensor([[0, 0, 40, 40], [60, 20, 110, 70]])
     view.signs(boxes, "a car")
     encoded = []
-    original = editor.models.clip.encode
-    monkeypatch.setattr(editor.models.clip, "encode", lambda images: encoded.append(len(images)) or original(images))
+    original = editor.models.clip.encode_crops
+    monkeypatch.setattr(
+        editor.models.clip, "encode_crops", lambda image, boxes: encoded.append(len(boxes)) or original(image, boxes)
+    )
     more = torch.cat([boxes, torch.tensor([[10, 10, 30, 30]])])
     second = view.signs(more, "a house")
     assert encoded == [1], "the crop of the new box"

@@ -86,8 +86,7 @@ class StableDiffusionInpainter:
         whole = self.cell_px * 2 ** (len(self.unet.config.block_out_channels) - 1)
         if self.native_px % whole:
             raise MasklessError(f"native_px must be a multiple of {whole} for this model, got {self.native_px}")
-        self.recommended_steps = recommended_steps
-        self.recommended_guidance = recommended_guidance
+        self.recommended_steps, self.recommended_guidance = recommended_steps, recommended_guidance
         self.unet_forwards = 0
         self._statistics = _latent_statistics(self.vae)
         self._previews = None if preview_vae is None else PreviewDecoder(preview_vae, self.vae, cell_px=self.cell_px)
@@ -250,8 +249,7 @@ class StableDiffusionInpainter:
         with self._in_float16 if half else nullcontext():
             prediction = self._guided(run, scaled, timestep, prompt, guidance_scale)
             if half and self._dtype == torch.float16 and not is_finite(prediction):
-                leave_float16([self.unet])
-                self._dtype = self.unet.dtype
+                self._dtype = leave_float16([self.unet])
                 prediction = self._guided(run, scaled, timestep, prompt, guidance_scale)
         return prediction
 

@@ -17,9 +17,11 @@ def is_finite(values: Tensor) -> bool:
     return bool(values.isfinite().all())
 
 
-def leave_float16(networks: Sequence[nn.Module]) -> None:
+def leave_float16(networks: Sequence[nn.Module]) -> torch.dtype:
     """Convert networks from float16 to bfloat16 where the GPU computes in it, else to float32, and warn the user.
 
+    Returns:
+        The format that they have now.
     Raises:
         MasklessError: the networks are kept elsewhere and copied to the device, or the wider weights do not fit there.
     """
@@ -49,6 +51,7 @@ def leave_float16(networks: Sequence[nn.Module]) -> None:
         MasklessWarning,
         stacklevel=2,
     )
+    return wider
 
 
 def not_finite(dtype: torch.dtype) -> MasklessError:
