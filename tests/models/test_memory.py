@@ -79,6 +79,11 @@ def test_weights_that_two_models_have_in_common_are_held_once():
     assert second.weight.data_ptr() == first.weight.data_ptr() != third.weight.data_ptr()
     second.to(torch.float16)
     assert first.weight.dtype == torch.float32, "a converted network gets its own weights"
+    halved = torch.nn.Linear(3, 3)
+    halved.load_state_dict({name: torch.ones_like(weight) for name, weight in first.state_dict().items()})
+    first.load_state_dict(halved.state_dict())
+    share_equal_weights([first], [halved.to(torch.float16)])
+    assert halved.weight.dtype == torch.float16, "equal numbers in another format are other weights"
 
 
 def test_weights_that_float16_would_change_stay_as_they_are(family_folder):

@@ -111,7 +111,8 @@ def share_equal_weights(kept: Sequence[nn.Module], others: Sequence[nn.Module]) 
             same = dict(twin.named_parameters())
             if type(network) is not type(twin) or weights.keys() != same.keys():
                 continue
-            if all(torch.equal(each, same[name]) for name, each in weights.items()):
+            # torch.equal alone would convert one of two formats into the other.
+            if all(each.dtype == same[name].dtype and torch.equal(each, same[name]) for name, each in weights.items()):
                 for name, each in weights.items():
                     each.data = same[name].data
 
